@@ -1,0 +1,67 @@
+# `make` lists the targets.  Needs Python 3.11 or newer and make; everything else it gets itself.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+PY := .venv/bin/python
+WORKERS ?= 2
+LOCK := requirements.lock
+INSTALL = $(UV) pip install --quiet --compile-bytecode --python $(PY) -c $(LOCK) -b $(LOCK)
+
+.PHONY: help run test setup check check-full lock bench docs clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: .venv/run-ready  ## set up what is needed and serve in the foreground, with a local model if there is no other
+	@.venv/bin/hostler serve
+
+test: .venv/ready  ## every family of tests at CI size
+	@$(PY) -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow" tests
+
+setup: .venv/ready  ## make .venv from the lock, with all extras and tools
+
+check: .venv/ready  ## format, lint, types, imports, dependencies, docs, then the tests: what CI runs
+	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/basedpyright
+	@.venv/bin/lint-imports --no-cache > .venv/imports.log || { cat .venv/imports.log; exit 1; }
+	@.venv/bin/deptry src
+	@$(PY) -m docs.build --check
+	@$(MAKE) --no-print-directory test
+
+check-full: check  ## check, then the slow families at full counts
+	@HOSTLER_TEST_FULL=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal tests
+
+lock: $(UV)  ## write the lock anew, with the newest versions
+	@$(UV) pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-header --all-extras --group test --group check --group build pyproject.toml -o $(LOCK)
+
+bench: .venv/ready  ## measure; prints a table and keeps the figures in bench/results
+	@$(PY) -m bench
+
+docs: .venv/ready  ## write the generated reference pages
+	@$(PY) -m docs.build
+
+clean:  ## remove what make made
+	rm -rf .venv .uv .pytest_cache .ruff_cache .hypothesis
+
+.uv/bin/uv:
+	@echo "getting uv $(UV_VERSION)"
+	@$(PYTHON) -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(PY): | $(UV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	@$(UV) venv --quiet --python $(PYTHON) .venv
+
+.venv/run-ready: pyproject.toml $(LOCK) | $(PY)
+	@echo "installing Hostler and what it needs (about a minute the first time)"
+	@$(INSTALL) -e '.[local]'
+	@touch $@
+
+.venv/ready: pyproject.toml $(LOCK) | $(PY)
+	@echo "installing Hostler, its extras and its tools (about a minute the first time)"
+	@$(INSTALL) -e '.[local]' --group test --group check
+	@touch $@ .venv/run-ready

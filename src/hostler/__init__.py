@@ -1,0 +1,28 @@
+'''Hostler: a self-hosted agent server in which nothing is lost and nothing happens twice silently.
+
+from hostler import Agent, tool
+
+@tool
+async def weather(city: str) -> str:
+    \"""Say what the weather is in a city.\"""
+    return f"sunny in {city}"
+
+agent = Agent("forecaster", instructions="Be brief.", tools=[weather])
+'''
+
+from hostler.app.agent import Agent, Budget, Finished, Frame
+from hostler.core.errors import HostlerError, SetupError, ToolError
+from hostler.core.ports import CallContext
+from hostler.tools.function import tool
+
+__all__ = [
+    "Agent",
+    "Budget",
+    "CallContext",
+    "Finished",
+    "Frame",
+    "HostlerError",
+    "SetupError",
+    "ToolError",
+    "tool",
+]

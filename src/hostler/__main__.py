@@ -1,0 +1,5 @@
+"""`python -m hostler`: the same as `hostler`."""
+
+from hostler.app.cli import main
+
+main()

@@ -1,0 +1,123 @@
+"""Agents as users describe them, made into what the core drives: models opened, tools guarded.
+
+Invariant: a key is read from the environment at each call, so that it can be changed under a
+running server, and is kept nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol, cast, runtime_checkable
+
+from hostler.app import wiring
+from hostler.app.agent import Agent, ToolLike
+from hostler.app.providers import place, split
+from hostler.app.settings import Settings
+from hostler.core.errors import SetupError
+from hostler.core.ports import AgentSpec, Model, Tool
+from hostler.harness.toolbox import Toolbox
+from hostler.models.transport import Aiohttp
+from hostler.tools.function import function_tool
+
+RESULTS = "results"
+"""Folder, in the data folder, for tool results that are too long for a model."""
+
+
+@runtime_checkable
+class _Closable(Protocol):
+    async def aclose(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Parts:
+    """What agents share: one transport, one of each built-in tool, one of each model."""
+
+    settings: Settings
+    environ: Mapping[str, str]
+    transport: Aiohttp = field(default_factory=Aiohttp)
+    _models: dict[str, Model] = field(default_factory=dict[str, Model])
+    _tools: dict[str, Tool] = field(default_factory=dict[str, Tool])
+
+    def model(self, name: str) -> Model:
+        """Return the model `provider:model`.  Raises SetupError."""
+        if name not in self._models:
+            self._models[name] = self._make_model(name)
+        return self._models[name]
+
+    def tool(self, like: ToolLike) -> Tool:
+        """Return a tool for what an agent lists.  Raises SetupError."""
+        if isinstance(like, str):
+            if like not in self._tools:
+                self._tools[like] = wiring.built_in_tool(like)
+            return self._tools[like]
+        if hasattr(like, "spec"):
+            return cast("Tool", like)
+        return function_tool(cast("Callable[..., object]", like))
+
+    async def aclose(self) -> None:
+        for part in (*self._models.values(), *self._tools.values(), self.transport):
+            if isinstance(part, _Closable):
+                await part.aclose()
+
+    def _make_model(self, name: str) -> Model:
+        provider, model = split(name)
+        if provider == "scripted":
+            return wiring.scripted(model)
+        where = place(name, self.environ)
+        return wiring.wire(where.wire)(
+            name=where.model,
+            base_url=where.base_url,
+            transport=self.transport,
+            key=partial(_first, where.key_env),
+            provider=where.provider,
+        )
+
+
+@asynccontextmanager
+async def build_agents(
+    agents: Sequence[Agent], settings: Settings, *, default_model: str | None = None
+) -> AsyncGenerator[dict[str, AgentSpec]]:
+    """Yield the agents by name; leaving closes what they opened.
+
+    Raises:
+        SetupError: two have one name, or a model or tool of theirs is wrong; says which agent.
+    """
+    parts = Parts(settings, os.environ)
+    specs: dict[str, AgentSpec] = {}
+    try:
+        for agent in agents:
+            if agent.name in specs:
+                raise SetupError(f"two agents are called {agent.name}: rename one")
+            try:
+                specs[agent.name] = _spec(agent, parts, default_model or settings.model)
+            except SetupError as error:
+                raise SetupError(f"agent {agent.name}: {error}") from error
+        yield specs
+    finally:
+        await parts.aclose()
+
+
+def _spec(agent: Agent, parts: Parts, default_model: str | None) -> AgentSpec:
+    chain = agent.models or ([default_model] if default_model else [])
+    if not chain:
+        raise SetupError("it names no model, and there is none to fall back on")
+    models = [parts.model(one) if isinstance(one, str) else one for one in chain]
+    return AgentSpec(
+        name=agent.name,
+        instructions=agent.instructions,
+        models=models,
+        tools=Toolbox(map(parts.tool, agent.tools), spill_folder=parts.settings.data / RESULTS),
+        limits=agent.limits(models=len(models)),
+        policy=agent.policy,
+        max_output_tokens=agent.max_output_tokens,
+        options=agent.options,
+        description=agent.description,
+    )
+
+
+def _first(names: Sequence[str]) -> str | None:
+    return next((value for name in names if (value := os.environ.get(name))), None)

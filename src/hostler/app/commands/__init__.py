@@ -1,0 +1,1 @@
+"""The commands of `hostler`, one module each, loaded when they are called."""

@@ -1,0 +1,153 @@
+"""Agents without a server of their own: run in this process, or mounted in somebody's ASGI app.
+
+Invariant: embedded or served, a message travels the same way: inbox, log, engine, loop, follow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from hostler.app.agent import Agent, Finished, Frame
+from hostler.app.building import build_agents
+from hostler.app.house import open_house
+from hostler.app.keys import ADMIN, AdminGate, admin_key
+from hostler.app.server import make_app
+from hostler.app.settings import load_settings
+from hostler.core.errors import SetupError
+from hostler.core.events import Event, JsonObject, Key
+from hostler.core.ports import Piece
+from hostler.faces.native import wire
+from hostler.faces.native.stream import OpenStreams
+from hostler.service.cursor import Cursor
+from hostler.service.follow import end_of
+from hostler.service.inbox import Message
+
+_object: msgspec.json.Decoder[JsonObject] = msgspec.json.Decoder(dict[str, object])
+
+
+async def stream(
+    agent: Agent, prompt: str, *, session: str | None, data: str | Path | None
+) -> AsyncGenerator[Frame, None]:
+    """Yield the frames of one run; see `Agent.stream`."""
+    settings = load_settings({"data": data})
+    file = None if data is None else settings.database_file
+    async with (
+        build_agents([agent], settings) as agents,
+        open_house(agents, default_agent=agent.name, file=file) as service,
+    ):
+        made, _ = await service.sessions.create(ADMIN, agent=agent.name, id=session)
+        key = Key(made.tenant, made.id)
+        with service.following.watch(key) as watch:
+            message = Message(content=prompt, policy="queue", metadata={})
+            receipt = await service.inbox.speak(ADMIN, made.id, message)
+            yield Frame(
+                id=receipt.cursor,
+                event="receipt",
+                data=_object.decode(wire.encode(receipt)),
+            )
+            after, ends = Cursor.parse(receipt.cursor), end_of(receipt.run)
+            async for batch in service.following.follow_on(
+                key, watch, after=after, ends=ends, current=True
+            ):
+                for item in batch:
+                    yield _frame(item)
+
+
+async def run(
+    agent: Agent, prompt: str, *, session: str | None, data: str | Path | None
+) -> Finished:
+    """Run once and return how it ended; see `Agent.run`."""
+    text, last = "", None
+    async for frame in stream(agent, prompt, session=session, data=data):
+        if frame.event == "model_replied":
+            text = str(frame.data["text"]) or text
+        last = frame
+    assert last is not None
+    assert last.event == "run_ended"
+    return msgspec.convert({**last.data, "text": text, "reason": last.data.get("reason")}, Finished)
+
+
+def asgi(agent: Agent, *, data: str | Path | None, admin_key: str | None) -> Mounted:
+    """Return an application that serves one agent; see `Agent.asgi`."""
+    return Mounted(agent, data, admin_key)
+
+
+def _frame(item: Event | Piece) -> Frame:
+    return Frame(
+        id=str(Cursor.after(item)),
+        event=wire.name_of(item),
+        data=_object.decode(wire.data_of(item)),
+    )
+
+
+class Mounted:
+    """An ASGI application that opens its house when it is first needed."""
+
+    def __init__(self, agent: Agent, data: str | Path | None, key: str | None) -> None:
+        self._agent = agent
+        self._flags = {"data": data, "admin_key": key}
+        self._app: asyncio.Future[ASGIApp] | None = None
+        self._over: asyncio.Event | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        app = await self._opened()
+        # A mount puts its own path in front; ours begin at /api.
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        await app({**scope, "path": path, "root_path": ""}, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await self._opened()
+                except SetupError as error:
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self.aclose()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _opened(self) -> ASGIApp:
+        if self._app is None:
+            loop = asyncio.get_running_loop()
+            self._app, self._over = loop.create_future(), asyncio.Event()
+            # The one task that nobody here can wait for: where no lifespan reaches us, the house
+            # must outlive the request that opened it.
+            self._task = loop.create_task(self._keep_open(self._app, self._over))
+        return await asyncio.shield(self._app)
+
+    async def _keep_open(self, opened: asyncio.Future[ASGIApp], over: asyncio.Event) -> None:
+        async with AsyncExitStack() as stack:
+            try:
+                settings = load_settings(self._flags)
+                key, _ = admin_key(settings.given_key, settings.data)
+                agents = await stack.enter_async_context(build_agents([self._agent], settings))
+                service = await stack.enter_async_context(
+                    open_house(agents, default_agent=self._agent.name, file=settings.database_file)
+                )
+            except SetupError as error:
+                opened.set_exception(error)
+                return
+            streams = OpenStreams()
+            opened.set_result(make_app(service, AdminGate(key.encode()), streams))
+            await over.wait()
+            streams.close()
+
+    async def aclose(self) -> None:
+        """Stop the work, if it was begun."""
+        if self._over is not None and self._task is not None:
+            self._over.set()
+            await self._task

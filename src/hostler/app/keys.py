@@ -1,0 +1,60 @@
+"""The admin key: given by the operator, or made once and kept in the data folder.
+
+Invariant: a key is compared in constant time, and never logged.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hmac import compare_digest
+from pathlib import Path
+
+from hostler.core.errors import SetupError, Unauthorised
+from hostler.core.events import Principal, PrincipalId, TenantId
+
+SHORTEST_KEY = 32
+ADMIN = Principal(id=PrincipalId("admin"), tenant=TenantId("default"))
+
+
+def key_file(data: Path) -> Path:
+    return data / "admin-key"
+
+
+def admin_key(given: str | None, data: Path) -> tuple[str, bool]:
+    """Return the admin key, and whether it was made just now.
+
+    Raises:
+        SetupError: the given one is too short to be safe.
+    """
+    if given is not None:
+        if len(given) < SHORTEST_KEY:
+            raise SetupError(f"HOSTLER_ADMIN_KEY needs at least {SHORTEST_KEY} characters")
+        return given, False
+    path = key_file(data)
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = f"hk_{secrets.token_urlsafe(32)}"
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text(encoding="ascii").strip(), False
+    with os.fdopen(handle, "w", encoding="ascii") as file:
+        file.write(f"{key}\n")
+    return key, True
+
+
+@dataclass(frozen=True, slots=True)
+class AdminGate:
+    """Lets the holder of the admin key in, and nobody else."""
+
+    key: bytes
+
+    def __call__(self, headers: Mapping[str, str]) -> Principal:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthorised("send the key as `Authorization: Bearer KEY`")
+        if not compare_digest(token.strip().encode(), self.key):
+            raise Unauthorised("this key is not known here")
+        return ADMIN

@@ -1,0 +1,93 @@
+"""Late imports, all of them: nobody pays for adapters and commands that they do not use.
+
+`import hostler` loads none of what is named here; `hostler sessions` loads no model, no tool and
+no engine; a server loads the wire APIs that its agents speak.
+
+Invariant: what is loaded late is loaded here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from hostler.core.errors import SetupError
+from hostler.core.ports import Model, Tool
+
+
+class ModelMaker(Protocol):
+    """The constructor that all wire APIs share."""
+
+    def __call__(
+        self,
+        *,
+        name: str,
+        base_url: str,
+        transport: object,
+        key: Callable[[], str | None],
+        provider: str,
+    ) -> Model: ...
+
+
+COMMANDS = {
+    "serve": "Serve agents.",
+}
+"""Commands with what they do, in the order of the help."""
+_WIRES = {
+    "openai_chat": ("hostler.models.openai_chat", "OpenAIChat"),
+    "openai_responses": ("hostler.models.openai_responses", "OpenAIResponses"),
+    "anthropic": ("hostler.models.anthropic", "Anthropic"),
+    "gemini": ("hostler.models.gemini", "Gemini"),
+}
+_TOOLS = {"python": ("hostler.tools.python", "PythonTool")}
+
+
+def embedding() -> object:
+    """Return the module that runs agents in this process."""
+    return import_module("hostler.app.embed")
+
+
+def command(name: str) -> object:
+    """Return a command of the command line, None when there is none of this name."""
+    if name not in COMMANDS:
+        return None
+    return cast("object", getattr(import_module(f"hostler.app.commands.{name}"), name))
+
+
+def wire(name: str) -> ModelMaker:
+    """Return the adapter of a wire API."""
+    module, attribute = _WIRES[name]
+    return cast("ModelMaker", getattr(import_module(module), attribute))
+
+
+def built_in_tool(name: str) -> Tool:
+    """Return a tool that comes with Hostler.
+
+    Raises:
+        SetupError: there is none of this name.
+    """
+    if name not in _TOOLS:
+        raise SetupError(f"there is no built-in tool {name!r}; there are: {', '.join(_TOOLS)}")
+    module, attribute = _TOOLS[name]
+    return cast("Callable[[], Tool]", getattr(import_module(module), attribute))()
+
+
+def scripted(script: str) -> Model:
+    """Return the model that plays a script.  Raises SetupError."""
+    make = import_module("hostler.models.scripted").scripted
+    return cast("Callable[[str], Model]", make)(script)
+
+
+def read_yaml(file: Path, text: str) -> object:
+    """Return what YAML says.
+
+    Raises:
+        SetupError: it says nothing that can be understood; names file and place.
+    """
+    yaml = import_module("yaml")
+    try:
+        return cast("Callable[[str], object]", yaml.safe_load)(text)
+    except yaml.YAMLError as error:
+        raise SetupError(f"{file}: the front matter is not YAML: {error}") from error

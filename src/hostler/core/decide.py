@@ -1,0 +1,200 @@
+"""What to do next: `decide` answers for every state, and these are all the rules about runs.
+
+    log ──fold──▶ State ──decide──▶ Begin | AskModel | CallTools | Wait | End | Rest
+
+Order of the rules: a cancel beats all; a run that kills its workers ends; calls are answered
+before anything is asked; a reply that left nothing unanswered ends the run; a failed model is
+asked again, then the next of the chain; a limit that is reached stops before the next call.
+
+Invariant: no I/O, no clock, no chance; the time is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Literal, TypeAlias
+
+from hostler.core.events import (
+    CallId,
+    Fact,
+    InputDropped,
+    InputProcessed,
+    ModelFailed,
+    RunEnded,
+    RunId,
+    RunStatus,
+    ToolCall,
+    ToolFinished,
+    ToolStarted,
+)
+from hostler.core.state import AGAIN, LOST, NEVER_RAN, NOTICE_AFTER, Run, State, fingerprint
+
+MAX_CLAIMS = 5
+"""Claims in a row without progress before a run is taken for one that kills its workers."""
+EMPTY_AFTER, FAILED_AFTER, SAME_ERROR_AFTER = 3, 5, 4
+"""Stuck: this many replies that say nothing, failed calls, or equal errors, each in a row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """When a run stops, whatever its model wants.  None: no limit of that sort."""
+
+    max_steps: int = 100
+    max_tokens: int | None = None
+    """Input and output, summed over the run."""
+    max_seconds: float | None = None
+    """Since the run started; waiting counts."""
+    max_cost: Decimal | None = None
+    """US dollars; a call at an unknown price counts as nothing, and is reported as unknown."""
+    tool_caps: Mapping[str, int] = field(default_factory=dict[str, int])
+    """By tool name: how often it may begin within one run."""
+    stop_when: Callable[[Run], bool] | None = None
+    """Asked after each step; True ends the run as done."""
+    attempts: int = 5
+    """Calls of one model for one step, the first included."""
+    models: int = 1
+    """Length of the agent's chain of models."""
+    stuck_after: int = 5
+    """Equal calls with equal results in a row; 0 switches this check off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Nothing to do for this run until somebody writes to the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Write `RunStarted`."""
+
+
+@dataclass(frozen=True, slots=True)
+class AskModel:
+    choice: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallTools:
+    fresh: tuple[ToolCall, ...]
+    """Neither begun nor answered."""
+    lost: tuple[ToolStarted, ...]
+    """Begun by a worker that is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    until: float
+    """When to look again, in Unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    status: RunStatus
+    reason: str | None = None
+
+
+Action: TypeAlias = Rest | Begin | AskModel | CallTools | Wait | End
+
+
+def decide(state: State, run: RunId, *, limits: Limits, now: float) -> Action:
+    """Return the next action of `run`.  Total: every state has exactly one answer."""
+    r = state.run
+    if state.foreign or r is None or r.id != run:
+        fresh_run = r is None and run in state.pending and not state.foreign
+        return Begin() if fresh_run else Rest()
+    if run in state.cancels:
+        return End("cancelled", state.cancels[run] or None)
+    if r.claims > MAX_CLAIMS:
+        return End("failed", "poisoned")
+    if r.asked:
+        fresh = tuple(c for c in r.asked if c.id not in r.answers and c.id not in r.open)
+        stop = _spent(r, limits, now) if fresh else None
+        return stop or CallTools(fresh, tuple(r.open.values()))
+    if r.answered and r.heard <= r.seen:
+        return End("done", None if r.answered in ("end", "tools") else r.answered)
+    if r.failure is not None:
+        return _after_failure(r, r.failure, limits, now)
+    return _limited(r, limits, now) or AskModel(r.choice)
+
+
+def _after_failure(r: Run, failure: ModelFailed, limits: Limits, now: float) -> Action:
+    if failure.retry_after_s is not None and r.failures < limits.attempts:
+        until = r.failed_at + failure.retry_after_s
+        return Wait(until) if now < until else _limited(r, limits, now) or AskModel(r.choice)
+    if r.choice + 1 < limits.models:
+        return _limited(r, limits, now) or AskModel(r.choice + 1)
+    return End("failed", "model_error")
+
+
+def _limited(r: Run, limits: Limits, now: float) -> End | None:
+    if r.steps and limits.stop_when is not None and limits.stop_when(r):
+        return End("done", "stop_when")
+    if r.steps >= limits.max_steps:
+        return End("failed", "step_limit")
+    return End("failed", "stuck") if _is_stuck(r, limits.stuck_after) else _spent(r, limits, now)
+
+
+def _spent(r: Run, limits: Limits, now: float) -> End | None:
+    tokens = r.usage.input_tokens + r.usage.output_tokens
+    over = (
+        (limits.max_tokens is not None and tokens >= limits.max_tokens)
+        or (limits.max_seconds is not None and now - r.started_at >= limits.max_seconds)
+        or (limits.max_cost is not None and (r.usage.cost or 0) >= limits.max_cost)
+    )
+    return End("failed", "budget") if over else None
+
+
+def _is_stuck(r: Run, equal: int) -> bool:
+    marks, errors = r.marks, r.errors
+    swings = len(marks) >= 6 and marks[-1] != marks[-2] and marks[-6:] == marks[-2:] * 3
+    return (
+        r.empty >= EMPTY_AFTER
+        or len(errors) >= FAILED_AFTER
+        or (len(errors) >= SAME_ERROR_AFTER and len(set(errors[-SAME_ERROR_AFTER:])) == 1)
+        or (0 < equal <= len(marks) and (swings or len(set(marks[-equal:])) == 1))
+    )
+
+
+def admit(
+    r: Run, facts: Iterable[ToolStarted | ToolFinished], limits: Limits
+) -> list[ToolStarted | ToolFinished]:
+    """Return `facts` with each start that is over its tool's cap turned into a denial."""
+    called, admitted = dict(r.called), list[ToolStarted | ToolFinished]()
+    for fact in facts:
+        if isinstance(fact, ToolStarted):
+            cap = limits.tool_caps.get(fact.name)
+            if cap is not None and called.get(fact.name, 0) >= cap:
+                told = f"Not run: {fact.name} may be called {cap} time(s) in a run, and was."
+                denial = ToolFinished(run=r.id, call=fact.call, outcome="denied", output=told)
+                admitted.append(denial)
+                continue
+            called[fact.name] = called.get(fact.name, 0) + 1
+        admitted.append(fact)
+    return admitted
+
+
+def remark(r: Run, done: Mapping[CallId, ToolFinished]) -> str:
+    """Return what the model should read after the last output of a step; mostly nothing."""
+    equal = r.marks[1 - NOTICE_AFTER :]
+    mark = fingerprint(r, {**r.answers, **done})
+    return AGAIN if equal == [mark] * (NOTICE_AFTER - 1) else ""
+
+
+def closing(r: Run, end: End) -> list[Fact]:
+    """Return the facts that end the run: every call answered, every input accounted for."""
+    facts: list[Fact] = []
+    for call in r.asked:
+        if call.id not in r.answers:
+            lost = call.id in r.open
+            outcome: Literal["unknown", "cancelled"] = "unknown" if lost else "cancelled"
+            told = LOST if lost else NEVER_RAN
+            facts.append(ToolFinished(run=r.id, call=call.id, outcome=outcome, output=told))
+    facts += [InputDropped(run=r.id, input=i, reason=end.reason or end.status) for i, _ in r.inputs]
+    return [*facts, RunEnded(run=r.id, status=end.status, reason=end.reason, usage=r.usage)]
+
+
+def processed(r: Run) -> list[InputProcessed]:
+    """Return what goes with a reply to the open attempt: the inputs that it has seen."""
+    return [InputProcessed(run=r.id, input=i) for i, seq in r.inputs if seq < r.asking]

@@ -1,0 +1,105 @@
+"""The error tree.  Every error says who must act, and whether trying again can help.
+
+HostlerError
+├── CallerError        the client asked for something it cannot have; a face answers 4xx
+│   ├── Malformed      not readable at all (400)
+│   ├── Unauthorised   no key, or one we do not know (401)
+│   ├── Forbidden      a known caller without this right (403)
+│   ├── NotFound       absent, or not yours: the two are never told apart (404)
+│   ├── Conflict       not in a state that allows this (409)
+│   ├── TooLarge       over a documented limit (413)
+│   └── Invalid        readable, but wrong; names each field (422)
+├── Fenced             another worker drives this session now: stop at once, write nothing
+├── Moved              the log grew past what you had read: read it again, then decide
+├── Unavailable        the store cannot write now; the same call may work later (503)
+├── ToolError          a tool failed in a way the model should read about
+└── SetupError         the operator's settings, files or agents are wrong; says which and how
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class HostlerError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class CallerError(HostlerError):
+    """The request cannot be honoured as sent.  `code` is from a closed, documented list."""
+
+    status = 400
+    code = "malformed"
+
+    def __init__(self, detail: str, *, code: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code or type(self).code
+
+
+class Malformed(CallerError):
+    """The body, a parameter or a cursor cannot be read."""
+
+
+class Unauthorised(CallerError):
+    """No credential, or one that is not known here."""
+
+    status, code = 401, "unauthorised"
+
+
+class Forbidden(CallerError):
+    """The caller is known and lacks this right."""
+
+    status, code = 403, "forbidden"
+
+
+class NotFound(CallerError):
+    """No such thing for this caller."""
+
+    status, code = 404, "not_found"
+
+
+class Conflict(CallerError):
+    """The thing exists, and its state does not allow this."""
+
+    status, code = 409, "conflict"
+
+
+class TooLarge(CallerError):
+    """Over a limit that the documentation names."""
+
+    status, code = 413, "too_large"
+
+
+class Invalid(CallerError):
+    """Well-formed, and wrong.  `fields` holds (JSON pointer, what was expected) pairs."""
+
+    status, code = 422, "invalid"
+
+    def __init__(self, detail: str, *, fields: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(detail)
+        self.fields = tuple(fields)
+
+
+class Fenced(HostlerError):
+    """Our claim on the session is stale."""
+
+
+class Moved(HostlerError):
+    """The head is past the `expected` position."""
+
+
+class Unavailable(HostlerError):
+    """Nothing was written; try again in `retry_after_s` seconds."""
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ToolError(HostlerError):
+    """Raise it from a tool: the text becomes the call's outcome, for the model to read."""
+
+
+class SetupError(HostlerError):
+    """Names what is wrong, what was expected and what to do about it."""

@@ -1,0 +1,322 @@
+"""The vocabulary: every fact that can be written to a session's log, and the values facts are made of.
+
+A fact is named in the past tense, is immutable and JSON-safe.  The union `Fact` is closed: a new
+member means teaching `fold`, the codec's tests and the faces.  Facts evolve by added fields with
+defaults; a field is never renamed, re-typed or given a new meaning.
+
+Invariant: nothing here imports anything of ours, performs I/O or knows the time.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Literal, NamedTuple, NewType, TypeAlias, get_args
+
+from msgspec import Struct, field
+
+TenantId = NewType("TenantId", str)
+SessionId = NewType("SessionId", str)
+RunId = NewType("RunId", str)
+InputId = NewType("InputId", str)
+CallId = NewType("CallId", str)
+"""Minted by us for every call a model asks for; the idempotency key handed to the tool."""
+AttemptId = NewType("AttemptId", str)
+PrincipalId = NewType("PrincipalId", str)
+Seq = NewType("Seq", int)
+"""Position in one session's log: 1, 2, 3, … without holes."""
+START = Seq(0)
+"""Before the first fact."""
+
+JsonObject: TypeAlias = dict[str, object]
+
+Policy: TypeAlias = Literal["queue", "steer", "interrupt", "replace", "coalesce", "reject"]
+"""What becomes of a message that arrives while a run is going; see `service/inbox.py`."""
+Stop: TypeAlias = Literal["end", "tools", "length", "refusal"]
+"""Why a model stopped: it was done, it wants tools run, its output limit cut it, it declined."""
+Outcome: TypeAlias = Literal["ok", "error", "denied", "cancelled", "unknown"]
+RunStatus: TypeAlias = Literal["done", "failed", "cancelled"]
+
+
+class Key(NamedTuple):
+    """Names one session.  Every port call carries it, so no query can forget the tenant."""
+
+    tenant: TenantId
+    session: SessionId
+
+
+class RunKey(NamedTuple):
+    """Names one run, and is the key of the job that drives it."""
+
+    tenant: TenantId
+    session: SessionId
+    run: RunId
+
+
+class Principal(Struct, frozen=True, kw_only=True):
+    """Who acts.  Passed through every verb of the service, written into what they cause."""
+
+    id: PrincipalId
+    tenant: TenantId
+    role: Literal["admin"] = "admin"
+
+
+class TextPart(Struct, frozen=True, kw_only=True, tag_field="type", tag="text"):
+    text: str
+
+
+class ImagePart(
+    Struct, frozen=True, kw_only=True, tag_field="type", tag="image", omit_defaults=True
+):
+    """Exactly one of `url` and `data` (base64, with its `media_type`)."""
+
+    url: str | None = None
+    data: str | None = None
+    media_type: str | None = None
+
+
+class FilePart(Struct, frozen=True, kw_only=True, tag_field="type", tag="file", omit_defaults=True):
+    """Exactly one of `url` and `data` (base64, with its `media_type`)."""
+
+    url: str | None = None
+    data: str | None = None
+    media_type: str | None = None
+    name: str | None = None
+
+
+Part: TypeAlias = TextPart | ImagePart | FilePart
+Content: TypeAlias = str | tuple[Part, ...]
+
+
+class ToolCall(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a model asked for, as it asked: the name may be unknown, the arguments unfit."""
+
+    id: CallId
+    name: str
+    arguments: JsonObject
+    provider_id: str | None = None
+    """The provider's own id, sent back to the same provider."""
+    unparsed: str | None = None
+    """The arguments' text when it was no JSON object; `arguments` is then empty."""
+    cut: bool = False
+    """The output limit fell inside the arguments: never completed, never executed."""
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """Tokens of one model call or summed over a run.  `input_tokens` includes cached ones."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    """Reasoning included."""
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: Decimal | None = None
+    """US dollars; None when the price is unknown, never 0 for that."""
+    price: str | None = None
+    """Version of the price table that gave `cost`."""
+
+
+class Fault(Struct, frozen=True, kw_only=True):
+    """What went wrong with a model call: a code from the closed list of `ports.FaultCode`."""
+
+    code: str
+    message: str
+
+
+class FactBase(Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults=True, gc=False):
+    """The form all facts share, and no behaviour: `run` is None outside of a run."""
+
+    run: RunId | None
+
+
+# -- written by clients ----------------------------------------------------------------------
+
+
+class UserSpoke(FactBase, frozen=True, tag="user_spoke"):
+    """An input was accepted.  `run` was minted for it, or is the run it joins."""
+
+    input: InputId
+    content: Content
+    policy: Policy
+    principal: PrincipalId
+    metadata: JsonObject
+
+
+class CancelRequested(FactBase, frozen=True, tag="cancel_requested"):
+    """Somebody wants `run` to end.  A shutdown of the server is not a cancel."""
+
+    principal: PrincipalId
+    reason: str | None
+
+
+# -- written by whoever drives the run -------------------------------------------------------
+
+
+class InputProcessed(FactBase, frozen=True, tag="input_processed"):
+    """The model has replied to a prompt that held this input."""
+
+    input: InputId
+
+
+class InputDropped(FactBase, frozen=True, tag="input_dropped"):
+    """This input will get no reply: its run ended, or was replaced, before one."""
+
+    input: InputId
+    reason: str
+
+
+class RunClaimed(FactBase, frozen=True, tag="run_claimed"):
+    """A worker took the run.  `claim` is the new fence: every older holder's append is refused."""
+
+    claim: int
+    worker: str
+
+
+class RunStarted(FactBase, frozen=True, tag="run_started"):
+    """The inputs of `run` join the conversation here."""
+
+
+class ModelAsked(FactBase, frozen=True, tag="model_asked"):
+    """Written before the call.  All facts before this one were in the prompt."""
+
+    attempt: AttemptId
+    provider: str
+    model: str
+    choice: int = 0
+    """Position in the agent's chain of models; 0 is its first choice."""
+
+
+class ModelReplied(FactBase, frozen=True, tag="model_replied"):
+    """The whole reply; it replaces the deltas of its attempt."""
+
+    attempt: AttemptId
+    seen: Seq
+    """Where the model was asked: what was said after it, the reply does not know."""
+    text: str
+    calls: tuple[ToolCall, ...]
+    stop: Stop
+    usage: Usage
+    thinking: str | None = None
+    replay: JsonObject | None = None
+    """What the same provider wants back verbatim (signatures, encrypted reasoning); opaque."""
+    raw_usage: JsonObject | None = None
+    """Usage as the provider reported it."""
+
+
+class ModelFailed(FactBase, frozen=True, tag="model_failed"):
+    """The attempt ended without a reply."""
+
+    attempt: AttemptId
+    error: Fault
+    retry_after_s: float | None
+    """Seconds to wait before asking again; None: asking this model again will not help."""
+
+
+class AttemptDropped(FactBase, frozen=True, tag="attempt_dropped"):
+    """The attempt was given up: discard its deltas.  `text` is what had come, if anything."""
+
+    attempt: AttemptId
+    reason: str
+    text: str | None = None
+
+
+class ToolStarted(FactBase, frozen=True, tag="tool_started"):
+    """Written before the effect, so that a crash leaves a visible open call."""
+
+    call: CallId
+    name: str
+    arguments: JsonObject
+    """As they will be executed: after repair and validation."""
+    repairs: tuple[str, ...] = ()
+    """What was mended between what the model asked and this, in words."""
+
+
+class ToolFinished(FactBase, frozen=True, tag="tool_finished"):
+    """The one outcome of a call.  `unknown`: a worker died in it and it may not be run twice."""
+
+    call: CallId
+    outcome: Outcome
+    output: str
+    """What the model reads."""
+    file: str | None = None
+    """Where the whole output is kept when `output` had to be shortened."""
+
+
+class RunEnded(FactBase, frozen=True, tag="run_ended"):
+    """The run's one end.  `reason` is None for an ordinary `done`."""
+
+    status: RunStatus
+    usage: Usage
+    reason: str | None = None
+
+
+class Unknown(Struct, frozen=True, kw_only=True):
+    """A fact of a newer build: passed on untouched; this build does not drive a run that holds one."""
+
+    run: RunId | None
+    kind: str
+
+
+Fact: TypeAlias = (
+    UserSpoke
+    | CancelRequested
+    | InputProcessed
+    | InputDropped
+    | RunClaimed
+    | RunStarted
+    | ModelAsked
+    | ModelReplied
+    | ModelFailed
+    | AttemptDropped
+    | ToolStarted
+    | ToolFinished
+    | RunEnded
+)
+KIND_OF = {member: str(member.__struct_config__.tag) for member in get_args(Fact)}
+
+
+class Event(Struct, kw_only=True):
+    """A fact, where and when it was written, and its JSON as stored.  Immutable but for `wire`."""
+
+    session: SessionId
+    seq: Seq
+    at: float
+    """Unix seconds, from the store's clock."""
+    fact: Fact | Unknown
+    raw: bytes
+    """The fact's JSON, `kind` first."""
+    asked: Seq = START
+    offset: int = 0
+    """Which attempt was in flight when this became known, and how much of it had come before."""
+    wire: bytes | None = None
+    """Room for a face to keep the frame it made, so that many watchers cost one encoding."""
+
+    @property
+    def kind(self) -> str:
+        fact = self.fact
+        return fact.kind if isinstance(fact, Unknown) else KIND_OF[type(fact)]
+
+
+# -- the conversation that facts add up to ---------------------------------------------------
+
+
+class UserSaid(Struct, frozen=True):
+    content: Content
+
+
+class ModelSaid(Struct, frozen=True):
+    text: str
+    calls: tuple[ToolCall, ...] = ()
+    thinking: str | None = None
+    replay: JsonObject | None = None
+
+
+class ToolSaid(Struct, frozen=True):
+    """Stands right after the reply that made the call, in the order of its calls."""
+
+    call: ToolCall
+    output: str
+    failed: bool = field(default=False)
+
+
+Said: TypeAlias = UserSaid | ModelSaid | ToolSaid

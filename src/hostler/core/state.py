@@ -1,0 +1,407 @@
+"""What is true: `fold` reads a log, `prompt` shows it to a model, `advance` keeps a session's head.
+
+Theory of operation.  A session is a conversation (`transcript`) to which runs add one after the
+other.  An input belongs to a run from its acceptance; inputs of runs that have not begun wait in
+`pending`, whatever else is written meanwhile.  What is said to the run that is going (a steer)
+waits in `held` while the model thinks or its calls are unanswered, because providers want each
+call answered right after it, in call order.
+
+`fold` is linear in the log: it consumes the state it is given and shares the transcript.
+
+Invariant: no I/O, no clock, no chance; times come from the events.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Literal, assert_never
+
+from hostler.core.events import (
+    START,
+    AttemptDropped,
+    AttemptId,
+    CallId,
+    CancelRequested,
+    Content,
+    Event,
+    Fact,
+    InputDropped,
+    InputId,
+    InputProcessed,
+    ModelAsked,
+    ModelFailed,
+    ModelReplied,
+    ModelSaid,
+    RunClaimed,
+    RunEnded,
+    RunId,
+    RunStarted,
+    Said,
+    Seq,
+    Stop,
+    TextPart,
+    ToolCall,
+    ToolFinished,
+    ToolSaid,
+    ToolStarted,
+    Unknown,
+    Usage,
+    UserSaid,
+    UserSpoke,
+)
+
+SPOKEN = ("user_spoke", "run_started", "model_replied", "tool_finished")
+"""Of runs that ended, `remember` needs these kinds only; see `ports.Store.recall`."""
+ENDS_ATTEMPT = frozenset({"model_replied", "model_failed", "attempt_dropped", "run_claimed"})
+"""After these, the text of an attempt that was in flight is out of date."""
+NOTICE_AFTER = 3
+"""Equal steps in a row before the model is told so."""
+KEPT_MARKS = 10
+
+NEVER_RAN = "Not run: the run ended before this call began."
+LOST = "Outcome unknown: it had begun and its end was not recorded; it may have taken effect."
+AGAIN = "\n\n(The third equal call with an equal result: try another way.)"
+"""Put after the output of a call by `remark`."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """What the log implies about the run that is going."""
+
+    id: RunId
+    started_at: float
+    inputs: list[tuple[InputId, Seq]]
+    """Not yet processed, with where they joined."""
+    heard: Seq
+    """Where an input last joined."""
+    seen: Seq = START
+    """How far the log was when the model was asked for its last reply."""
+    asking: Seq = START
+    """Where the open attempt was written; 0 when none is open."""
+    attempt: AttemptId | None = None
+    choice: int = 0
+    failure: ModelFailed | None = None
+    failed_at: float = 0.0
+    failures: int = 0
+    """Of the present model, for the present step."""
+    steps: int = 0
+    claims: int = 0
+    """Since anything was achieved."""
+    answered: Stop | None = None
+    """Why the model stopped, once it gave a reply without calls."""
+    asked: tuple[ToolCall, ...] = ()
+    """The calls of the last reply, while any of them is unanswered."""
+    open: dict[CallId, ToolStarted] = field(default_factory=dict[CallId, ToolStarted])
+    answers: dict[CallId, ToolFinished] = field(default_factory=dict[CallId, ToolFinished])
+    held: list[UserSaid] = field(default_factory=list[UserSaid])
+    called: dict[str, int] = field(default_factory=dict[str, int])
+    usage: Usage = field(default_factory=Usage)
+    empty: int = 0
+    """Replies in a row that said nothing."""
+    errors: list[str] = field(default_factory=list[str])
+    """What the steps since the last success said, in which every call failed."""
+    marks: list[int] = field(default_factory=list[int])
+    """Fingerprints of the last steps: calls and outputs."""
+
+
+@dataclass(slots=True, kw_only=True)
+class State:
+    """Everything the log implies.  Build it with `fold`, never by hand."""
+
+    seq: Seq = START
+    transcript: list[Said] = field(default_factory=list[Said])
+    pending: dict[RunId, list[tuple[UserSpoke, Seq]]] = field(
+        default_factory=dict[RunId, list[tuple[UserSpoke, Seq]]]
+    )
+    cancels: dict[RunId, str] = field(default_factory=dict[RunId, str])
+    run: Run | None = None
+    foreign: bool = False
+    """The log holds a kind of a newer build."""
+    size: int = 0
+    """Characters in `transcript`: what keeping this state costs, roughly."""
+
+
+def fold(state: State, events: Iterable[Event]) -> State:
+    """Return `state` after `events`, which follow it; the `state` passed in is used up."""
+    for event in events:
+        assert event.seq > state.seq, f"event {event.seq} is not past {state.seq}"
+        _apply(state, event, event.fact)
+        state.seq = event.seq
+    return state
+
+
+def remember(past: Iterable[tuple[Seq, Fact | Unknown]]) -> State:
+    """Return the state that runs which all ended have left, from their `SPOKEN` facts.
+
+    The same as `fold` of all their events, for a fraction of the price: a session's hundredth
+    run should cost what its first did.
+    """
+    state = State()
+    said, pending = state.transcript, state.pending
+    run: RunId | None = None
+    calls: tuple[ToolCall, ...] = ()
+    outcomes: dict[CallId, ToolFinished] = {}
+    steers: list[tuple[Seq, Content]] = []
+    for seq, fact in past:
+        if isinstance(fact, UserSpoke):
+            state.size += _size(fact.content)
+            if fact.run == run:
+                steers.append((seq, fact.content))
+            elif fact.run is not None:
+                pending.setdefault(fact.run, []).append((fact, seq))
+        elif isinstance(fact, ToolFinished):
+            state.size += len(fact.output)
+            outcomes[fact.call] = fact
+        elif isinstance(fact, RunStarted | ModelReplied):
+            if calls:
+                said += _answers(calls, outcomes, {})
+                calls, outcomes = (), {}
+            if isinstance(fact, ModelReplied):
+                if steers:
+                    said += [UserSaid(content) for at, content in steers if at < fact.seen]
+                    steers = [steer for steer in steers if steer[0] > fact.seen]
+                calls = _say(state, fact)
+            else:
+                said += [UserSaid(content) for _, content in steers]
+                run, steers = fact.run, []
+                begun = pending.pop(run, []) if run is not None else []
+                said += [UserSaid(spoke.content) for spoke, _ in begun]
+    said += _answers(calls, outcomes, {})
+    said += [UserSaid(content) for _, content in steers]
+    return state
+
+
+def prompt(state: State) -> Sequence[Said]:
+    """Return the conversation with every call answered, wherever the log was cut.
+
+    The sequence is shared with the state: read it before the next `fold`.
+    """
+    if state.run is None or not state.run.asked:
+        return state.transcript
+    r = state.run
+    return [*state.transcript, *_answers(r.asked, r.answers, r.open), *r.held]
+
+
+def _apply(s: State, event: Event, fact: Fact | Unknown) -> None:
+    match fact:
+        case UserSpoke() | InputProcessed() | InputDropped() | CancelRequested():
+            _inbox(s, event, fact)
+        case ModelAsked() | ModelReplied() | ModelFailed() | AttemptDropped():
+            if s.run is not None:
+                _model(s, s.run, event, fact)
+        case ToolStarted() | ToolFinished():
+            if s.run is not None:
+                _tool(s, s.run, fact)
+        case RunClaimed():
+            if s.run is not None:
+                s.run.claims += 1
+        case RunStarted() | RunEnded():
+            _life(s, event, fact)
+        case Unknown():
+            s.foreign = True
+        case _:
+            assert_never(fact)
+
+
+def _inbox(
+    s: State, event: Event, fact: UserSpoke | InputProcessed | InputDropped | CancelRequested
+) -> None:
+    r = s.run
+    match fact:
+        case UserSpoke(run=run) if run is not None:
+            s.size += _size(fact.content)
+            if r is None or r.id != run:
+                s.pending.setdefault(run, []).append((fact, event.seq))
+                return
+            r.heard = event.seq
+            r.inputs.append((fact.input, event.seq))
+            busy = r.asked or r.asking
+            (r.held if busy else s.transcript).append(UserSaid(fact.content))
+        case InputProcessed(input=i) | InputDropped(input=i) if r is not None:
+            r.inputs = [one for one in r.inputs if one[0] != i]
+        case CancelRequested(run=run) if run is not None:
+            s.cancels[run] = fact.reason or ""
+        case _:
+            pass
+
+
+def _model(
+    s: State, r: Run, event: Event, fact: ModelAsked | ModelReplied | ModelFailed | AttemptDropped
+) -> None:
+    if isinstance(fact, ModelAsked):
+        if fact.choice != r.choice:
+            r.choice, r.failures = fact.choice, 0
+        r.asking, r.attempt, r.answered = event.seq, fact.attempt, None
+        return
+    if isinstance(fact, ModelReplied):
+        _replied(s, r, fact)
+    elif isinstance(fact, ModelFailed):
+        r.failure, r.failed_at, r.claims = fact, event.at, 0
+        r.failures += 1
+    r.asking, r.attempt = START, None
+    if not r.asked:
+        s.transcript.extend(r.held)
+        r.held.clear()
+
+
+def _replied(s: State, r: Run, fact: ModelReplied) -> None:
+    r.seen, r.usage = fact.seen, add(r.usage, fact.usage)
+    r.steps, r.failures, r.failure, r.claims = r.steps + 1, 0, None, 0
+    r.asked = _say(s, fact)
+    if _is_empty(fact):
+        r.empty += 1
+    else:
+        r.empty, r.answered = 0, None if fact.calls else fact.stop
+
+
+def _say(s: State, fact: ModelReplied) -> tuple[ToolCall, ...]:
+    if not _is_empty(fact):
+        s.size += len(fact.text) + len(fact.thinking or "") + 200 * len(fact.calls)
+        s.transcript.append(ModelSaid(fact.text, fact.calls, fact.thinking, fact.replay))
+    return fact.calls
+
+
+def _is_empty(fact: ModelReplied) -> bool:
+    return not (fact.text or fact.calls or fact.stop == "refusal")
+
+
+def _tool(s: State, r: Run, fact: ToolStarted | ToolFinished) -> None:
+    call = next((c for c in r.asked if c.id == fact.call), None)
+    if call is None:
+        return
+    if isinstance(fact, ToolStarted):
+        r.open[fact.call] = fact
+        r.called[fact.name] = r.called.get(fact.name, 0) + 1
+        return
+    r.open.pop(fact.call, None)
+    r.answers[fact.call], r.claims = fact, 0
+    s.size += len(fact.output)
+    if len(r.answers) == len(r.asked):
+        _mark(r)
+        _settle(s, r)
+
+
+def _mark(r: Run) -> None:
+    done = [r.answers[call.id] for call in r.asked]
+    r.marks = [*r.marks, fingerprint(r, r.answers)][-KEPT_MARKS:]
+    failed = all(one.outcome != "ok" for one in done)
+    r.errors = [*r.errors, done[0].output][-KEPT_MARKS:] if failed else []
+
+
+def fingerprint(r: Run, answers: Mapping[CallId, ToolFinished]) -> int:
+    """Return what is equal for steps with equal calls and equal outputs.
+
+    Of the step, not of its calls: equal calls side by side are no loop.
+    """
+    did = [
+        (call.name, call.arguments, answers[call.id].output.removesuffix(AGAIN))
+        for call in r.asked
+        if call.id in answers
+    ]
+    return hash(json.dumps(did, sort_keys=True))
+
+
+def _settle(s: State, r: Run) -> None:
+    s.transcript.extend(_answers(r.asked, r.answers, r.open))
+    s.transcript.extend(r.held)
+    r.asked = ()
+    r.open.clear()
+    r.answers.clear()
+    r.held.clear()
+
+
+def _answers(
+    calls: tuple[ToolCall, ...],
+    answers: Mapping[CallId, ToolFinished],
+    begun: Mapping[CallId, ToolStarted],
+) -> Iterable[ToolSaid]:
+    # Providers refuse a call without an answer right after it, in the order of the calls.
+    for call in calls:
+        done = answers.get(call.id)
+        if done is None:
+            yield ToolSaid(call, LOST if call.id in begun else NEVER_RAN, failed=True)
+        else:
+            yield ToolSaid(call, done.output, failed=done.outcome != "ok")
+
+
+def _size(content: Content) -> int:
+    if isinstance(content, str):
+        return len(content)
+    return sum(len(p.text if isinstance(p, TextPart) else p.data or "") for p in content)
+
+
+def _life(s: State, event: Event, fact: RunStarted | RunEnded) -> None:
+    if fact.run is None:
+        return
+    if s.run is not None and (isinstance(fact, RunStarted) or fact.run == s.run.id):
+        _settle(s, s.run)
+        s.run = None
+    if isinstance(fact, RunEnded):
+        s.pending.pop(fact.run, None)
+        s.cancels.pop(fact.run, None)
+        return
+    said = s.pending.pop(fact.run, [])
+    s.transcript.extend(UserSaid(spoke.content) for spoke, _ in said)
+    inputs = [(spoke.input, seq) for spoke, seq in said]
+    s.run = Run(id=fact.run, started_at=event.at, inputs=inputs, heard=event.seq)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What a session's log amounts to for those who write to it: kept by stores with each append."""
+
+    seq: Seq = START
+    fence: int = 0
+    base: Seq = START
+    """Where the last active run ended: what is before this is for `remember`."""
+    active: RunId | None = None
+    """The one run that has, or should have, a job."""
+    started: bool = False
+    queue: tuple[RunId, ...] = ()
+
+    @property
+    def status(self) -> Literal["idle", "queued", "running"]:
+        return "idle" if self.active is None else "running" if self.started else "queued"
+
+
+def advance(head: Head, seq: Seq, fact: Fact) -> Head:
+    """Return a session's head after `fact` is written at `seq`."""
+    match fact:
+        case UserSpoke(run=run) if run is not None and run != head.active:
+            if run in head.queue:
+                return replace(head, seq=seq)
+            if head.active is None:
+                return replace(head, seq=seq, active=run, started=False)
+            first = fact.policy == "interrupt"
+            queue = (run, *head.queue) if first else (*head.queue, run)
+            return replace(head, seq=seq, queue=queue)
+        case RunClaimed(claim=claim):
+            return replace(head, seq=seq, fence=claim)
+        case RunStarted():
+            return replace(head, seq=seq, started=True)
+        case RunEnded(run=run) if run != head.active:
+            return replace(head, seq=seq, queue=tuple(one for one in head.queue if one != run))
+        case RunEnded():
+            active = head.queue[0] if head.queue else None
+            return replace(
+                head, seq=seq, base=seq, active=active, queue=head.queue[1:], started=False
+            )
+        case _:
+            return replace(head, seq=seq)
+
+
+def add(a: Usage, b: Usage) -> Usage:
+    """Return the sum; its cost is unknown when either side used tokens at an unknown price."""
+    unknown = any(u.cost is None and (u.input_tokens or u.output_tokens) for u in (a, b))
+    return Usage(
+        input_tokens=a.input_tokens + b.input_tokens,
+        output_tokens=a.output_tokens + b.output_tokens,
+        cache_read_tokens=a.cache_read_tokens + b.cache_read_tokens,
+        cache_write_tokens=a.cache_write_tokens + b.cache_write_tokens,
+        reasoning_tokens=a.reasoning_tokens + b.reasoning_tokens,
+        cost=None if unknown else (a.cost or Decimal(0)) + (b.cost or Decimal(0)),
+        price=b.price or a.price,
+    )

@@ -1,0 +1,122 @@
+"""The embedded engine: PgQueuer with its in-memory adapter, in the server's own process.
+
+PgQueuer delivers, delays and bounds; what is kept here is which key is live, because a job's
+in-memory row outlives its handler by a moment and its deduplication would swallow a ring in it.
+
+Invariant: losing everything in here loses nothing; the reconciler rings again from the log.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import anyio
+import msgspec
+from pgqueuer import InMemoryQueries, PgQueuer
+from pgqueuer.models import Job as QueuedJob
+
+from hostler.core.events import RunKey
+from hostler.core.ports import Handler, Job
+
+ENTRYPOINT = "run"
+BATCH = 100
+NO_LEASE = timedelta(days=1)
+"""One process is the only worker: its jobs die with it, so no lease is needed to notice."""
+POLL = timedelta(seconds=30)
+CLEAR_EVERY = 1000
+"""Jobs after which PgQueuer's in-memory log is emptied; it keeps about 1 KB a job for ever."""
+
+_key = msgspec.json.Decoder(RunKey)
+
+
+@dataclass(slots=True)
+class _Live:
+    due: float
+    """When the job that is queued for this key will be delivered; older ones are stale."""
+    running: bool = False
+    again: float | None = None
+    """Rung while running: when to run once more."""
+
+
+class EmbeddedEngine:
+    """A `core.ports.Engine` for one process."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._queuer = PgQueuer.in_memory()
+        assert isinstance(self._queuer.queries, InMemoryQueries)
+        self._queries = self._queuer.queries
+        self._live: dict[RunKey, _Live] = {}
+        self._handled = 0
+
+    async def enqueue(self, job: Job) -> None:
+        live = self._live.get(job.key)
+        if live is None:
+            self._live[job.key] = _Live(job.not_before)
+            await self._put(job)
+        elif live.running:
+            live.again = min(job.not_before, live.again or job.not_before)
+        elif job.not_before < live.due:
+            live.due = job.not_before
+            await self._put(job)
+
+    def is_live(self, key: RunKey) -> bool:
+        return key in self._live
+
+    async def serve(self, handler: Handler, *, slots: int) -> None:
+        handling = set[anyio.CancelScope]()
+
+        async def entry(queued: QueuedJob) -> None:
+            with anyio.CancelScope() as scope:
+                handling.add(scope)
+                try:
+                    await self._handle(_key.decode(queued.payload or b""), handler)
+                finally:
+                    handling.discard(scope)
+
+        self._queuer.entrypoint(ENTRYPOINT)(entry)
+        try:
+            await self._queuer.qm.run(
+                batch_size=min(BATCH, slots // 2),
+                max_concurrent_tasks=slots,
+                dequeue_timeout=POLL,
+                heartbeat_timeout=NO_LEASE,
+                log_aggregation_interval=timedelta(0),
+            )
+        finally:
+            for scope in handling:
+                scope.cancel()
+
+    async def _put(self, job: Job) -> None:
+        delay_s = job.not_before - self._clock()
+        await self._queries.enqueue(
+            ENTRYPOINT,
+            msgspec.json.encode(job.key),
+            execute_after=timedelta(seconds=delay_s) if delay_s > 0 else None,
+        )
+
+    async def _handle(self, key: RunKey, handler: Handler) -> None:
+        live = self._live.get(key)
+        if live is None or live.running or live.due > self._clock():
+            return  # a ring that another one has overtaken
+        live.running = True
+        try:
+            next_at = await self._run(key, live, handler)
+        finally:
+            del self._live[key]
+        if next_at is not None:
+            await self.enqueue(Job(key, next_at))
+        self._handled += 1
+        if self._handled % CLEAR_EVERY == 0:
+            await self._queries.clear_queue_log()
+
+    async def _run(self, key: RunKey, live: _Live, handler: Handler) -> float | None:
+        while True:
+            live.again = None
+            until = await handler(key)
+            wanted = [at for at in (until, live.again) if at is not None]
+            if not wanted or min(wanted) > self._clock():
+                return min(wanted, default=None)

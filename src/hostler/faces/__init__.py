@@ -1,0 +1,1 @@
+"""Protocols served from the one log: wire in, wire out, and no rule about runs."""

@@ -1,0 +1,80 @@
+"""Events and pieces as the native API shows them: frames of `{id, event, data}`.
+
+A fact's JSON is stored in the form that clients get, so a frame is made by joining bytes; many
+watchers of one event share the frame that the first of them made.
+
+Invariant: `data` of a fact has `seq`, `at` and `session` before the fact's own fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+
+import msgspec
+from msgspec import Struct
+
+from hostler.core.events import AttemptId, CallId, Event
+from hostler.core.ports import Piece
+from hostler.service.cursor import Cursor
+
+encode = msgspec.json.Encoder(decimal_format="string").encode
+
+
+class _Delta(Struct, omit_defaults=True, gc=False):
+    attempt: AttemptId
+    part: str
+    text: str
+    call: CallId | None = None
+    name: str | None = None
+
+
+@lru_cache(maxsize=64)
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def stamp(at: float) -> str:
+    """Return Unix seconds as RFC 3339 with milliseconds."""
+    second, ms = divmod(int(at * 1000), 1000)
+    return f"{_second(second)}.{ms:03d}Z"
+
+
+def data_of(item: Event | Piece) -> bytes:
+    """Return the JSON object of a frame's `data`."""
+    if isinstance(item, Piece):
+        delta = item.delta
+        return encode(_Delta(item.attempt, delta.part, delta.text, delta.call, delta.name))
+    head = f'{{"seq":{item.seq},"at":"{stamp(item.at)}","session":"{item.session}",'
+    return head.encode() + item.raw[1:]
+
+
+def name_of(item: Event | Piece) -> str:
+    """Return a frame's `event`."""
+    return "delta" if isinstance(item, Piece) else item.kind
+
+
+def sse(item: Event | Piece) -> bytes:
+    """Return a frame as a Server-Sent Event, made once per item."""
+    if item.wire is None:
+        item.wire = sse_frame(str(Cursor.after(item)), name_of(item), data_of(item))
+    return item.wire
+
+
+def sse_frame(cursor: str, event: str, data: bytes) -> bytes:
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (cursor.encode(), event.encode(), data)
+
+
+def json_page(items: Sequence[Event | Piece], cursor: str, *, more: bool) -> bytes:
+    """Return a page of frames as JSON."""
+    frames = b",".join(
+        b'{"id":"%b","event":"%b","data":%b}'
+        % (str(Cursor.after(item)).encode(), name_of(item).encode(), data_of(item))
+        for item in items
+    )
+    return b'{"events":[%b],"cursor":"%b","more":%b}' % (
+        frames,
+        cursor.encode(),
+        b"true" if more else b"false",
+    )

@@ -1,0 +1,249 @@
+"""An agent's tools, behind what guards them: each ring does one thing, from the outside in.
+
+    check   cut off? ▸ which tool? ▸ which arguments? ▸ do they fit?          (pure, microseconds)
+    run     shorten what is too long ▸ name what went wrong ▸ time-out ▸ the tool
+
+Whatever a tool does, its call has one outcome in words.  Only cancelling goes through.
+
+Invariant: a call that was not checked is not run, and nothing a tool raises or returns leaves
+`run` but as a `ToolFinished`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import re
+import traceback
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import anyio
+import anyio.to_thread
+
+from hostler.core.errors import SetupError, ToolError
+from hostler.core.events import Outcome, RunId, RunKey, ToolCall, ToolFinished, ToolStarted
+from hostler.core.ports import CallContext, Tool, ToolSpec
+from hostler.harness.repair import Names, read_arguments
+from hostler.harness.validate import Schema, is_loss
+
+log = logging.getLogger(__name__)
+
+LIMIT_CHARS = 32_000
+"""About 8,000 tokens, above which one result crowds out the conversation (harness.md, section 4)."""
+LEAST_CHARS = 1_000
+LARGEST_FILE_CHARS = 64 * 1024 * 1024
+"""Of one output, on disk; a tool that returns more has run wild."""
+WRITTEN_CHARS = 1024 * 1024
+"""At once, so that a large output does not hold the interpreter's lock for long."""
+CUT = "Not run: the reply reached its length limit inside this call's arguments. Send less at once."
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""What all providers take."""
+_FOLDER = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.@-]{0,127}")
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
+_UNREADABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+class _Entry(NamedTuple):
+    tool: Tool
+    spec: ToolSpec
+    schema: Schema
+
+
+class Toolbox:
+    """A `core.ports.Toolbox` over `tools`; outputs over `limit_chars` go to files.
+
+    They are written whole to `spill_folder/TENANT/SESSION/CALL.txt`, readable by the owner only;
+    without a folder, the middle of a long output is lost, and that is said.
+    """
+
+    def __init__(
+        self,
+        tools: Iterable[Tool],
+        *,
+        spill_folder: Path | None,
+        limit_chars: int = LIMIT_CHARS,
+    ) -> None:
+        """Compile the schemas.
+
+        Raises:
+            SetupError: a tool's name, schema or time-out is wrong, or two have one name.
+        """
+        if limit_chars < LEAST_CHARS:
+            raise SetupError(f"limit_chars is {limit_chars}, and must be at least {LEAST_CHARS}")
+        self._entries = dict[str, _Entry]()
+        for tool in tools:
+            entry = _entry(tool)
+            if entry.spec.name in self._entries:
+                raise SetupError(f"two tools are called {entry.spec.name}: rename one")
+            self._entries[entry.spec.name] = entry
+        self._specs = tuple(self._entries[name].spec for name in sorted(self._entries))
+        self._names = Names(self._entries)
+        self._folder, self._limit_chars = spill_folder, limit_chars
+
+    @property
+    def specs(self) -> Sequence[ToolSpec]:
+        return self._specs
+
+    def check(self, call: ToolCall, run: RunId) -> ToolStarted | ToolFinished:
+        if call.cut:
+            return _refused(call, run, CUT)
+        try:
+            name, renamed = self._names.find(call.name)
+            arguments, reread = read_arguments(call)
+            arguments, fitted = self._entries[name].schema.fit(arguments)
+        except ToolError as error:
+            return _refused(call, run, str(error))
+        return ToolStarted(
+            run=run,
+            call=call.id,
+            name=name,
+            arguments=arguments,
+            repairs=(*renamed, *reread, *fitted),
+        )
+
+    def may_repeat(self, started: ToolStarted) -> bool:
+        entry = self._entries.get(started.name)
+        return entry is not None and entry.spec.twice == "safe"
+
+    def is_reader(self, started: ToolStarted) -> bool:
+        entry = self._entries.get(started.name)
+        return entry is not None and entry.spec.effects == "read"
+
+    async def run(self, started: ToolStarted, context: CallContext) -> ToolFinished:
+        entry = self._entries.get(started.name)
+        if entry is None:  # a restart came between, with other tools
+            outcome, output = "error", f"There is no tool {started.name} any more; it was not run."
+        else:
+            outcome, output = await _attempt(entry, started, context)
+        file = None
+        if len(output) > self._limit_chars:
+            output, file = await self._shortened(output, started, context.key)
+        if _UNREADABLE.search(output):
+            output = _readable(output)
+        if started.repairs:
+            output = "\n\n".join([output, *filter(is_loss, started.repairs)])
+        return ToolFinished(
+            run=started.run, call=started.call, outcome=outcome, output=output, file=file
+        )
+
+    async def _shortened(
+        self, output: str, started: ToolStarted, key: RunKey
+    ) -> tuple[str, str | None]:
+        """Return head and tail, and where the whole is."""
+        path, kept = _place(self._folder, key, started), 0
+        if path is not None:
+            # The effect is done: a cancel that comes now must not lose its outcome.
+            with anyio.CancelScope(shield=True):
+                kept = await anyio.to_thread.run_sync(_written, path, output)
+        whole = "the whole is" if kept == len(output) else f"the first {kept:,} are"
+        where = f"{whole} in {path}" if kept else "the rest is lost"
+        notice = f"\n\n[… cut here, from {len(output):,} characters; {where} …]\n\n"
+        half = max(0, self._limit_chars - len(notice)) // 2
+        return output[:half] + notice + output[-half:], str(path) if kept else None
+
+
+def _entry(tool: Tool) -> _Entry:
+    spec = tool.spec
+    if not _NAME.fullmatch(spec.name):
+        raise SetupError(
+            f"a tool is called {spec.name!r}: names are 1 to 64 letters, digits, _ and -"
+        )
+    if not (spec.timeout_s > 0 and math.isfinite(spec.timeout_s)):
+        raise SetupError(f"tool {spec.name}: timeout_s is {spec.timeout_s}, not a time")
+    return _Entry(tool, spec, Schema(spec.name, spec.parameters))
+
+
+def _refused(call: ToolCall, run: RunId, why: str) -> ToolFinished:
+    return ToolFinished(run=run, call=call.id, outcome="error", output=_readable(why))
+
+
+async def _attempt(
+    entry: _Entry, started: ToolStarted, context: CallContext
+) -> tuple[Outcome, str]:
+    """Run the tool within its time-out; whatever happens is an outcome, but for a cancel."""
+    with anyio.move_on_after(entry.spec.timeout_s) as scope:
+        try:
+            output = cast("object", await entry.tool(started.arguments, context))
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            return "error", "The tool was cancelled by its own code."
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  a stranger's code: its errors are outcomes
+            if not scope.cancel_called:
+                return "error", _told(error, started)
+            # else: it answered the time-out with an error of its own
+        else:
+            if isinstance(output, str):
+                return "ok", str.__str__(output)  # not a subclass, which no codec knows
+            kind = type(output).__name__
+            return "error", f"The tool returned {kind}, where a tool must return text."
+    within = f"{entry.spec.timeout_s:g} s"
+    return "error", f"The tool gave no answer within {within}; it may have taken effect in part."
+
+
+def _is_cancelled() -> bool:
+    """Whether it is this task that is cancelled, and not one that the tool waited for."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def _told(error: BaseException, started: ToolStarted) -> str:
+    """Return an error as the model reads it, and log it if it is not meant for the model."""
+    cause = error
+    while isinstance(cause, BaseExceptionGroup):
+        inner = cast("BaseExceptionGroup[BaseException]", cause).exceptions
+        if len(inner) != 1:
+            return _unexpected(error, started)
+        cause = inner[0]
+    if isinstance(cause, ToolError):
+        return str(cause)
+    return _unexpected(cause, started)
+
+
+def _unexpected(error: BaseException, started: ToolStarted) -> str:
+    log.warning("tool %s failed in %s", started.name, started.call, exc_info=error)
+    # Unlike `str`, this never raises, whatever a stranger's `__str__` does.
+    told = "".join(traceback.format_exception_only(error)).strip()
+    return told.removeprefix(f"{type(error).__module__}.")
+
+
+def _readable(text: str) -> str:
+    """Return `text` without what no model reads and some databases refuse."""
+    return _UNREADABLE.sub("\ufffd", _ANSI.sub("", text))
+
+
+def _place(folder: Path | None, key: RunKey, started: ToolStarted) -> Path | None:
+    if folder is None:
+        return None
+    parts = (key.tenant, key.session, started.call)
+    if not all(_FOLDER.fullmatch(part) for part in parts):
+        log.error("no file for the output of call %r: its ids make no path", started.call)
+        return None
+    return folder.joinpath(key.tenant, key.session, f"{started.call}.txt")
+
+
+def _written(path: Path, text: str) -> int:
+    """Write `text` to a new file, in a thread; return how many characters are safely there."""
+    kept = text[:LARGEST_FILE_CHARS]
+    pieces = (kept[at : at + WRITTEN_CHARS] for at in range(0, len(kept), WRITTEN_CHARS))
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # of this call, when it is run a second time
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(path, flags, 0o600), "wb") as file:  # noqa: PTH123  the flags matter
+            file.writelines(piece.encode(errors="replace") for piece in pieces)
+            file.flush()
+            os.fsync(file.fileno())  # the fact that names it will be durable
+    except OSError as error:
+        log.warning("the output of a tool could not be kept in %s: %s", path, error)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        return 0
+    return len(kept)

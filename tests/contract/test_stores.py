@@ -1,0 +1,46 @@
+"""Every store keeps the promises of the port."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from hostler.core.ports import Observer, Outbox, Store
+from hostler.stores.memory import MemoryStore
+from hostler.stores.sqlite import SqliteStore
+from hostler.testing.store_suite import STORE_SUITE, Check
+
+pytestmark = pytest.mark.anyio
+
+
+def nobody(*_: object) -> None:
+    """Observe nothing."""
+
+
+@pytest.mark.parametrize("check", STORE_SUITE, ids=lambda check: check.__name__)
+async def test_memory_store(check: Check) -> None:
+    @asynccontextmanager
+    async def make(
+        *, observer: Observer = nobody, outbox: Outbox | None = None
+    ) -> AsyncGenerator[Store]:
+        yield MemoryStore(observer=observer, outbox=outbox)
+
+    await check(make)
+
+
+@pytest.mark.parametrize("check", STORE_SUITE, ids=lambda check: check.__name__)
+async def test_sqlite_store(check: Check, tmp_path: Path) -> None:
+    @asynccontextmanager
+    async def make(
+        *, observer: Observer = nobody, outbox: Outbox | None = None
+    ) -> AsyncGenerator[Store]:
+        store = SqliteStore.open(tmp_path / "log.db", observer=observer, outbox=outbox)
+        try:
+            yield store
+        finally:
+            store.close()
+
+    await check(make)

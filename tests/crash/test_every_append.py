@@ -1,0 +1,109 @@
+"""A worker dies at each of its writes in turn, on every store, while clients speak and cancel."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from hostler.core.events import Policy, Principal, PrincipalId, TenantId, ToolSaid
+from hostler.core.ports import Reply, Request, Store, ToolSpec, World
+from hostler.service.inbox import Inbox, Message
+from hostler.signals.local import LocalSignals
+from hostler.stores.memory import MemoryStore
+from hostler.stores.sqlite import SqliteStore
+from hostler.testing.crashing import NoEngine, Workers, check_log, every_death
+from hostler.testing.doubles import (
+    ModelDouble,
+    ToolboxDouble,
+    a_call,
+    a_session,
+    a_tool,
+    an_agent,
+    dying,
+)
+
+pytestmark = pytest.mark.anyio
+ME = Principal(id=PrincipalId("me"), tenant=TenantId("default"))
+Making = Callable[[Path], AbstractAsyncContextManager[tuple[Store, LocalSignals]]]
+
+
+@asynccontextmanager
+async def in_memory(_: Path) -> AsyncGenerator[tuple[Store, LocalSignals]]:
+    signals = LocalSignals()
+    yield MemoryStore(observer=signals.publish), signals
+
+
+@asynccontextmanager
+async def on_sqlite(folder: Path) -> AsyncGenerator[tuple[Store, LocalSignals]]:
+    signals = LocalSignals()
+    store = SqliteStore.open(folder / "log.db", observer=signals.publish)
+    yield store, signals
+    store.close()
+
+
+def three_calls_at_once_twice(request: Request) -> Reply:
+    asked = sum(isinstance(said, ToolSaid) for said in request.transcript) // 3
+    if asked >= 2:
+        return Reply(text="done", stop="end")
+    calls = tuple(a_call(name) for name in ("reader", "safe", "never"))
+    return Reply(text="", stop="tools", calls=calls)
+
+
+TOOLS: Sequence[ToolSpec] = (
+    a_tool("reader", twice="safe", effects="read"),
+    a_tool("safe", twice="safe"),
+    a_tool("never"),
+)
+SPEAKING: dict[str, Sequence[Policy | None]] = {
+    "nobody says more": (),
+    "one more message waits": ("queue",),
+    "a steer and a message": ("steer", "queue"),
+    "an interruption": ("interrupt",),
+    "a cancel": (None,),
+    "a cancel while another waits": ("queue", None),
+}
+
+
+@pytest.mark.parametrize("make", [in_memory, on_sqlite])
+@pytest.mark.parametrize("doing", SPEAKING)
+async def test_wherever_the_worker_dies_the_next_one_finishes_and_nothing_unsafe_is_repeated(
+    make: Making, doing: str, tmp_path: Path
+) -> None:
+    async with make(tmp_path) as (store, signals):
+
+        async def play(n: int, after: bool) -> bool:  # noqa: FBT001
+            tools = ToolboxDouble({spec.name: spec for spec in TOOLS})
+            workers = Workers(
+                store, an_agent(ModelDouble(three_calls_at_once_twice), tools=tools), signals
+            )
+            inbox = Inbox(store=store, engine=NoEngine(), world=World("client"))
+            key = await a_session(store)
+            await inbox.speak(ME, key.session, Message(content="go", policy="queue", metadata={}))
+
+            async def meddle(_: object) -> str:
+                for policy in SPEAKING[doing] if len(tools.done) == 2 else ():
+                    if policy is None:
+                        await inbox.cancel(ME, key.session)
+                    else:
+                        said = Message(content="more", policy=policy, metadata={})
+                        await inbox.speak(ME, key.session, said)
+                return "did it"
+
+            tools.effects = dict.fromkeys(tools.tools, meddle)
+            whole = store.append
+            store.append = dying(whole, at=n, after=after)  # type: ignore[method-assign]
+            try:
+                log = await workers.work_until_rest(key)
+            finally:
+                store.append = whole  # type: ignore[method-assign]
+            check_log(log)
+            never = [call for name, call in tools.done if name == "never"]
+            assert len(never) == len(set(never)), "an unsafe effect happened twice"
+            return workers.crashes > 0
+
+        deaths = [death async for death in every_death(play)]
+
+        assert len(deaths) > 8

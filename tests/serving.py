@@ -1,0 +1,132 @@
+"""A server in the test's own process and event loop, and a client that speaks plain HTTP to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias, cast
+
+import aiohttp
+import anyio
+from blockbuster import blockbuster_ctx
+
+from hostler.app.house import open_house
+from hostler.app.keys import AdminGate
+from hostler.app.server import listen, make_app, serve_http
+from hostler.core.ports import AgentSpec
+from hostler.faces.native.stream import OpenStreams
+
+KEY = "hk_test_0123456789abcdef0123456789abcdef"
+Json: TypeAlias = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One Server-Sent Event, read as a client reads it."""
+
+    id: str
+    event: str
+    data: Json
+
+
+@dataclass
+class Client:
+    """Speaks the native API as anybody would: aiohttp, JSON and lines."""
+
+    http: aiohttp.ClientSession
+    url: str
+    key: str = KEY
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        raw: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, Json]:
+        """Return status and JSON body ({} for none)."""
+        sent = raw if raw is not None else None if body is None else json.dumps(body).encode()
+        async with self.http.request(
+            method, f"{self.url}{path}", data=sent, headers=self._headers(headers)
+        ) as answer:
+            text = await answer.text()
+            return answer.status, json.loads(text) if text else {}
+
+    async def get(self, path: str) -> Json:
+        """Return the JSON of a path that is there."""
+        status, body = await self.call("GET", path)
+        assert status == 200, body
+        return body
+
+    async def session(self, **fields: object) -> str:
+        """Make a session and return its id."""
+        status, made = await self.call("POST", "/api/sessions", fields)
+        assert status == 201, made
+        return str(made["id"])
+
+    async def frames(
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncGenerator[Frame, None]:
+        """Yield the frames of a stream until it ends."""
+        async with self.http.request(
+            method,
+            f"{self.url}{path}",
+            data=None if body is None else json.dumps(body),
+            headers={**self._headers(headers), "Accept": "text/event-stream"},
+        ) as answer:
+            assert answer.status == 200, await answer.text()
+            fields: dict[str, str] = {}
+            async for line in answer.content:
+                name, _, value = line.decode().rstrip("\n").partition(": ")
+                if name:
+                    fields[name] = value
+                elif "data" in fields:
+                    yield Frame(fields["id"], fields["event"], json.loads(fields["data"]))
+                    fields = {}
+
+    async def speak(self, session: str, content: object = "hello", **more: object) -> list[Frame]:
+        """Say something and return every frame up to the end of its run."""
+        path = f"/api/sessions/{session}/messages"
+        body = {"content": content, **more}
+        async with aclosing(self.frames(path, method="POST", body=body)) as frames:
+            return [frame async for frame in frames]
+
+    async def facts(self, session: str) -> list[Json]:
+        """Return all facts of a session."""
+        page = await self.get(f"/api/sessions/{session}/events?limit=1000")
+        return [frame["data"] for frame in cast("list[dict[str, Json]]", page["events"])]
+
+    def _headers(self, more: Mapping[str, str] | None) -> dict[str, str]:
+        key = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        return {**key, **(more or {})}
+
+
+Serve: TypeAlias = Callable[..., AbstractAsyncContextManager[Client]]
+
+
+@asynccontextmanager
+async def serving(*agents: AgentSpec, file: Path | None) -> AsyncGenerator[Client]:
+    """Serve agents; the first is the default."""
+    served = {agent.name: agent for agent in agents}
+    streams = OpenStreams()
+    async with open_house(served, default_agent=agents[0].name, file=file) as service:
+        app = make_app(service, AdminGate(KEY.encode()), streams)
+        with listen("127.0.0.1", 0) as listening:
+            port = listening.getsockname()[1]
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(serve_http, app, listening, streams)
+                async with aiohttp.ClientSession() as http:
+                    with blockbuster_ctx("hostler"):  # nothing of ours may block the loop
+                        yield Client(http, f"http://127.0.0.1:{port}")
+                streams.close()
+                tasks.cancel_scope.cancel()
