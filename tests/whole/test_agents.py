@@ -18,9 +18,15 @@ from starlette.routing import Mount
 from hostler import Agent, Budget, SetupError, tool
 from hostler.app.agent import load_target, read_agent
 from hostler.app.building import build_agents
+from hostler.app.house import open_house
+from hostler.app.keys import ADMIN
 from hostler.app.settings import load_settings
-from hostler.core.events import ToolSaid
+from hostler.core.errors import Conflict
+from hostler.core.events import Fault, Key, SessionId, ToolSaid
 from hostler.core.ports import Reply, Request
+from hostler.service.cursor import Cursor
+from hostler.service.follow import end_of
+from hostler.service.inbox import Message
 from hostler.testing.doubles import ModelDouble, a_call
 
 pytestmark = pytest.mark.anyio
@@ -78,6 +84,40 @@ async def test_a_session_in_a_folder_goes_on_in_a_later_call(tmp_path: Path) -> 
 
     assert (first.text, second.text) == ("1", "3")
     assert second.session == first.session
+
+
+async def test_a_session_of_an_agent_that_is_gone_says_so_instead_of_asking_another(
+    tmp_path: Path,
+) -> None:
+    gone, other = Agent("gone", model="scripted:demo"), Agent("other", model="scripted:demo")
+    session = SessionId((await gone.run("Remember me.", data=tmp_path)).session)
+    settings = load_settings({"data": tmp_path})
+
+    async with (
+        build_agents([other], settings) as agents,
+        open_house(agents, default_agent="other", file=settings.database_file) as service,
+    ):
+        said = Message(content="And now?", policy="queue", metadata={})
+        run = (await service.inbox.speak(ADMIN, session, said)).run
+        async for _ in service.following.follow(
+            Key(ADMIN.tenant, session), after=Cursor(), ends=end_of(run)
+        ):
+            pass
+        detail = await service.runs.get(ADMIN, run)
+
+    (call,) = detail.model_calls
+    assert call.error == Fault(
+        code="unavailable", message="the agent gone is not served here (any more)"
+    )
+    assert detail.run.reason == "model_error"
+
+
+async def test_a_session_of_another_agent_is_refused_in_words(tmp_path: Path) -> None:
+    first, other = Agent("first", model="scripted:demo"), Agent("other", model="scripted:demo")
+    session = (await first.run("Remember me.", data=tmp_path)).session
+
+    with pytest.raises(Conflict, match="made otherwise"):
+        await other.run("And now?", data=tmp_path, session=session)
 
 
 async def test_a_function_is_made_a_tool_and_a_word_is_a_built_in_one() -> None:

@@ -47,6 +47,17 @@ async def test_what_was_written_is_there_when_the_file_is_opened_again(tmp_path:
         assert (await store.append(key, [spoke("run_2")])).head.queue == ("run_2",)
 
 
+async def test_what_is_kept_is_its_owner_s_alone_whatever_the_folder(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with opened(tmp_path / "log.db") as store:
+        await a_session(store)
+
+        modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+
+    assert set(modes) >= {"log.db", "log.db-wal", "log.db-shm", "log.db.lock"}
+    assert set(modes.values()) == {0o600}
+
+
 async def test_a_second_process_is_told_who_has_the_file_and_what_to_do(tmp_path: Path) -> None:
     with opened(tmp_path / "log.db"):
         code = (

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hostler.core.events import JsonObject, Usage
 from hostler.core.ports import Reply
 from hostler.models.capabilities import Capabilities
+from hostler.models.exchange import endpoint
 from hostler.models.faults import Failed
-from hostler.models.openai_chat import ChatReading, endpoint
+from hostler.models.openai_chat import ChatReading
 from hostler.testing.model_script import Args, Begin, End, Text, Think
 from hostler.testing.wire_chat import CHAT, delta, end, event, fragment
 

@@ -58,6 +58,14 @@ def test_any_line_ends_come_out_the_same_whole_or_split(data: bytes, cut: int) -
     assert fed([data[:cut], data[cut:]]) == fed([data])
 
 
+@given(lines=st.lists(st.sampled_from(["event: x", "data: y", "data: ", "data:z", "event:", ""])))
+@settings(deadline=None)
+def test_named_events_come_out_the_same_whatever_is_before_them(lines: list[str]) -> None:
+    data = "\n".join([*lines, "", ""]).encode()
+
+    assert fed([data]) == fed([b": a comment\n\n" + data])
+
+
 def test_an_event_that_ends_with_cr_comes_at_once() -> None:
     assert fed([b"data: x\r\r"]) == [b"x"]
 

@@ -15,9 +15,10 @@ import pytest
 
 from hostler.core.events import UserSaid
 from hostler.core.ports import Delta, Failure, Reply, Request
+from hostler.models.discover import served
 from hostler.models.exchange import Bounds, Patience
 from hostler.models.faults import Failed
-from hostler.models.openai_chat import OpenAIChat, served
+from hostler.models.openai_chat import OpenAIChat
 from hostler.models.transport import Aiohttp
 from hostler.testing.model_script import End, Text
 from hostler.testing.provider_server import (

@@ -43,8 +43,11 @@ class Budget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a run may use; reaching any of them ends it before its next call."""
 
     tokens: int | None = None
+    """Input and output, summed over the run."""
     seconds: float | None = None
+    """Since the run started; waiting counts."""
     usd: Decimal | None = None
+    """A call at an unknown price counts as nothing, and is reported as unknown."""
 
 
 NO_BUDGET = Budget()
@@ -54,19 +57,26 @@ class Finished(Struct, frozen=True, kw_only=True):
     """How a run that was waited for ended."""
 
     text: str
+    """Of the last reply."""
     status: str
+    """`done`, `failed` or `cancelled`."""
     reason: str | None
+    """Why, unless all went as it should."""
     usage: JsonObject
+    """Summed over the run."""
     session: str
+    """Its id, to go on with it later."""
 
 
 class Frame(Struct, frozen=True, kw_only=True):
     """One thing that happened, as the native API shows it: see the table of events there."""
 
     id: str
-    """Cursor: `stream(after=…)` goes on from here."""
+    """Cursor: what comes after this frame is past it."""
     event: str
+    """The kind of the fact; or `receipt`, or `delta`."""
     data: JsonObject
+    """The fact, the receipt or the delta."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +88,30 @@ class Agent:
     """
 
     name: str
+    """Letters, digits, `.`, `_` and `-`, at most 64."""
     _: KW_ONLY
     model: str | Model | Sequence[str | Model] | None = None
+    """First choice first."""
     instructions: str = ""
+    """What the model is told before everything else."""
     tools: Sequence[ToolLike] = ()
+    """Functions, tools, or names of built-in ones."""
     description: str = ""
+    """For people who choose an agent; the model does not see it."""
     policy: Policy = "queue"
+    """What becomes of a message that arrives while a run is going, if it does not say."""
     max_steps: int = 100
+    """Model replies in one run."""
     budget: Budget = NO_BUDGET
+    """What one run may use."""
     caps: Mapping[str, int] = field(default_factory=dict[str, int])
     """By tool name: how often it may begin within one run."""
     stop_when: Callable[[Run], bool] | None = None
+    """Asked after each step; True ends the run as done."""
     stuck_after: int = 5
+    """Equal calls with equal results in a row that end a run; 0 switches this off."""
     max_output_tokens: int | None = None
+    """Of one reply."""
     options: JsonObject = field(default_factory=dict[str, object])
     """Passed on to the provider as they are, under its own names."""
 

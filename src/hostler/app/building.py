@@ -13,13 +13,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, cast, runtime_checkable
 
+import anyio
+from msgspec.structs import replace
+
 from hostler.app import wiring
 from hostler.app.agent import Agent, ToolLike
-from hostler.app.providers import place, split
-from hostler.app.settings import Settings
+from hostler.app.providers import Place, place
+from hostler.app.settings import OwnProvider, Settings
 from hostler.core.errors import SetupError
 from hostler.core.ports import AgentSpec, Model, Tool
 from hostler.harness.toolbox import Toolbox
+from hostler.models.capabilities import capabilities
+from hostler.models.discover import Chosen
+from hostler.models.exchange import Patience
 from hostler.models.transport import Aiohttp
 from hostler.tools.function import function_tool
 
@@ -38,6 +44,8 @@ class Parts:
 
     settings: Settings
     environ: Mapping[str, str]
+    chosen: Chosen | None = None
+    """The model of agents that name none, when the settings name none either."""
     transport: Aiohttp = field(default_factory=Aiohttp)
     _models: dict[str, Model] = field(default_factory=dict[str, Model])
     _tools: dict[str, Tool] = field(default_factory=dict[str, Tool])
@@ -64,45 +72,65 @@ class Parts:
                 await part.aclose()
 
     def _make_model(self, name: str) -> Model:
-        provider, model = split(name)
-        if provider == "scripted":
-            return wiring.scripted(model)
-        where = place(name, self.environ)
-        return wiring.wire(where.wire)(
+        kind, _, rest = name.partition(":")
+        if kind == "scripted" and rest:
+            return wiring.scripted(rest)
+        if kind == "local" and rest:
+            return wiring.local(rest, self.settings.data)
+        where = self._place(name)
+        own = self.settings.providers.get(where.provider, OwnProvider())
+        patience = {"first_byte_s": own.first_byte_s, "idle_s": own.idle_s}
+        made = wiring.wire(where.wire)(
             name=where.model,
             base_url=where.base_url,
             transport=self.transport,
             key=partial(_first, where.key_env),
             provider=where.provider,
+            headers=own.headers,
+            able=own.capabilities,
+            patience=Patience(**{k: v for k, v in patience.items() if v is not None}),
         )
+        able = capabilities(where.provider, where.base_url, where.model, own.capabilities)
+        return made if able.native_tools else wiring.prompted(made)
+
+    def _place(self, name: str) -> Place:
+        chosen, own = self.chosen, self.settings.providers
+        if chosen is None or chosen.base_url is None or chosen.model != name:
+            return place(name, self.environ, own=own)
+        where = place(name, self.environ, base_url=chosen.base_url, own=own)
+        return replace(where, key_env=()) if chosen.keyless else where
 
 
 @asynccontextmanager
 async def build_agents(
-    agents: Sequence[Agent], settings: Settings, *, default_model: str | None = None
+    agents: Sequence[Agent], settings: Settings, *, chosen: Chosen | None = None
 ) -> AsyncGenerator[dict[str, AgentSpec]]:
     """Yield the agents by name; leaving closes what they opened.
+
+    `chosen` is for agents that name no model, unless the settings do (`app.first_model`).
 
     Raises:
         SetupError: two have one name, or a model or tool of theirs is wrong; says which agent.
     """
-    parts = Parts(settings, os.environ)
+    parts = Parts(settings, os.environ, chosen)
     specs: dict[str, AgentSpec] = {}
     try:
         for agent in agents:
             if agent.name in specs:
                 raise SetupError(f"two agents are called {agent.name}: rename one")
             try:
-                specs[agent.name] = _spec(agent, parts, default_model or settings.model)
+                specs[agent.name] = _spec(agent, parts)
             except SetupError as error:
                 raise SetupError(f"agent {agent.name}: {error}") from error
         yield specs
     finally:
-        await parts.aclose()
+        with anyio.CancelScope(shield=True):
+            await parts.aclose()
 
 
-def _spec(agent: Agent, parts: Parts, default_model: str | None) -> AgentSpec:
-    chain = agent.models or ([default_model] if default_model else [])
+def _spec(agent: Agent, parts: Parts) -> AgentSpec:
+    default = parts.settings.model or (parts.chosen.model if parts.chosen else None)
+    chain = agent.models or ([default] if default else [])
     if not chain:
         raise SetupError("it names no model, and there is none to fall back on")
     models = [parts.model(one) if isinstance(one, str) else one for one in chain]

@@ -28,6 +28,11 @@ class Commands(click.Group):
         del ctx
         return cast("click.Command | None", wiring.command(cmd_name))
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(wiring.COMMANDS.items()))
+
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hostler")

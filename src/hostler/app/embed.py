@@ -6,6 +6,7 @@ Invariant: embedded or served, a message travels the same way: inbox, log, engin
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,15 +16,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hostler.app.agent import Agent, Finished, Frame
 from hostler.app.building import build_agents
+from hostler.app.first_model import first_model, needs_model
 from hostler.app.house import open_house
 from hostler.app.keys import ADMIN, AdminGate, admin_key
 from hostler.app.server import make_app
-from hostler.app.settings import load_settings
+from hostler.app.settings import Settings, load_settings
 from hostler.core.errors import SetupError
 from hostler.core.events import Event, JsonObject, Key
 from hostler.core.ports import Piece
 from hostler.faces.native import wire
 from hostler.faces.native.stream import OpenStreams
+from hostler.models.discover import Chosen
 from hostler.service.cursor import Cursor
 from hostler.service.follow import end_of
 from hostler.service.inbox import Message
@@ -38,7 +41,7 @@ async def stream(
     settings = load_settings({"data": data})
     file = None if data is None else settings.database_file
     async with (
-        build_agents([agent], settings) as agents,
+        build_agents([agent], settings, chosen=await _chosen(agent, settings)) as agents,
         open_house(agents, default_agent=agent.name, file=file) as service,
     ):
         made, _ = await service.sessions.create(ADMIN, agent=agent.name, id=session)
@@ -76,6 +79,12 @@ async def run(
 def asgi(agent: Agent, *, data: str | Path | None, admin_key: str | None) -> Mounted:
     """Return an application that serves one agent; see `Agent.asgi`."""
     return Mounted(agent, data, admin_key)
+
+
+async def _chosen(agent: Agent, settings: Settings) -> Chosen | None:
+    if not needs_model([agent], settings):
+        return None
+    return await first_model(settings, os.environ)
 
 
 def _frame(item: Event | Piece) -> Frame:
@@ -134,7 +143,10 @@ class Mounted:
             try:
                 settings = load_settings(self._flags)
                 key, _ = admin_key(settings.given_key, settings.data)
-                agents = await stack.enter_async_context(build_agents([self._agent], settings))
+                chosen = await _chosen(self._agent, settings)
+                agents = await stack.enter_async_context(
+                    build_agents([self._agent], settings, chosen=chosen)
+                )
                 service = await stack.enter_async_context(
                     open_house(agents, default_agent=self._agent.name, file=settings.database_file)
                 )

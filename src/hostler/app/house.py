@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import anyio
 
@@ -19,6 +20,8 @@ from hostler.core.ports import AgentSpec, Job, World
 from hostler.engine.drive import Driver
 from hostler.engine.queuer import EmbeddedEngine
 from hostler.engine.reconcile import keep_reconciling
+from hostler.harness.toolbox import Toolbox
+from hostler.models.absent import Absent
 from hostler.service.service import Service, make_service
 from hostler.signals.local import LocalSignals
 from hostler.stores.memory import MemoryStore
@@ -34,7 +37,6 @@ async def open_house(
     *,
     default_agent: str,
     file: Path | None,
-    missing: AgentSpec | None = None,
 ) -> AsyncGenerator[Service]:
     """Open the store (in memory without a `file`), drive what is unfinished, yield the verbs.
 
@@ -52,7 +54,7 @@ async def open_house(
     else:
         store = SqliteStore.open(file, observer=signals.publish, outbox=outbox)
     driver = Driver(
-        agents=lambda name: agents.get(name, missing or agents[default_agent]),
+        agents=lambda name: agents.get(name) or absent(name),
         store=store,
         signals=signals,
         world=world,
@@ -71,6 +73,28 @@ async def open_house(
             tasks.start_soon(keep_reconciling, store, engine)
             yield service
             tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise _sole(group) from group
     finally:
         if isinstance(store, SqliteStore):
             store.close()
+
+
+def absent(name: str) -> AgentSpec:
+    """Return an agent that says that it is not served here: a session's runs end, and tell why."""
+    return AgentSpec(
+        name=name,
+        instructions="",
+        models=[Absent(f"the agent {name} is not served here (any more)")],
+        tools=Toolbox([], spill_folder=None),
+    )
+
+
+def _sole(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what really happened: a task group wraps even what its own body raises."""
+    only = group.exceptions[0]
+    if len(group.exceptions) > 1:
+        return group
+    if isinstance(only, BaseExceptionGroup):
+        return _sole(cast("BaseExceptionGroup[BaseException]", only))
+    return only

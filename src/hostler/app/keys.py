@@ -27,21 +27,25 @@ def admin_key(given: str | None, data: Path) -> tuple[str, bool]:
     """Return the admin key, and whether it was made just now.
 
     Raises:
-        SetupError: the given one is too short to be safe.
+        SetupError: the given one is too short to be safe, or none can be kept in the folder.
     """
     if given is not None:
         if len(given) < SHORTEST_KEY:
             raise SetupError(f"HOSTLER_ADMIN_KEY needs at least {SHORTEST_KEY} characters")
         return given, False
     path = key_file(data)
-    data.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = f"hk_{secrets.token_urlsafe(32)}"
     try:
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text(encoding="ascii").strip(), False
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(f"{key}\n")
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(f"{key}\n")
+    except FileExistsError as error:
+        if path.is_file():
+            return path.read_text(encoding="ascii").strip(), False
+        raise SetupError(f"the data folder {data} is no folder") from error
+    except OSError as error:
+        raise SetupError(f"the data folder {data} cannot be written: {error.strerror}") from error
     return key, True
 
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from urllib.parse import urlsplit
 
 from msgspec import Struct, convert
+from msgspec.structs import replace
 
+from hostler.app.settings import OwnProvider
 from hostler.core.errors import SetupError
 
 BUILT_IN = ("scripted", "local")
@@ -49,14 +51,39 @@ def providers() -> Mapping[str, Provider]:
     return convert(tomllib.loads(text), dict[str, Provider])
 
 
-def split(name: str) -> tuple[str, str]:
+def table(own: Mapping[str, OwnProvider]) -> Mapping[str, Provider]:
+    """Return the providers there are, with those of the operator.
+
+    Raises:
+        SetupError: a new one lacks what it needs.
+    """
+    made = dict(providers())
+    for name, one in own.items():
+        there = made.get(name)
+        if there is None:
+            if one.wire is None or one.base_url is None:
+                raise SetupError(f"the provider {name} in the settings needs wire and base_url")
+            there = Provider(wire=one.wire, base_url=one.base_url, base_url_env="", key_env=())
+        changes = {
+            "wire": one.wire,
+            "own_wire": one.wire,
+            "base_url": one.base_url,
+            # What is set for Hostler alone goes before what all programs read.
+            "base_url_env": None if one.base_url is None else "",
+            "key_env": one.key_env,
+        }
+        made[name] = replace(there, **{k: v for k, v in changes.items() if v is not None})
+    return made
+
+
+def split(name: str, known: Iterable[str]) -> tuple[str, str]:
     """Return provider and model of `provider:model`.
 
     Raises:
         SetupError: it has another form, or there is no such provider; names the nearest.
     """
     provider, colon, model = name.partition(":")
-    known = [*providers(), *BUILT_IN]
+    known = [*known, *BUILT_IN]
     if not colon or not model:
         raise SetupError(f"{name!r} is no model: write provider:model, as in openai:gpt-5-mini")
     if provider not in known:
@@ -66,18 +93,25 @@ def split(name: str) -> tuple[str, str]:
     return provider, model
 
 
-def place(name: str, environ: Mapping[str, str]) -> Place:
-    """Return where the model `provider:model` is asked.
+def place(
+    name: str,
+    environ: Mapping[str, str],
+    *,
+    base_url: str | None = None,
+    own: Mapping[str, OwnProvider] | None = None,
+) -> Place:
+    """Return where the model `provider:model` is asked: at `base_url`, else where it usually is.
 
     Raises:
-        SetupError: as `split`, or the base URL is none.
+        SetupError: as `split` and `table`, or the base URL is none.
     """
-    provider, model = split(name)
-    about = providers()[provider]
-    base_url = environ.get(about.base_url_env) or about.base_url
+    known = table(own or {})
+    provider, model = split(name, known)
+    about = known[provider]
+    base_url = base_url or environ.get(about.base_url_env) or about.base_url
     host = urlsplit(base_url).hostname
     if host is None:
-        raise SetupError(f"{about.base_url_env} is {base_url!r}, which is no URL")
+        raise SetupError(f"{about.base_url_env or provider} is {base_url!r}, which is no URL")
     wire = about.own_wire if about.own_wire and host == about.own else about.wire
     return Place(
         provider=provider, model=model, wire=wire, base_url=base_url, key_env=about.key_env

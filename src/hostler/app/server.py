@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,9 +59,10 @@ async def serve_http(
     *,
     tls_cert: Path | None = None,
     tls_key: Path | None = None,
+    signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
     ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve until cancelled or, in a process's main thread, until SIGTERM or SIGINT.
+    """Serve until cancelled or, in a process's main thread, until one of the `signals`.
 
     Requests in flight get `DRAIN_S`; a second signal ends without them.
     """
@@ -81,15 +82,15 @@ async def serve_http(
     )
     server = _Server(config, streams, ready)
     async with anyio.create_task_group() as tasks:
-        if threading.current_thread() is threading.main_thread():
-            tasks.start_soon(_until_told, server)
+        if signals and threading.current_thread() is threading.main_thread():
+            tasks.start_soon(_until_told, server, signals)
         await server.serve(sockets=[listening])
         tasks.cancel_scope.cancel()
 
 
-async def _until_told(server: uvicorn.Server) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
+async def _until_told(server: uvicorn.Server, signals: Sequence[signal.Signals]) -> None:
+    with anyio.open_signal_receiver(*signals) as received:
+        async for _ in received:
             server.force_exit = server.should_exit
             server.should_exit = True
 

@@ -11,8 +11,9 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tomllib import TOMLDecodeError
+from typing import Literal
 
-from pydantic import SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -33,6 +34,27 @@ def default_data() -> Path:
     return Path(home) / "hostler"
 
 
+class OwnProvider(BaseModel):
+    """What is different about a provider, or a whole one of the operator's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    wire: Literal["openai_chat", "openai_responses", "anthropic", "gemini"] | None = None
+    """Which wire API it speaks; a new provider needs it."""
+    base_url: str | None = None
+    """Where it is; a new provider needs it."""
+    key_env: tuple[str, ...] | None = None
+    """Variables that may hold its key, the first that is set."""
+    headers: dict[str, str] = {}
+    """Sent with each question, beside the key."""
+    capabilities: dict[str, object] = {}
+    """What its models can and want, over what is known of them."""
+    first_byte_s: float | None = None
+    """How long the first event of an answer may take."""
+    idle_s: float | None = None
+    """How long the next one may."""
+
+
 class Settings(BaseSettings):
     """What an operator can set; the reference page of the documentation is made from this."""
 
@@ -49,13 +71,19 @@ class Settings(BaseSettings):
     admin_key: SecretStr | None = None
     """At least 32 characters; without it, one is made and kept in the data folder."""
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = 8420
+    """Port to listen on; 0 takes a free one."""
     tls_cert: Path | None = None
+    """Certificate chain, PEM."""
     tls_key: Path | None = None
+    """The certificate's key, PEM."""
     insecure: bool = False
     """Allow an address other machines can reach without TLS (behind a proxy that has it)."""
     url: str | None = None
     """For the commands that talk to a server: which one."""
+    providers: dict[str, OwnProvider] = {}
+    """By name: providers of your own, and what is different about known ones."""
 
     @classmethod
     def settings_customise_sources(

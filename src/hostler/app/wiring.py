@@ -8,7 +8,7 @@ Invariant: what is loaded late is loaded here and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -28,11 +28,21 @@ class ModelMaker(Protocol):
         transport: object,
         key: Callable[[], str | None],
         provider: str,
+        headers: Mapping[str, str],
+        able: Mapping[str, object],
+        patience: object,
     ) -> Model: ...
 
 
 COMMANDS = {
     "serve": "Serve agents.",
+    "chat": "Talk to an agent in the terminal.",
+    "run": "Say one thing, and show what comes of it.",
+    "sessions": "List sessions.",
+    "attach": "Show a session, live.",
+    "search": "Search all that was said.",
+    "doctor": "Check this installation.",
+    "models": "List and fetch local models.",
 }
 """Commands with what they do, in the order of the help."""
 _WIRES = {
@@ -54,6 +64,12 @@ def command(name: str) -> object:
     if name not in COMMANDS:
         return None
     return cast("object", getattr(import_module(f"hostler.app.commands.{name}"), name))
+
+
+def terminal(module: str, name: str) -> Callable[..., object]:
+    """Return a function of the terminal's, for commands that show their help without it."""
+    found = getattr(import_module(f"hostler.app.terminal.{module}"), name)
+    return cast("Callable[..., object]", found)
 
 
 def wire(name: str) -> ModelMaker:
@@ -78,6 +94,25 @@ def scripted(script: str) -> Model:
     """Return the model that plays a script.  Raises SetupError."""
     make = import_module("hostler.models.scripted").scripted
     return cast("Callable[[str], Model]", make)(script)
+
+
+def local(name: str, data: Path) -> Model:
+    """Return a model that runs on this machine.  Raises SetupError."""
+    opened = import_module("hostler.models.local").opened
+    return cast("Callable[[str, Path], Model]", opened)(name, data)
+
+
+async def fetch_weights(name: str, data: Path) -> Path:
+    """Return the file of a local model, fetched if it is not there.  Raises SetupError."""
+    fetch = import_module("hostler.app.fetching").fetch
+    return await cast("Callable[[str, Path], Awaitable[Path]]", fetch)(name, data)
+
+
+def prompted(model: Model) -> Model:
+    """Return a model with tools, made of one that has none."""
+    module = import_module("hostler.models.prompted")
+    wrap = cast("Callable[..., Model]", module.Prompted)
+    return wrap(model, constrain=cast("object", module.by_response_format))
 
 
 def read_yaml(file: Path, text: str) -> object:

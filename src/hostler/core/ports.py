@@ -156,6 +156,7 @@ class CallContext(Struct, frozen=True, kw_only=True):
 
     call: CallId
     key: RunKey
+    """Its tenant, session and run."""
 
 
 class Tool(Protocol):

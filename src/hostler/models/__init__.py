@@ -7,6 +7,10 @@
           └ prices     what it cost
     transport          HTTP on aiohttp, behind a protocol of three methods; `sse` reads its bodies
     capabilities       how servers of one wire API differ: data
+    scripted           plays a script
+    local              weights in a process of this machine; `weights` fetches them
+    prompted           gives tools to a model without, in words; `markup` finds the calls in its text
+    discover           which model to use when nobody named one
 
 A new wire API is a function that writes the body, a `Reading`, and a class that puts both on a
 `Route`; then `testing.model_kit` tells what is still missing.

@@ -45,6 +45,8 @@ class Capabilities(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Field of an assistant message in which its thinking goes back."""
     replay_details: bool = False
     """Takes back `reasoning_details` as they came."""
+    encrypted_reasoning: bool = True
+    """May be asked for its reasoning in a form that only it can read, to be sent back (Responses)."""
     think_tags: Literal["none", "start", "implied"] = "start"
     """Text may begin with `<think>`; implied: it begins inside of it."""
     finish_reason: bool = True
@@ -55,6 +57,20 @@ class Capabilities(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Put in the assistant's mouth where a user speaks right after a tool."""
     call_id_length: int | None = None
     """Ids of calls are letters and digits, this many."""
+    unsigned_call: str | None = None
+    """Stands for the signature of a call that another model made, where calls must have one."""
+    max_output_tokens: int = 8192
+    """What to ask for where a limit is required and the caller gives none (Messages)."""
+    cache_markers: bool = True
+    """Takes marks for its prompt cache, or passes over them (Messages)."""
+    eager_arguments: bool = False
+    """May be asked for arguments as they are generated, before anybody has parsed them (Messages)."""
+    unsigned_thinking: bool = True
+    """Takes its thinking back without a signature (Messages)."""
+    bearer_key: bool = False
+    """Wants its key as a bearer, not under a header of the API's own (Messages)."""
+    message_stop: bool = True
+    """False: a stop reason alone ends an answer (Messages)."""
     cache_key: bool = False
     """Takes a key for its prompt cache."""
     context_window: int | None = None

@@ -1,6 +1,6 @@
 """Which model to use when nobody named one: the first of these that there is.
 
-    1. `OPENAI_BASE_URL`, when it is not OpenAI's own: the first chat model that it serves
+    1. a base URL that somebody set, when it is not OpenAI's own: the first chat model served there
     2. a provider whose key is in the environment, in the order of `PROVIDERS`: its default here
     3. a model server on loopback, in the order of `SERVERS`: the first chat model that it serves
     4. `local:smollm2`
@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from contextlib import suppress
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import anyio
@@ -23,6 +24,8 @@ import msgspec
 from msgspec import Struct
 
 from hostler.core.errors import SetupError
+from hostler.models.exchange import Transport, bearer, endpoint
+from hostler.models.faults import Failed
 
 PROBE_S = 0.5
 """On loopback, where a server that is idle answers in a few milliseconds."""
@@ -42,8 +45,12 @@ class Provider(NamedTuple):
 class Server(NamedTuple):
     name: str
     port: int
-    says: str
+    called: str
     """What it is, for a person."""
+    variable: str
+    """Where a person sets its base URL, if it is elsewhere."""
+    key: str = ""
+    """Variable that may hold its key."""
 
 
 PROVIDERS = (
@@ -57,13 +64,15 @@ PROVIDERS = (
     Provider("groq", ["GROQ_API_KEY"], "openai/gpt-oss-120b"),
     Provider("together", ["TOGETHER_API_KEY"], "openai/gpt-oss-120b"),
 )
+OPENAI = Server("openai", 443, "OpenAI", "OPENAI_BASE_URL", "OPENAI_API_KEY")
 SERVERS = (
-    Server("ollama", 11434, "Ollama"),
-    Server("lmstudio", 1234, "LM Studio"),
-    Server("llamacpp", 8080, "llama.cpp"),
-    Server("vllm", 8000, "vLLM"),
+    Server("ollama", 11434, "Ollama", "OLLAMA_BASE_URL"),
+    Server("lmstudio", 1234, "LM Studio", "LMSTUDIO_BASE_URL"),
+    Server("llamacpp", 8080, "llama.cpp", "LLAMACPP_BASE_URL", "LLAMACPP_API_KEY"),
+    Server("vllm", 8000, "vLLM", "VLLM_BASE_URL", "VLLM_API_KEY"),
 )
-_OPENAI = "api.openai.com"
+_OPENAI_HOST = "api.openai.com"
+_CREDENTIALS = re.compile(r"//[^/@\s]+@")
 _ID = re.compile(r"[\w.:/@+-]{1,200}")
 """What is told to a person and put into requests, so not just anything that a port answers."""
 _NO_CHAT = re.compile(
@@ -73,107 +82,126 @@ _NO_CHAT = re.compile(
 """Names of models that answer no chat."""
 
 
-class Found(Struct, frozen=True, kw_only=True):
-    """A model to use, where it is if not at its usual address, and why it was taken."""
+class Chosen(Struct, frozen=True, kw_only=True):
+    """A model to use, why it was taken, and where it is if not at its usual address."""
 
     model: str
     why: str
     base_url: str | None = None
-
-
-class GetJson(Protocol):
-    async def __call__(self, url: str, *, key: str | None, timeout_s: float) -> object:
-        """Return the JSON at `url`; None for any other answer, and for none.  Never raises.
-
-        `key` goes along as a bearer token; without one nothing goes along that says who asks.
-        """
-        ...
+    keyless: bool = False
+    """Its server was only found: it gets no key."""
 
 
 class _Model(Struct):
     id: str
 
 
-class _Models(Struct):
+class _Listed(Struct):
     data: list[_Model]
 
 
-async def discover(environ: Mapping[str, str], get_json: GetJson) -> Found:
-    """Return the model to use when none is named.
+async def discover(
+    environ: Mapping[str, str], transport: Transport, *, servers: Sequence[Server] | None = None
+) -> Chosen:
+    """Return the model to use when none is named; looks for `SERVERS`, unless told for which.
 
     Raises:
-        SetupError: `OPENAI_BASE_URL` names a server that does not answer, or serves no model.
+        SetupError: a base URL is set to a server that does not answer, or serves no model.
     """
-    base_url = environ.get("OPENAI_BASE_URL", "").strip()
-    if base_url and _host(base_url) != _OPENAI:
-        return await _served(base_url, environ.get("OPENAI_API_KEY") or None, get_json)
+    servers = SERVERS if servers is None else servers
+    for server in (OPENAI, *servers):
+        base_url = environ.get(server.variable, "").strip()
+        if base_url and _host(server.variable, base_url) != _OPENAI_HOST:
+            return await _named(server, base_url, environ.get(server.key, "").strip(), transport)
     for provider in PROVIDERS:
         for variable in provider.keys:
             if environ.get(variable, "").strip():
-                return Found(
+                return Chosen(
                     model=f"{provider.name}:{provider.model}",
                     why=f"{variable} is set, and no model is named",
                 )
-    return await _running(get_json) or Found(
+    return await _running(transport, servers) or Chosen(
         model=LAST_RESORT,
         why="no key is set and no model server runs on this machine, "
         "so a very small model does: good for trying things out, not for work",
     )
 
 
-async def _served(base_url: str, key: str | None, get_json: GetJson) -> Found:
+async def _named(server: Server, base_url: str, key: str, transport: Transport) -> Chosen:
     """Return the first model of a server that was named."""
-    base_url = base_url.rstrip("/")
+    base_url, told = base_url.rstrip("/"), ""
     for url in (base_url, f"{base_url}/v1")[: 1 if base_url.endswith("/v1") else 2]:
-        models = _chat_models(await get_json(f"{url}/models", key=key, timeout_s=ASK_S))
+        try:
+            models = _chat_models(await served(transport, url, key or None, timeout_s=ASK_S))
+        except Failed as failed:
+            told = told or _CREDENTIALS.sub("//", failed.told("it", key or None).message)
+            continue
         if models:
-            return Found(
-                model=f"openai:{models[0]}",
+            return Chosen(
+                model=f"{server.name}:{models[0]}",
                 base_url=url,
-                why=f"OPENAI_BASE_URL is set, and this is the first model of {len(models)} there",
+                why=f"{server.variable} is set, and this is the first of {len(models)} models "
+                "there",
             )
     raise SetupError(
-        f"OPENAI_BASE_URL is set to {_shown(base_url)}, and GET {_shown(base_url)}/models "
-        "names no model: start that server, or name a model with HOSTLER_MODEL"
+        f"{server.variable} is set to {_shown(base_url)}, and GET {_shown(base_url)}/models gives "
+        f"no chat model ({told or 'it lists none'}): start that server, correct the URL, or name "
+        "a model with --model or HOSTLER_MODEL"
     )
 
 
-async def _running(get_json: GetJson) -> Found | None:
+async def _running(transport: Transport, servers: Sequence[Server]) -> Chosen | None:
     """Return the first model of the first server that runs on this machine."""
-    served: dict[Server, Sequence[str]] = {}
+    found: dict[str, Sequence[str]] = {}
 
     async def look(server: Server) -> None:
-        url = f"http://127.0.0.1:{server.port}/v1/models"
-        with anyio.move_on_after(2 * PROBE_S):
-            served[server] = _chat_models(await get_json(url, key=None, timeout_s=PROBE_S))
+        url = f"http://127.0.0.1:{server.port}/v1"
+        with anyio.move_on_after(2 * PROBE_S), suppress(Failed):
+            found[server.name] = _chat_models(await served(transport, url, None, timeout_s=PROBE_S))
 
     async with anyio.create_task_group() as tasks:
-        for server in SERVERS:
+        for server in servers:
             tasks.start_soon(look, server)
-    for server in SERVERS:
-        if models := served.get(server):
-            return Found(
+    for server in servers:
+        if models := found.get(server.name):
+            return Chosen(
                 model=f"{server.name}:{models[0]}",
                 base_url=f"http://127.0.0.1:{server.port}/v1",
-                why=f"no key is set, and {server.says} seems to run at port {server.port}",
+                why=f"no key is set, and {server.called} seems to run at port {server.port}",
+                keyless=True,
             )
     return None
 
 
-def _chat_models(answer: object) -> Sequence[str]:
-    """Return the ids in an answer to `GET /v1/models` that may be used for a chat."""
+async def served(
+    transport: Transport, base_url: str, key: str | None, *, timeout_s: float = 10.0
+) -> list[str]:
+    """Return the names of the models that a base URL serves, as it lists them.  Raises Failed."""
+    headers = bearer(key) if key else dict[str, str]()
+    listed = await transport.get_json(
+        endpoint(base_url, "/models"), headers=headers, timeout_s=timeout_s
+    )
     try:
-        models = msgspec.convert(answer, _Models).data
-    except msgspec.ValidationError:
-        return ()
-    return [one.id for one in models if _ID.fullmatch(one.id) and not _NO_CHAT.search(one.id)]
+        models = msgspec.convert(listed, _Listed).data
+    except msgspec.ValidationError as error:
+        raise Failed("invalid_request", f"its list of models cannot be read: {error}") from error
+    return [model.id for model in models]
 
 
-def _host(url: str) -> str:
+def _chat_models(names: Sequence[str]) -> Sequence[str]:
+    """Return the names that may be used for a chat."""
+    return [one for one in names if _ID.fullmatch(one) and not _NO_CHAT.search(one)]
+
+
+def _host(variable: str, url: str) -> str:
+    """Return the host of a URL that somebody set.  Raises SetupError."""
     try:
-        return urlsplit(url).hostname or ""
-    except ValueError as error:
-        raise SetupError(f"OPENAI_BASE_URL is no URL: {error}") from error
+        host = urlsplit(url).hostname
+    except ValueError:
+        host = None
+    if not host:
+        raise SetupError(f"{variable} is no URL: write http://HOST:PORT/v1")
+    return host
 
 
 def _shown(url: str) -> str:

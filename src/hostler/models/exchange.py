@@ -49,7 +49,9 @@ class Bounds:
     body_bytes: int = 256 * 1024 * 1024
     """The longest answers there are, at some 350 bytes a token, take 45 MB."""
     error_bytes: int = 64 * 1024
-    """Of an answer that is no stream; the rest of it is not read."""
+    """Of an answer that says what went wrong; the rest of it is not read."""
+    list_bytes: int = 8 * 1024 * 1024
+    """Of a list of models; those of the large gateways have half a megabyte."""
 
 
 class Answer(Protocol):
@@ -234,3 +236,15 @@ def _unfinished(answer: Answer, *, heard: bool) -> Failed:
     if heard or not kind or kind.startswith("text/event-stream"):
         return Failed("truncated")
     return Failed("invalid_request", f"it answered with {kind}, not a stream: is base_url right?")
+
+
+def bearer(key: str) -> Mapping[str, str]:
+    """Return the headers that carry a key in the way of most."""
+    return {"Authorization": f"Bearer {key}"}
+
+
+def endpoint(base_url: str, path: str) -> str:
+    """Return the URL of a path below the base, which may have a query, or the path already."""
+    base, mark, query = base_url.partition("?")
+    base = base.rstrip("/").removesuffix(path)
+    return f"{base}{path}{mark}{query}"

@@ -39,6 +39,7 @@ _LONGEST_WAIT_S = 86_400.0
 
 OVERFLOW = (
     r"prompt is too long",  # Anthropic
+    r"exceed context limit",  # Anthropic, with the room for the answer
     r"request_too_large",  # Anthropic, in bytes
     r"input is too long for requested model",  # Bedrock
     r"exceeds? the (model'?s )?context (window|length)",  # OpenAI, Ollama
@@ -254,7 +255,8 @@ def _judged(said: _Complaint, status: int | None, wait_s: float | None) -> Faile
         return Failed("content_filter", detail)
     if not busy and _matches(TOOL_SCHEMA, words):
         return Failed("bad_tool_schema", detail)
-    if status == 402 or _matches(SPENT, words):
+    # Google words a limit per minute as a spent budget, but then says when to come back.
+    if status == 402 or (said.retry_after_s is None and _matches(SPENT, words)):
         return Failed("rate_limit", detail, again=False, advice=_SPENT_ADVICE)
     return Failed(_code(said, status), detail, retry_after_s=wait_s)
 
@@ -317,7 +319,10 @@ def _word(value: object) -> str:
 
 def _delay_s(details: object) -> float | None:
     """Google's RetryInfo: `{"retryDelay": "12.5s"}` among the details."""
-    found = re.search(r'"retryDelay":"(\d+(?:\.\d+)?)s"', _word(details))
+    words = _word(details)
+    if re.search(r'"quotaId":"[^"]*PerDay', words):
+        return None  # some seconds, as ever, and not to be believed
+    found = re.search(r'"retryDelay":"(\d+(?:\.\d+)?)s"', words)
     return min(float(found[1]), _LONGEST_WAIT_S) if found else None
 
 

@@ -28,6 +28,7 @@ from hostler.core.events import (
     UserSaid,
 )
 from hostler.core.ports import Delta, Failure, Model, Reply, Request
+from hostler.models import weights
 from hostler.models.content import in_words
 from hostler.models.local_answer import Answer, Line, failed
 from hostler.models.local_process import Process
@@ -76,8 +77,7 @@ class Local:
         quiet_s: float = QUIET_S,
     ) -> None:
         """Raises SetupError: llama.cpp is not installed, or there are no weights at `path`."""
-        if importlib.util.find_spec("xllamacpp") is None:
-            raise SetupError("local models need llama.cpp: install hostler[local]")
+        require()
         if not path.is_file():
             raise SetupError(f"local:{name}: there are no weights at {path}")
         self.name = name
@@ -152,7 +152,7 @@ class Local:
     async def _awake(self) -> Process:
         """Return a process that has loaded the weights."""
         if self._closed:
-            raise _Down(failed("unavailable", f"local:{self.name} is closed"))
+            raise self._gone()
         child = self._child
         if child is None:
             try:
@@ -171,8 +171,12 @@ class Local:
 
     async def _hear(self, ask: int) -> list[Line]:
         """Return what the process has said of this request since the last time, maybe nothing."""
-        assert self._child is not None
+        if self._child is None:  # closed since then
+            raise self._gone()
         return [line for line in await self._read(self._child) if line.ask == ask]
+
+    def _gone(self) -> _Down:
+        return _Down(failed("unavailable", f"local:{self.name} is closed"))
 
     async def _read(self, child: Process) -> list[Line]:
         try:
@@ -226,6 +230,30 @@ class Local:
                 for tool in request.tools
             ]
         return body
+
+
+def require() -> None:
+    """Raises SetupError: llama.cpp is not installed."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise SetupError("local models need llama.cpp: pip install 'hostler[local]'")
+
+
+def opened(name: str, folder: Path) -> Model:
+    """Return the model `local:NAME`: weights that we know, in `folder`, or the path of a GGUF file.
+
+    Raises:
+        SetupError: no such weights, not fetched yet, no such file, or no llama.cpp.
+    """
+    require()
+    if "/" in name or name.endswith(".gguf"):
+        path = Path(name).expanduser()
+        return with_tools(Local(path, path.stem))
+    path = weights.path_of(name, folder)
+    if not weights.have(name, folder):
+        raise SetupError(
+            f"the weights of local:{name} are not here: run `hostler models get {name}`"
+        )
+    return with_tools(Local(path, name, defaults=weights.KNOWN[name].defaults))
 
 
 def with_tools(model: Local) -> Model:

@@ -19,7 +19,7 @@ from hostler.core.ports import Delta, Failure, FaultCode, Reply, Request
 from hostler.models.capabilities import Capabilities, capabilities
 from hostler.models.chat_request import body
 from hostler.models.draft import Draft
-from hostler.models.exchange import Patience, Route, Transport
+from hostler.models.exchange import Patience, Route, Transport, bearer, endpoint
 from hostler.models.faults import Failed, complaint
 from hostler.models.mending import mended
 from hostler.models.thinking import Tags
@@ -87,6 +87,7 @@ class _Piece(Struct, gc=False):
 
 _NO_CHOICE = _Choice()
 _decoder = msgspec.json.Decoder(_Chunk)
+_any_decoder = msgspec.json.Decoder(object)
 
 
 class OpenAIChat:
@@ -190,7 +191,7 @@ class ChatReading:
             self._usage = chunk.usage
         elif not chunk.choices and b'"message"' in payload:
             # An error without its usual wrapping: nothing else has a message and no choices.
-            raise complaint(msgspec.json.decode(payload))
+            raise complaint(mended(_any_decoder, payload))
 
     def _more(self, said: _Said) -> None:
         for field, thought in (
@@ -313,37 +314,3 @@ def _count(counts: JsonObject, name: str) -> int:
 
 def _json_object(value: object) -> JsonObject:
     return msgspec.convert(value, dict[str, object]) if isinstance(value, dict) else {}
-
-
-def bearer(key: str) -> Mapping[str, str]:
-    return {"Authorization": f"Bearer {key}"}
-
-
-def endpoint(base_url: str, path: str) -> str:
-    """Return the URL of a path below the base, which may have a query, or the path already."""
-    base, mark, query = base_url.partition("?")
-    base = base.rstrip("/").removesuffix(path)
-    return f"{base}{path}{mark}{query}"
-
-
-async def served(
-    transport: Transport, base_url: str, key: str | None, *, timeout_s: float = 10.0
-) -> list[str]:
-    """Return the names of the models that a base URL serves, as it lists them.  Raises Failed."""
-    headers = bearer(key) if key else dict[str, str]()
-    listed = await transport.get_json(
-        endpoint(base_url, "/models"), headers=headers, timeout_s=timeout_s
-    )
-    try:
-        models = msgspec.convert(listed, _Listed).data
-    except msgspec.ValidationError as error:
-        raise Failed("invalid_request", f"its list of models cannot be read: {error}") from error
-    return [model.id for model in models]
-
-
-class _Model(Struct):
-    id: str
-
-
-class _Listed(Struct):
-    data: list[_Model]

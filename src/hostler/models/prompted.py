@@ -18,7 +18,7 @@ import json
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 from msgspec.structs import replace
@@ -66,12 +66,23 @@ _HALF = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\Z")
 """The first half of a character that is written as two."""
 
 
+@runtime_checkable
+class _Closable(Protocol):
+    async def aclose(self) -> None: ...
+
+
 class Offer(NamedTuple):
     """What a model is offered for one reply."""
 
     tools: Sequence[ToolSpec]
     must: bool = False
     """One of them has to be called; only a grammar can see to that."""
+
+
+def by_response_format(schema: JsonObject) -> JsonObject:
+    """Return the options with which servers of Chat Completions keep a reply to a schema."""
+    named = {"name": "reply", "schema": schema, "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": named}}
 
 
 def everything(request: Request) -> Offer:
@@ -133,6 +144,11 @@ class Prompted:
                     if text := reader.feed(part.text):
                         shown.append(text)
                         yield Delta("text", text)
+
+    async def aclose(self) -> None:
+        """Close what `inner` holds, if it holds anything."""
+        if isinstance(self._inner, _Closable):
+            await self._inner.aclose()
 
     def _told(self, request: Request) -> tuple[Request, Reader]:
         tools, must = self._offer(request)

@@ -61,6 +61,13 @@ class Events:
             if data.count(b"\n") == 2 * len(payloads) - 2 and b"" not in payloads:
                 self._began = True
                 return payloads
+        elif data.startswith(b"event: "):
+            # As usual, where events have names: two lines each.
+            named = data.split(b"\n\nevent: ")
+            payloads = [event.partition(b"\ndata: ")[2] for event in named]
+            if data.count(b"\n") == 3 * len(named) - 2 and b"" not in payloads:
+                self._began = True
+                return payloads
         payloads = [self._payload(block) for block in data.split(b"\n\n")]
         self._began = True
         return [payload for payload in payloads if payload]

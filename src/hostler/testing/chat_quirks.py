@@ -292,6 +292,11 @@ CHAT_QUIRKS: Sequence[Scenario] = (
         Fails(codes=["server"], again=True, text="a", says="boom"),
     ),
     quirk(
+        "an error without its wrapping, with half an emoji",
+        [delta({"content": "a"}), b'data: {"message": "boom \\ud83d"}\n\n'],
+        Fails(codes=["server"], again=True, text="a", says="boom"),
+    ),
+    quirk(
         "an error beside choices (OpenRouter)",
         [
             event(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
 import anyio
@@ -12,10 +15,11 @@ import click
 
 from hostler.app.agent import Agent, load_target
 from hostler.app.building import build_agents
+from hostler.app.first_model import first_model, needs_model
 from hostler.app.house import open_house
 from hostler.app.keys import AdminGate, admin_key, key_file
 from hostler.app.server import listen, make_app, serve_http
-from hostler.app.settings import Settings, load_settings, unknown_variables
+from hostler.app.settings import Settings, default_data, load_settings, unknown_variables
 from hostler.faces.native.stream import OpenStreams
 
 log = logging.getLogger("hostler")
@@ -44,6 +48,7 @@ ASSISTANT = Agent(
 def serve(target: str | None, **flags: object) -> None:
     """Serve TARGET: MODULE:AGENT, a folder of agent files, or the built-in assistant."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its news is ours, said twice
     settings = load_settings(flags)
     for remark in unknown_variables(os.environ):
         log.warning("%s", remark)
@@ -52,17 +57,27 @@ def serve(target: str | None, **flags: object) -> None:
 
 
 async def _serve(agents: list[Agent], settings: Settings) -> None:
-    key, is_new = admin_key(settings.given_key, settings.data)
     streams = OpenStreams()
     with listen(settings.host, settings.port) as listening:
+        chosen = None
+        if needs_model(agents, settings):
+            chosen = await first_model(settings, os.environ)
+            log.info("model: %s, as %s", chosen.model, chosen.why)
+        # Made last: who is told of a new key is told what to do with it.
+        key, is_new = admin_key(settings.given_key, settings.data)
         async with (
-            build_agents(agents, settings) as specs,
+            build_agents(agents, settings, chosen=chosen) as specs,
             open_house(specs, default_agent=agents[0].name, file=settings.database_file) as service,
         ):
             if settings.given_key is None:
                 log.info("admin key: %s%s", key_file(settings.data), " (new)" if is_new else "")
-            scheme = "https" if settings.tls_cert else "http"
-            where = f"{scheme}://{settings.host}:{listening.getsockname()[1]}"
+            where = _url(settings, listening.getsockname()[1])
+
+            def ready() -> None:
+                log.info("serving %s on %s", ", ".join(specs), where)
+                if is_new or sys.stderr.isatty():
+                    click.echo(_next_steps(settings, where), err=True)
+
             # What is loaded by now stays: the collector need not look at it again and again.
             gc.freeze()
             await serve_http(
@@ -71,5 +86,35 @@ async def _serve(agents: list[Agent], settings: Settings) -> None:
                 streams,
                 tls_cert=settings.tls_cert,
                 tls_key=settings.tls_key,
-                ready=lambda: log.info("serving %s on %s", ", ".join(specs), where),
+                ready=ready,
             )
+
+
+def _url(settings: Settings, port: int) -> str:
+    scheme = "https" if settings.tls_cert else "http"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{scheme}://{host}:{port}"
+
+
+def _next_steps(settings: Settings, where: str) -> str:
+    """Return what to type now, ready to be copied."""
+    key = "$HOSTLER_ADMIN_KEY"
+    if settings.given_key is None:
+        key = f"$(cat {shlex.quote(str(key_file(settings.data).absolute()))})"
+    typed = Path(sys.argv[0])
+    command = "hostler" if shutil.which("hostler") == str(typed) else str(typed)
+    if typed.name != "hostler":
+        command = "python -m hostler"
+    data = "" if settings.data == default_data() else f" --data {shlex.quote(str(settings.data))}"
+    return f"""
+To talk to it in another terminal:
+
+    {command} chat --url {where}{data}
+
+or over HTTP, where a session keeps a conversation:
+
+    KEY="{key}"
+    curl -s -H "Authorization: Bearer $KEY" {where}/api/sessions -d '{{"id": "ses_firststeps"}}'
+    curl -sN -H "Authorization: Bearer $KEY" -H "Accept: text/event-stream" \\
+      {where}/api/sessions/ses_firststeps/messages -d '{{"content": "What is the capital of France?"}}'
+"""

@@ -1,0 +1,100 @@
+"""The page on `import hostler`: every public name with its signature and its docstring."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from typing import cast
+
+from docs.build.markdown import code, fence, page, table
+from docs.build.source import Undocumented, about, as_paragraphs, fields, methods
+
+import hostler
+from hostler.tools.function import ToolOptions
+
+INTRO = """
+These names are public; everything else in the package may change from version to version. They are
+typed, and `import hostler` loads no adapter, no server and no model.
+"""
+
+FUNCTIONS = """
+The function's type hints become the schema of the arguments, its docstring their descriptions. It
+stays the function for whoever calls it as one. Functions that are not `async` run in threads. A
+parameter of the type `CallContext` is filled in, and hidden from the model.
+"""
+
+
+def python() -> str:
+    """Return the page.  Raises Undocumented: a public name or field has no docstring."""
+    parts: list[str] = []
+    for name in sorted(hostler.__all__, key=str.lower):
+        thing: object = getattr(hostler, name)
+        cls = cast("type[object]", thing) if isinstance(thing, type) else None
+        parts += [f"## `{name}`", *(_tool() if cls is None else _class(cls))]
+    return page("Python", INTRO, *parts)
+
+
+def _class(cls: type[object]) -> list[str]:
+    if issubclass(cls, Exception):
+        return [about(cls, cls.__name__)]
+    return [
+        about(cls, cls.__name__),
+        _fields(cls),
+        *(part for one in methods(cls) for part in _method(cls, one)),
+    ]
+
+
+def _fields(cls: type) -> str:
+    rows: list[list[str]] = []
+    for one in fields(cls):
+        if not one.about and code(one.name) not in (inspect.getdoc(cls) or ""):
+            raise Undocumented(f"{cls.__name__}.{one.name} has no docstring")
+        default = "" if one.default is None else _default(one.default)
+        rows.append([code(one.name), code(ast.unparse(one.type)), default, one.about])
+    return table(["field", "type", "default", "meaning"], rows)
+
+
+def _default(node: ast.expr) -> str:
+    """Return a default as a caller sees it: a factory is what it makes when it is called bare."""
+    if isinstance(node, ast.Call) and node.keywords and node.keywords[0].arg == "default_factory":
+        made = ast.unparse(node.keywords[0].value)
+        return code("{}" if made.startswith("dict") else "()")
+    text = ast.unparse(node)
+    return "none" if text == "NO_BUDGET" else code(text)
+
+
+def _method(cls: type, node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    name = f"{cls.__name__}.{node.name}"
+    if node.name in _INTERNAL:
+        return []
+    said = as_paragraphs(ast.get_docstring(node), name)
+    if node.decorator_list:
+        return [f"### `{name}`", said]
+    lead = "await " if isinstance(node, ast.AsyncFunctionDef) else ""
+    taken = ast.unparse(node.args).removeprefix("self, ").removeprefix("self")
+    taken = re.sub(r"(?<=\S)=(?=\S)", " = ", taken)
+    result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    return [
+        f"### `{name}`",
+        fence(f"{lead}{node.name}({taken}){result}", "text"),
+        said,
+    ]
+
+
+_INTERNAL = frozenset({"limits", "models"})
+"""Called by us, on what users made."""
+
+
+def _tool() -> list[str]:
+    rows: list[list[str]] = []
+    for one in fields(ToolOptions):
+        if not one.about:
+            raise Undocumented(f"ToolOptions.{one.name} has no docstring")
+        rows.append([code(one.name), code(ast.unparse(one.type)), one.about])
+    said = (inspect.getdoc(hostler.tool) or "").split("\n\n")[0]
+    return [
+        as_paragraphs(said, "tool"),
+        FUNCTIONS,
+        table(["option", "type", "meaning; default"], rows),
+    ]

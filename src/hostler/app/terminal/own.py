@@ -1,0 +1,144 @@
+"""Servers of a command's own, in its process, when none runs: to work with, or only to read.
+
+Invariant: what is done here is stored where `hostler serve` looks, so that it goes on there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from socket import socket
+
+import anyio
+import click
+from starlette.types import ASGIApp
+
+from hostler.app.agent import Agent, load_target
+from hostler.app.building import build_agents
+from hostler.app.commands.serve import ASSISTANT
+from hostler.app.first_model import first_model, needs_model
+from hostler.app.house import open_house
+from hostler.app.keys import AdminGate, admin_key
+from hostler.app.server import listen, make_app, serve_http
+from hostler.app.settings import Settings
+from hostler.app.terminal.reach import Own, server_url
+from hostler.core.errors import SetupError
+from hostler.core.ports import World
+from hostler.engine.queuer import EmbeddedEngine
+from hostler.faces.native.stream import OpenStreams
+from hostler.service.service import Service, make_service
+from hostler.signals.local import LocalSignals
+from hostler.stores.sqlite import SqliteStore
+from hostler.stores.sqlite_file import holder
+
+LOOPBACK = "127.0.0.1"
+AGENTS = Path("agents")
+"""Folder of agent files that is looked into when it is there."""
+LOG = "terminal.log"
+"""In the data folder: warnings, which would spoil what the terminal shows."""
+
+
+@asynccontextmanager
+async def working(settings: Settings, agent: str | None, model: str | None) -> AsyncGenerator[Own]:
+    """Run agents, and yield where they can be reached.
+
+    Raises:
+        SetupError: another process has the data folder, or there is no such agent or model.
+    """
+    _see_that_it_is_free(settings)
+    agents, chosen = _agents(agent, model), None
+    if needs_model(agents, settings):
+        chosen = await first_model(settings, os.environ)
+        click.echo(f"model: {chosen.model}, as {chosen.why}", err=True)
+    key, _ = admin_key(settings.given_key, settings.data)
+    _log_to(settings.data / LOG)
+    async with (
+        build_agents(agents, settings, chosen=chosen) as specs,
+        open_house(specs, default_agent=agents[0].name, file=settings.database_file) as service,
+        _serving(service, key) as url,
+    ):
+        yield Own(url, key, agents[0].name)
+
+
+@asynccontextmanager
+async def reading(settings: Settings) -> AsyncGenerator[Own]:
+    """Show what is stored, and yield where it can be read; no run goes on.
+
+    Raises:
+        SetupError: nothing is stored, or another process has the data folder.
+    """
+    _see_that_it_is_free(settings)
+    if not settings.database_file.exists():
+        raise SetupError(
+            f"nothing is stored in {settings.data} yet, and no server answers at "
+            f"{server_url(settings)}: begin with `hostler chat`"
+        )
+    key, _ = admin_key(settings.given_key, settings.data)
+    store = SqliteStore.open(settings.database_file)
+    try:
+        service = make_service(
+            store=store,
+            engine=EmbeddedEngine(),
+            signals=LocalSignals(),
+            agents={},
+            default_agent="",
+            world=World(f"reader-{os.getpid()}"),
+        )
+        async with _serving(service, key) as url:
+            yield Own(url, key, None)
+    finally:
+        store.close()
+
+
+@asynccontextmanager
+async def _serving(service: Service, key: str) -> AsyncGenerator[str]:
+    streams = OpenStreams()
+    app = make_app(service, AdminGate(key.encode()), streams)
+    with listen(LOOPBACK, 0) as listening:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_serve, app, listening, streams)
+            try:
+                yield f"http://{LOOPBACK}:{listening.getsockname()[1]}"
+            finally:
+                streams.close()
+                tasks.cancel_scope.cancel()
+
+
+async def _serve(app: ASGIApp, listening: socket, streams: OpenStreams) -> None:
+    await serve_http(app, listening, streams, signals=())
+
+
+def _agents(name: str | None, model: str | None) -> list[Agent]:
+    """Return the agents that there are here, the one to talk to first."""
+    if name is not None and (":" in name or Path(name).exists()):
+        agents = load_target(name)
+    else:
+        agents = [ASSISTANT, *(load_target(os.fspath(AGENTS)) if any(AGENTS.glob("*.md")) else ())]
+        wanted = [one for one in agents if one.name == (name or ASSISTANT.name)]
+        if not wanted:
+            raise SetupError(
+                f"there is no agent {name!r} here; there are: "
+                f"{', '.join(one.name for one in agents)}.  MODULE:AGENT and a file work, too"
+            )
+        agents = [wanted[-1], *(one for one in agents if one.name != wanted[-1].name)]
+    return agents if model is None else [dataclasses.replace(one, model=model) for one in agents]
+
+
+def _see_that_it_is_free(settings: Settings) -> None:
+    process = holder(settings.database_file)
+    if process is not None:
+        raise SetupError(
+            f"process {process} has {settings.database_file} open, and no server that knows this "
+            f"key answers at {server_url(settings)}: name its address with --url, end it, or use "
+            "another folder with --data"
+        )
+
+
+def _log_to(file: Path) -> None:
+    handler = logging.FileHandler(file, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
