@@ -1,4 +1,4 @@
-'''Hostler: a self-hosted agent server in which nothing is lost and nothing happens twice silently.
+"""Hostler: a self-hosted agent server in which nothing is lost and nothing happens twice silently.
 
 from hostler import Agent, tool
 
@@ -8,7 +8,7 @@ async def weather(city: str) -> str:
     return f"sunny in {city}"
 
 agent = Agent("forecaster", instructions="Be brief.", tools=[weather])
-'''
+"""
 
 from hostler.app.agent import Agent, Budget, Finished, Frame
 from hostler.core.errors import HostlerError, SetupError, ToolError

@@ -100,11 +100,19 @@ def test_what_is_said_while_a_run_goes_waits_and_is_answered(home: Home) -> None
         terminal.until(READY)
         terminal.type(f"one{ENTER}")
         terminal.until("w0")
-        terminal.type(f"two{ALT_ENTER}lines{ENTER}")
-        terminal.until("waits > two lines")
+        terminal.type(f"two{ENTER}")
+        terminal.until("waits > two")
         screen = terminal.until("second answer")
 
-    assert screen.index("w59") < screen.index("> two\n  lines") < screen.index("second answer")
+    assert screen.index("w59") < screen.index("> two") < screen.index("second answer")
+
+
+def test_alt_enter_begins_a_new_line(home: Home) -> None:
+    with home.terminal("chat", "--model", script(home.folder, {"text": "hello"})) as terminal:
+        terminal.until(READY)
+        terminal.type(f"two{ALT_ENTER}lines{ENTER}")
+
+        terminal.until("> two\n  lines", "hello")
 
 
 def test_a_new_session_can_be_begun_and_unknown_commands_are_not_sent(home: Home) -> None:
