@@ -28,6 +28,7 @@ check: .venv/ready  ## format, lint, types, imports, dependencies, docs, then th
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/basedpyright
+	@.venv/bin/mypy --strict --no-incremental --no-error-summary tests/typing
 	@.venv/bin/lint-imports --no-cache > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 	@.venv/bin/deptry src
 	@$(PY) -m docs.build --check

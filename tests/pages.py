@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,7 +137,8 @@ class Shell:
         """End what a page that failed has left."""
         for process in (self.typed, self.server):
             if process is not None and process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it ended, and is not waited for yet
+                    os.killpg(process.pid, signal.SIGKILL)
 
     async def _run(self, commands: str) -> str:
         """Return what commands print; a failure is an AssertionError."""

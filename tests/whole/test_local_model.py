@@ -190,14 +190,15 @@ async def test_a_process_that_is_killed_is_a_failure_and_the_next_request_works(
 async def test_a_process_that_was_idle_for_long_ends_and_the_next_request_starts_another(
     file: Path,
 ) -> None:
-    async with aclosing(Local(file, NAME, idle_s=0.01)) as model:
+    defaults = weights.KNOWN[NAME].defaults  # without them it may talk for minutes
+    async with aclosing(Local(file, NAME, defaults=defaults, idle_s=0.01)) as model:
         await reply(model)
         child = model._child
         assert child is not None
         with anyio.fail_after(60):
             await anyio.to_thread.run_sync(child.process.wait)
 
-        assert (await reply(model)).text
+        assert "Paris" in (await reply(model)).text
 
 
 async def test_the_event_loop_goes_on_while_it_loads_and_generates(model: Local) -> None:

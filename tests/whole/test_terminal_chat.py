@@ -109,7 +109,7 @@ def test_what_is_said_while_a_run_goes_waits_and_is_answered(home: Home) -> None
 
 def test_alt_enter_begins_a_new_line(home: Home) -> None:
     with home.terminal("chat", "--model", script(home.folder, {"text": "hello"})) as terminal:
-        terminal.until(READY)
+        terminal.until(READY, "\n>")  # before its prompt, the terminal's driver reads the keys
         terminal.type(f"two{ALT_ENTER}lines{ENTER}")
 
         terminal.until("> two\n  lines", "hello")

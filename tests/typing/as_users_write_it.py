@@ -1,0 +1,49 @@
+"""What users write, as their type checker sees it: `mypy --strict` reads this in `make check`.
+
+It is not run.  `assert_type` fails the check when a public type becomes vaguer or wrong, and an
+unused `type: ignore` when a mistake is not a mistake any more.
+"""
+
+from typing import assert_type
+
+from hostler import Agent, Budget, CallContext, Finished, Frame, tool
+
+
+@tool
+async def weather(city: str) -> str:
+    """Say what the weather is in a city."""
+    return f"sunny in {city}"
+
+
+@tool(twice="safe", effects="read", timeout_s=5)
+def count(words: list[str], context: CallContext) -> int:
+    """Count words."""
+    return len(words) + len(context.call)
+
+
+async def a_tool_is_still_its_function(context: CallContext) -> None:
+    assert_type(await weather("Paris"), str)
+    assert_type(count(["a"], context), int)
+    count([1], context)  # type: ignore[list-item]
+
+
+tool(twice="maybe")  # type: ignore[call-overload]
+
+agent = Agent(
+    "forecaster",
+    model=["openai:gpt-5-mini", "scripted:demo"],
+    tools=[weather, count, "python", len],
+    budget=Budget(tokens=1000),
+    stop_when=lambda run: run.steps > 3,
+)
+Agent("nobody", modle="scripted:demo")  # type: ignore[call-arg]
+
+
+async def it_runs() -> None:
+    ended = await agent.run("Is it warm?", data="data")
+    assert_type(ended, Finished)
+    assert_type(ended.text, str)
+    assert_type(ended.reason, str | None)
+    async for frame in agent.stream("And now?", session=ended.session):
+        assert_type(frame, Frame)
+        assert_type(frame.data, dict[str, object])
