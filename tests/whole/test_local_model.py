@@ -289,7 +289,8 @@ async def test_the_process_ends_with_a_server_that_is_killed(file: Path) -> None
 
 
 async def test_a_conversation_that_is_too_long_is_told_as_such(file: Path) -> None:
-    async with aclosing(Local(file, NAME, context_tokens=256)) as model:
+    defaults = weights.KNOWN[NAME].defaults
+    async with aclosing(Local(file, NAME, defaults=defaults, context_tokens=256)) as model:
         told = await failure(model, question("word " * 2000))
 
         assert (told.code, told.again) == ("context_overflow", False)
