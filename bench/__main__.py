@@ -12,7 +12,20 @@ from pathlib import Path
 
 import anyio
 
-from bench import burst, first_token, long_session, models_stream, paced, start, table, turn
+from bench import (
+    big,
+    burst,
+    first_token,
+    idle,
+    long_session,
+    models_stream,
+    overload,
+    paced,
+    start,
+    table,
+    turn,
+    watchers,
+)
 from bench.machine import busy_s, this_commit, this_machine
 from bench.setting import Row, Setting, Size, set_up
 from bench.table import Result
@@ -25,6 +38,11 @@ QUESTIONS: dict[str, Callable[[Setting], Awaitable[list[Row]]]] = {
     "start": start.run,
     "long_session": long_session.run,
     "models": models_stream.run,
+    "watchers": watchers.run,
+    "streams": paced.run_many,
+    "idle": idle.run,
+    "big": big.run,
+    "overload": overload.run,
 }
 RESULTS = Path(__file__).parent / "results"
 

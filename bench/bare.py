@@ -183,6 +183,10 @@ class Client:
         lines = [f"{name}: {value}\r\n" for name, value in (headers or {}).items()]
         self._head = "".join(["Host: bench\r\nContent-Type: application/json\r\n", *lines])
 
+    @property
+    def port(self) -> int:
+        return self._port
+
     async def request(
         self, method: str, path: str, body: object = None, *, on_event: OnEvent | None = None
     ) -> bytes:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -18,6 +19,7 @@ from bench.bare import BrokenError, Client
 from bench.wire import Script, text_of
 
 TURN_S = 120.0
+LOOK_AGAIN_S = 0.02
 DELTA = b"event: delta\ndata: "
 END = b"event: run_ended\ndata: "
 
@@ -55,7 +57,11 @@ class Turn:
     texts: list[str] = field(default_factory=list[str])
     status: str = ""
 
+    is_open: bool = False
+    """Whether the stream has begun."""
+
     def hear(self, block: bytes) -> None:
+        self.is_open = True
         if (place := block.find(DELTA)) >= 0:
             delta = _delta.decode(block[place + len(DELTA) :])
             if delta.part == "text":
@@ -100,9 +106,46 @@ async def say(client: Client, session: str, script: Script) -> Turn:
     with anyio.fail_after(TURN_S):
         await client.request("POST", path, {"content": script.prompt}, on_event=turn.hear)
     turn.ended = time.perf_counter()
-    if turn.status != "done" or "".join(turn.texts) != text_of(script.tokens):
+    if turn.status != "done" or not is_whole(turn, script):
         raise WrongError(f"{turn.status}: {''.join(turn.texts)[-80:]!r}")
     return turn
+
+
+def is_whole(turn: Turn, script: Script) -> bool:
+    """Return whether every token came, once and in order."""
+    text = "".join(turn.texts)
+    if script.stamps:
+        return [int(token.partition(":")[0]) for token in text.split()] == [*range(script.tokens)]
+    return text == text_of(script.tokens)
+
+
+@asynccontextmanager
+async def watching(client: Client, sessions: Sequence[str]) -> AsyncGenerator[list[Turn]]:
+    """Open a stream of each session, and end them all when the context is left.
+
+    Raises:
+        BrokenError, TimeoutError: they did not all open, or one has ended before.
+    """
+    turns = [Turn() for _ in sessions]
+
+    async def one(session: str, turn: Turn) -> None:
+        path = f"/api/sessions/{session}/events?after=now"
+        await client.request("GET", path, on_event=turn.hear)
+        raise BrokenError("the stream has ended")
+
+    async with anyio.create_task_group() as tasks:
+        for session, turn in zip(sessions, turns, strict=True):
+            tasks.start_soon(one, session, turn)
+        await until(lambda: all(turn.is_open for turn in turns))
+        yield turns
+        tasks.cancel_scope.cancel()
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    """Wait for what streams tell.  Raises TimeoutError."""
+    with anyio.fail_after(TURN_S):
+        while not happened():  # noqa: ASYNC110  many streams, and no one end
+            await anyio.sleep(LOOK_AGAIN_S)
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import resource
 import sqlite3
 import subprocess
 import time
@@ -49,6 +50,12 @@ def this_machine() -> Machine:
         python=platform.python_version(),
         sqlite=sqlite3.sqlite_version,
     )
+
+
+def allow_files() -> None:
+    """Let this process, and all that it starts, have as many files open as the machine allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def this_commit() -> str:

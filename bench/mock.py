@@ -6,6 +6,7 @@ Invariant: it is never what limits a measurement; it holds no state between requ
 from __future__ import annotations
 
 import asyncio
+import time
 
 import msgspec
 import uvloop
@@ -48,12 +49,19 @@ class _Paced:
         )
         due = len(self._chunks) if due >= self._script.tokens else due
         if due > self._sent:
-            self._line.write(b"".join(self._chunks[self._sent : due]))
+            self._line.write(b"".join(self._due(self._sent, due)))
             self._sent = due
         if due == len(self._chunks):
             self._line.over()
         else:
             self._loop.call_at(self._start + due * gap_s, self._write)
+
+    def _due(self, start: int, end: int) -> list[bytes]:
+        if not self._script.stamps:
+            return self._chunks[start:end]
+        at, tokens = time.perf_counter(), len(self._chunks) - 1
+        made = [wire.stamped(n, at) for n in range(start, min(end, tokens))]
+        return made + self._chunks[max(start, tokens) : end]
 
 
 def asked(line: Line, request: Request) -> None:
@@ -68,7 +76,7 @@ def asked(line: Line, request: Request) -> None:
         line.over()
         return
     chunks = wire.answer(script.tokens)
-    if script.gap_s or script.first_s:
+    if script.gap_s or script.first_s or script.stamps:
         line.write(STREAM)
         _Paced(line, chunks, script)
     else:

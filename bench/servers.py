@@ -74,6 +74,7 @@ async def hostler(folder: Path, model_port: int) -> AsyncGenerator[Server]:
     data = folder / "data"
     command = ["-m", "hostler", "serve", "benched:agent", "--port", "0", "--data", str(data)]
     environ = {
+        "PYTHONPATH": str(ROOT / "src"),  # what is beside this, whatever is installed
         "HOSTLER_ADMIN_KEY": KEY,
         "OPENAI_API_KEY": "sk-bench",
         "OPENAI_BASE_URL": f"http://{HOST}:{model_port}/v1",

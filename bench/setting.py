@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from msgspec import Struct
 
 from bench import servers
+from bench.machine import allow_files
 from bench.servers import Server
 
 
@@ -37,6 +38,16 @@ class Size(Struct, frozen=True, kw_only=True):
     events: int = 10_000
     answers: int = 40
     """Streams that each client of a model reads."""
+    watchers: int = 100
+    """Of one run."""
+    many_streams: tuple[int, ...] = (1000, 2000)
+    idle_sessions: int = 10_000
+    idle_streams: int = 2000
+    kept_sessions: int = 100_000
+    messages: int = 1_000_000
+    """In them."""
+    asks: int = 200
+    """Requests, of which a percentile is taken."""
 
 
 SMALLEST = Size(
@@ -51,6 +62,13 @@ SMALLEST = Size(
     late_turns=2,
     events=50,
     answers=1,
+    watchers=3,
+    many_streams=(3, 4),
+    idle_sessions=5,
+    idle_streams=3,
+    kept_sessions=20,
+    messages=100,
+    asks=2,
 )
 
 
@@ -115,6 +133,7 @@ class Setting:
 @asynccontextmanager
 async def set_up(size: Size) -> AsyncGenerator[Setting]:
     """Start all that a question needs; leaving stops it and removes its folder."""
+    allow_files()
     with TemporaryDirectory(prefix="hostler-bench-") as name:
         folder = Path(name)
         for one in ("mock", "hostler", "floor"):

@@ -43,6 +43,8 @@ class Script(Struct, frozen=True, omit_defaults=True):
     gap_s: float = 0.0
     """Between two tokens; 0 sends the whole answer in one write."""
     first_s: float = 0.0
+    stamps: bool = False
+    """Each token is its number and when it was written, by `time.perf_counter`; see `stamped`."""
 
     @property
     def prompt(self) -> str:
@@ -60,6 +62,14 @@ def answer(tokens: int) -> list[bytes]:
     """Return the chunks of an answer: one for each token, and what ends the stream."""
     end = chunk(_END % b"stop") + chunk(_USAGE % (tokens, tokens + 9)) + LAST_CHUNK
     return [*(chunk(_TEXT % token.encode()) for token in _tokens(tokens)), end]
+
+
+def stamped(n: int, at: float) -> bytes:
+    """Return the chunk of a token that tells its number and when it was written.
+
+    The clock is the machine's, so that any process of it can say how old the token is.
+    """
+    return chunk(_TEXT % (b"%d:%.6f " % (n, at)))
 
 
 @cache

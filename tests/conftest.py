@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tests.serving import Client, Serve, serving
 
+from hostler.app import house
 from hostler.core.ports import AgentSpec
+from hostler.engine.reconcile import keep_reconciling
 
 
 @pytest.fixture
@@ -28,3 +31,9 @@ def serve(tmp_path: Path) -> Serve:
             yield client
 
     return one
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for waits that are over more often than every ten seconds."""
+    monkeypatch.setattr(house, "keep_reconciling", partial(keep_reconciling, every_s=0.05))

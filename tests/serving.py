@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -18,6 +19,7 @@ from hostler.app.keys import AdminGate
 from hostler.app.server import listen, make_app, serve_http
 from hostler.core.ports import AgentSpec
 from hostler.faces.native.stream import OpenStreams
+from hostler.service.retention import FOR_EVER, Keep
 
 KEY = "hk_test_0123456789abcdef0123456789abcdef"
 Json: TypeAlias = dict[str, object]
@@ -50,12 +52,13 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> tuple[int, Json]:
         """Return status and JSON body ({} for none)."""
-        sent = raw if raw is not None else None if body is None else json.dumps(body).encode()
+        text = raw if raw is not None else None if body is None else json.dumps(body).encode()
+        sent = None if text is None else BytesIO(text)
         async with self.http.request(
             method, f"{self.url}{path}", data=sent, headers=self._headers(headers)
         ) as answer:
-            text = await answer.text()
-            return answer.status, json.loads(text) if text else {}
+            told = await answer.text()
+            return answer.status, json.loads(told) if told else {}
 
     async def get(self, path: str) -> Json:
         """Return the JSON of a path that is there."""
@@ -91,7 +94,8 @@ class Client:
                 if name:
                     fields[name] = value
                 elif "data" in fields:
-                    yield Frame(fields["id"], fields["event"], json.loads(fields["data"]))
+                    cursor = fields.get("id", "")
+                    yield Frame(cursor, fields["event"], json.loads(fields["data"]))
                     fields = {}
 
     async def speak(self, session: str, content: object = "hello", **more: object) -> list[Frame]:
@@ -107,7 +111,7 @@ class Client:
         return [frame["data"] for frame in cast("list[dict[str, Json]]", page["events"])]
 
     def _headers(self, more: Mapping[str, str] | None) -> dict[str, str]:
-        key = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        key = {"Authorization": f"Bearer {self.key}"} if self.key else dict[str, str]()
         return {**key, **(more or {})}
 
 
@@ -115,12 +119,20 @@ Serve: TypeAlias = Callable[..., AbstractAsyncContextManager[Client]]
 
 
 @asynccontextmanager
-async def serving(*agents: AgentSpec, file: Path | None) -> AsyncGenerator[Client]:
+async def serving(
+    *agents: AgentSpec,
+    file: Path | None,
+    streams: OpenStreams | None = None,
+    origins: Sequence[str] = (),
+    results: Path | None = None,
+    keep: Keep = FOR_EVER,
+) -> AsyncGenerator[Client]:
     """Serve agents; the first is the default."""
     served = {agent.name: agent for agent in agents}
-    streams = OpenStreams()
-    async with open_house(served, default_agent=agents[0].name, file=file) as service:
-        app = make_app(service, AdminGate(KEY.encode()), streams)
+    streams = OpenStreams() if streams is None else streams
+    house = open_house(served, default_agent=agents[0].name, file=file, results=results, keep=keep)
+    async with house as service:
+        app = make_app(service, AdminGate(KEY.encode()), streams, origins=origins)
         with listen("127.0.0.1", 0) as listening:
             port = listening.getsockname()[1]
             async with anyio.create_task_group() as tasks:

@@ -21,9 +21,12 @@ from pathlib import Path
 
 from tests.serving import KEY
 
+import hostler
 from hostler.app.server import listen
 
 PATIENCE_S = 30.0
+SOURCES = Path(hostler.__file__).parents[1]
+"""The commands are those of the package that is tested, wherever another one is installed."""
 COMMAND = (sys.executable, "-m", "hostler")
 TAKE_TERMINAL = "import os, sys; os.close(os.open(os.ttyname(0), os.O_RDWR)); os.execv(sys.argv[1], sys.argv[1:])"
 """The first terminal that the leader of a session opens is the one whose Ctrl-C it gets."""
@@ -48,6 +51,7 @@ def environment(data: Path, **more: str) -> dict[str, str]:
         "HOSTLER_DATA": str(data),
         "HOSTLER_ADMIN_KEY": KEY,
         "HOSTLER_PORT": "9",
+        "PYTHONPATH": str(SOURCES),
         "PATH": "",
         "HOME": str(data),
         "LANG": "C.UTF-8",
@@ -101,9 +105,9 @@ class Home:
             terminal.close()
 
     @contextmanager
-    def server(self, model: str) -> Generator[Serving]:
+    def server(self, model: str, *target: str) -> Generator[Serving]:
         """Run a server on this data folder; commands find it."""
-        serving = Serving(self, model, free_port())
+        serving = Serving(self, model, free_port(), target)
         self.more["HOSTLER_PORT"] = str(serving.port)
         serving.start()
         try:
@@ -117,11 +121,12 @@ class Serving:
     home: Home
     model: str
     port: int
+    target: tuple[str, ...] = ()
     process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Start it, and wait until it serves."""
-        process = self.home.start("serve", "--model", self.model)
+        process = self.home.start("serve", *self.target, "--model", self.model)
         self.process = process
         assert process.stderr is not None
         said: list[str] = []

@@ -19,15 +19,20 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LINES_PER_FILE = 500
 LINES_PER_FUNCTION = 50
 LINES_OF = {
-    # docs/decisions/0003-size-of-the-core.md says why these are not smaller
-    "core": 1950,
-    "core/errors.py": 110,
-    "core/events.py": 330,
-    "core/codec.py": 100,
-    "core/state.py": 410,
-    "core/decide.py": 210,
-    "core/ports.py": 450,
-    "core/loop.py": 380,
+    # docs/decisions/0003-size-of-the-core.md and 0011 say why these are not smaller
+    "core": 2720,
+    "core/errors.py": 140,
+    "core/events.py": 390,
+    "core/codec.py": 140,
+    "core/head.py": 140,
+    "core/memory.py": 120,
+    "core/records.py": 175,
+    "core/state.py": 370,
+    "core/decide.py": 225,
+    "core/gate.py": 120,
+    "core/ports.py": 455,
+    "core/news.py": 115,
+    "core/loop.py": 400,
 }
 LINES_IN = {
     "models": 400,

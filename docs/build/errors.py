@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Mapping
-from typing import get_args
+from typing import cast, get_args
 
 from docs.build.markdown import code, page, table
 from docs.build.source import Undocumented, about, called, calls, keyword, text_of
@@ -19,8 +19,8 @@ from hostler.core.ports import FaultCode
 PROBLEMS_INTRO = """
 A request that is refused is answered with `application/problem+json` (RFC 9457):
 `{type, title, status, detail, code}`. Decide on `code`, show `detail`. A 422 has `errors`, a list
-of `{pointer, detail}` that names each field. A 503 has `Retry-After`. What was refused was not
-stored.
+of `{pointer, detail}` that names each field. A 429 and a 503 have `Retry-After`. What was refused
+was not stored.
 """
 FAULTS_INTRO = """
 A model call that gives no reply is a fact [`model_failed`](facts.md#model_failed). Its `error.code`
@@ -32,15 +32,27 @@ ENDS_INTRO = """
 [`run_ended`](facts.md#run_ended) has a `status` and, unless all went as it should, a `reason`. A
 cancelled run has the reason that was given for the cancel.
 """
+UNAVAILABLE = 503
 DROPS_INTRO = """
 [`attempt_dropped`](facts.md#attempt_dropped) says that what a model had begun to say is void.
 """
 PROBLEMS = {
+    "already_answered": "Somebody was first: `decision` or `outcome`, `principal` and `at` say what they answered.",
+    "bad_archive": "The body is no export of a session, or a damaged one; `detail` names the line.",
     "busy": "A run is going, and the message's policy is `reject`.",
     "exists": "The id is taken by a session that was made with another body.",
+    "expired": "Nobody answered in time, or the run ended before somebody did.",
+    "in_progress": "The first request with this `Idempotency-Key` is still being answered.",
     "internal": "A bug of ours. The server's log has it; the answer says nothing about it.",
+    "key_reused": "This `Idempotency-Key` was used with another body.",
     "method_not_allowed": "There is such a route, for other methods; `Allow` names them.",
+    "open_step": "A call or a reply is open there; `detail` names the last position at which none is.",
+    "origin": "A page of another site may not open a socket; see the setting `origins`.",
+    "overloaded": "The server has more to do than it can; what has begun goes on. Try again.",
+    "queue_full": "As many runs wait in the session as may; see [limits](limits.md).",
+    "too_many_sessions": "The tenant has as many sessions as it may; delete some.",
     "unavailable": "The store cannot serve now. Nothing was written; the same call may work later.",
+    "upgrade_required": "The route is a WebSocket, and was asked for without an upgrade.",
 }
 FAULTS: Mapping[str, str] = {
     "auth": "The key is missing, wrong, or not allowed to do this.",
@@ -64,6 +76,7 @@ ENDS = {
     ("failed", "poisoned"): "Its workers died several times in a row without any progress.",
     ("failed", "step_limit"): "The agent's `max_steps` is reached.",
     ("failed", "stuck"): "It repeated itself, failed or said nothing several times in a row.",
+    ("cancelled", "imported"): "It was open in the archive that its session was imported from.",
     ("cancelled", "replaced"): "It was waiting, and a message with the policy `replace` came.",
 }
 STOPS = {
@@ -71,6 +84,7 @@ STOPS = {
     ("done", "refusal"): "The model declined to answer.",
 }
 DROPS = {
+    "imported": "It was open in the archive that its session was imported from.",
     "worker_lost": "Its worker died or was stopped; another one asks again.",
     "interrupted": "The run was cancelled while the model spoke.",
     "failed": "The model call failed after text had come.",
@@ -119,13 +133,26 @@ def _first(text: str) -> str:
 
 def _special(classes: Mapping[str, type[tree.CallerError]]) -> Iterable[tuple[str, int]]:
     """Yield the codes that are not a class's own, with their status."""
-    for floor in ("service", "faces", "app"):
+    statuses = {name: one.status for name, one in classes.items()} | {"Unavailable": UNAVAILABLE}
+    yield "unavailable", UNAVAILABLE
+    for floor in ("stores", "service", "faces", "app"):
         for call in calls(floor):
             own = keyword(call, "code")
-            if own is not None and called(call) in classes:
-                yield own, classes[called(call)].status
-            if called(call) == "_details" and isinstance(call.args[0], ast.Constant):
-                yield str(text_of(call.args[1])), int(str(call.args[0].value))
+            if own is not None and called(call) in statuses:
+                yield own, statuses[called(call)]
+            if called(call) == "problem" and (status := _given(call, "status")) is not None:
+                yield str(keyword(cast("ast.Call", call.args[0]), "code")), _number(status)
+            if called(call) == "_details" and text_of(call.args[1]) is not None:
+                yield str(text_of(call.args[1])), _number(call.args[0])
+
+
+def _given(call: ast.Call, name: str) -> ast.expr | None:
+    return next((one.value for one in call.keywords if one.arg == name), None)
+
+
+def _number(node: ast.expr) -> int:
+    assert isinstance(node, ast.Constant)
+    return int(str(node.value))
 
 
 def _ends() -> Iterable[tuple[str, str]]:

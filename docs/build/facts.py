@@ -11,6 +11,7 @@ from typing import get_args
 from docs.build.markdown import code, link, page, table
 from docs.build.source import Field, Undocumented, about, constants, fields
 from msgspec import Struct
+from msgspec.structs import fields as struct_fields
 
 from hostler.core import events
 from hostler.service import inbox
@@ -45,13 +46,14 @@ VALUES = (
     events.ImagePart,
     events.FilePart,
 )
-CHOICES = ("Policy", "Stop", "Outcome", "RunStatus")
+CHOICES = ("Policy", "Stop", "Outcome", "RunStatus", "Verdict")
 PLAIN = {
     "str": "string",
     "int": "integer",
     "float": "number",
     "bool": "boolean",
     "Decimal": "decimal string",
+    "datetime": "string, RFC 3339",
     "JsonObject": "object",
     "Content": "string, or a list of [parts](#textpart)",
 }
@@ -140,9 +142,10 @@ def json_type(node: ast.expr) -> str:
 
 
 def _fields(cls: type[Struct]) -> str:
+    in_json = {one.name: one.encode_name for one in struct_fields(cls)}
     return table(
         ["field", "type", "meaning"],
-        ([code(one.name), json_type(one.type), _meaning(cls, one)] for one in fields(cls)),
+        ([code(in_json[f.name]), json_type(f.type), _meaning(cls, f)] for f in fields(cls)),
     )
 
 
@@ -150,7 +153,8 @@ def _meaning(cls: type[Struct], one: Field) -> str:
     said = _null(one.about) or USUAL.get(one.name, "")
     if not said and code(one.name) not in (cls.__doc__ or ""):
         raise Undocumented(f"{cls.__name__}.{one.name} has no docstring")
-    may_be_absent = cls.__struct_config__.omit_defaults and one.default is not None
+    has_default = not next(f.required for f in struct_fields(cls) if f.name == one.name)
+    may_be_absent = cls.__struct_config__.omit_defaults and has_default
     return "*optional.* " + said if may_be_absent else said
 
 

@@ -10,14 +10,17 @@ from typing import Literal, cast
 import msgspec
 from docs.build.facts import VALUES
 from docs.build.markdown import code, link, page, slug, table
+from docs.build.socket import socket
 from docs.build.source import Undocumented
 from msgspec import Struct, field
 
 from hostler.core.events import KIND_OF
+from hostler.faces.native import bodies
+from hostler.faces.native.entry import Tickets
 from hostler.faces.native.http import VERSION
+from hostler.faces.native.open_streams import OpenStreams
 from hostler.faces.native.openapi import openapi
 from hostler.faces.native.operations import Operations
-from hostler.faces.native.stream import OpenStreams
 from hostler.faces.native.table import table as operations
 from hostler.service.service import Service
 
@@ -27,9 +30,18 @@ string. Send the key as `Authorization: Bearer KEY`; only routes marked *public*
 are `{items, cursor, more}`: pass `cursor` as `after` to get the next page. Refusals are
 [problems](errors.md); any route can answer 401, 500 and 503.
 
+A key has all rights on all sessions of its tenant. The token of a [share link](../howto/share-a-session.md)
+is sent in a key's place, or as `?share=`; it may read one session and do nothing else. With an
+`Idempotency-Key` a request can be [sent again](../howto/retry-safely.md) without harm.
+
 The same as a machine reads it: [openapi.json](openapi.json), served at `/openapi.json`.
 """
 EVERYWHERE = ("401", "503")
+MEDIA = {
+    "application/jsonl": "lines of JSON (`application/jsonl`)",
+    "text/event-stream": "a stream of frames",
+}
+"""Bodies that are no JSON."""
 
 
 class _Schema(Struct, frozen=True, kw_only=True):
@@ -79,7 +91,7 @@ class _Document(Struct, frozen=True, kw_only=True):
 def document() -> Mapping[str, object]:
     """Return the document that a server of this build gives."""
     # The handlers are only named here, never called, so they need nothing to work on.
-    return openapi(operations(Operations(cast("Service", None), OpenStreams())))
+    return openapi(operations(Operations(cast("Service", None), OpenStreams(), Tickets())))
 
 
 def openapi_json() -> str:
@@ -102,13 +114,13 @@ def http() -> str:
         if schema.properties and not _is_elsewhere(name):
             bodies += [f"### `{name}`", _about(schema), _properties(schema)]
     version = f"This is the native API of version {VERSION}."
-    return page("HTTP", version, INTRO, "## Routes", *parts, "## Bodies", *bodies)
+    return page("HTTP", version, INTRO, "## Routes", *parts, *socket(), "## Bodies", *bodies)
 
 
 def _operation(method: str, path: str, operation: _Operation) -> list[str]:
     public = "*Public.* " if operation.security == () else ""
     rows = [[code(one.name), one.place, one.description] for one in operation.parameters]
-    sent = [link_of(media.schema) for media in operation.body.content.values()]
+    sent = [_media(kind, media) for kind, media in operation.body.content.items()]
     return [
         f"### `{method} {path}`",
         f"{public}{operation.summary}.",
@@ -127,7 +139,7 @@ def _answers(answers: Mapping[str, _Answer]) -> Iterable[list[str]]:
 
 
 def _media(kind: str, media: _Media) -> str:
-    return "a stream of frames" if kind == "text/event-stream" else link_of(media.schema)
+    return MEDIA.get(kind) or link_of(media.schema)
 
 
 def _about(schema: _Schema) -> str:
@@ -158,6 +170,8 @@ def link_of(schema: _Schema) -> str:
 
 
 def _linked(name: str) -> str:
+    if name in _EMPTY:
+        return "an empty object, or nothing"
     return f"[{name}](facts.md#{slug(name)})" if _is_elsewhere(name) else link(name)
 
 
@@ -165,6 +179,11 @@ def _is_elsewhere(name: str) -> bool:
     return name in _ELSEWHERE
 
 
+_EMPTY = {
+    name
+    for name, one in vars(bodies).items()
+    if isinstance(one, type) and issubclass(one, Struct) and not one.__struct_fields__
+}
 _ELSEWHERE = {one.__name__ for one in (*KIND_OF, *VALUES)}
 
 

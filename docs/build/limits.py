@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from docs.build.markdown import page, table
+from docs.build.source import Undocumented, constants
 
 from hostler.app import house, keys, server
 from hostler.core import decide, loop
 from hostler.engine import reconcile
-from hostler.faces.native import bodies, http, operations
+from hostler.faces.native import doctor, entry, http, open_streams, operations
 from hostler.harness import repair, toolbox
 from hostler.models import exchange
-from hostler.service import follow
+from hostler.service import admission, follow, once, shares
+from hostler.service import limits as sent
 from hostler.signals import local as signals
+from hostler.signals import presence
 from hostler.tools import function
 from hostler.tools import python as sandbox
 
 INTRO = """
 Every number here is read from the code when this page is made. What is over a limit of a request
-is refused with 413 or 422, and nothing of it is stored.
+is refused with 413 or 422, too many at once with 409 or 429, and nothing of it is stored.
 """
+HELD = {
+    "LONGEST_TEXT": "Text of one message",
+    "MOST_PARTS": "Parts of one message",
+    "LARGEST_METADATA": "Metadata of a session or a message, as JSON",
+    "DEEPEST": "Nesting of JSON that is kept",
+    "LONGEST_TITLE": "Title of a session",
+    "MOST_CLIENT_TOOLS": "Client tools of a session",
+    "LARGEST_CLIENT_TOOL": "One of them, as JSON",
+    "MOST_SESSIONS": "Sessions of a tenant",
+    "MOST_STREAMS": "Open streams and sockets of one principal",
+    "LARGEST_ARCHIVE": "A session that is imported",
+    "LARGEST_ARCHIVE_LINE": "One fact in it",
+}
+"""What the constants of `service/limits.py` are about; they say themselves why they are so."""
+UNITS = {"Characters": "characters", "Bytes": "bytes", "Levels": "levels"}
 
 
 class Limit(NamedTuple):
@@ -30,15 +49,19 @@ class Limit(NamedTuple):
     unit: str = ""
 
 
+DAY_S = 86_400
 PATIENCE = exchange.Patience()
 BOUNDS = exchange.Bounds()
 LIMITS = decide.Limits()
 GROUPS: dict[str, list[Limit]] = {
     "Requests": [
         Limit("Body of a request", http.LARGEST_BODY, "bytes"),
-        Limit("Nesting of metadata", bodies.DEEPEST, "levels"),
         Limit("Longest `Prefer: wait=N` and `wait=N`", operations.LONGEST_WAIT_S, "s"),
         Limit("Shortest admin key", keys.SHORTEST_KEY, "characters"),
+        Limit("`Idempotency-Key`", once.LONGEST_KEY, "characters"),
+        Limit("Life of a socket ticket", entry.TICKET_S, "s"),
+        Limit("Life of a share link", shares.LONGEST_S / DAY_S, "days"),
+        Limit("Ticks of `GET /api/doctor/stream`", doctor.MOST_TICKS),
     ],
     "Streams": [
         Limit("Silence before a comment keeps a stream open", follow.QUIET_S, "s"),
@@ -46,10 +69,21 @@ GROUPS: dict[str, list[Limit]] = {
             "Frames kept for a client that falls behind; then it is served from the log",
             signals.LARGEST_BACKLOG,
         ),
+        Limit(
+            "A client that takes nothing for so long is cut; it comes back with its cursor",
+            open_streams.SLOW_S,
+            "s",
+        ),
+        Limit("Between two pings of a socket", server.PING_S, "s"),
+        Limit("`typing` is shown for", presence.TYPING_S, "s"),
         Limit("Time for requests in flight when the server stops", server.DRAIN_S, "s"),
     ],
     "Runs": [
         Limit("Runs driven at once by one server", house.SLOTS),
+        Limit("Active runs above which new work is refused", admission.MOST_ACTIVE),
+        Limit("Runs that wait in one session", sent.LONGEST_QUEUE),
+        Limit("Calls in one reply; the others are answered with an error", sent.MOST_CALLS),
+        Limit("A wait for an approval or a client", decide.MOST_WAIT_S / DAY_S, "days"),
         Limit("Steps of a run, unless the agent says otherwise", LIMITS.max_steps),
         Limit("Calls of one model for one step, the first included", LIMITS.attempts),
         Limit("Longest waits between them, unless the provider says how long", loop.BACKOFF_S, "s"),
@@ -88,17 +122,34 @@ GROUPS: dict[str, list[Limit]] = {
 
 def limits() -> str:
     """Return the page."""
-    parts: list[str] = []
+    parts = ["## What a client may send or hold", table(["what", "limit", "why"], _held())]
     for name, group in GROUPS.items():
         parts += [f"## {name}", table(["what", "limit"], ([one.what, _told(one)] for one in group))]
     return page("Limits", INTRO, *parts)
 
 
+def _held() -> Iterator[list[str]]:
+    """Yield a row for each constant of `service/limits.py`.  Raises Undocumented."""
+    said = {name: text for name, text in constants(sent).items() if not name.startswith("_")}
+    for name in sorted(set(said) ^ set(HELD)):
+        raise Undocumented(f"{name}: service/limits.py and docs/build/limits.py do not agree")
+    for name, what in HELD.items():
+        first, _, why = said[name].partition(": ")
+        unit = next((unit for word, unit in UNITS.items() if first.startswith(word)), "")
+        value = cast("float", getattr(sent, name))
+        yield [what, _told(Limit(what, value, unit)), _sentence(why)]
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _told(limit: Limit) -> str:
-    how = _size if limit.unit == "bytes" else _number
+    if limit.unit == "bytes":
+        assert not isinstance(limit.value, tuple)
+        return _size(limit.value)
     several = limit.value if isinstance(limit.value, tuple) else (limit.value,)
-    unit = "MiB" if limit.unit == "bytes" else limit.unit
-    return f"{', '.join(map(how, several))} {unit}"
+    return f"{', '.join(map(_number, several))} {limit.unit}"
 
 
 def _number(value: float) -> str:
@@ -106,4 +157,4 @@ def _number(value: float) -> str:
 
 
 def _size(value: float) -> str:
-    return f"{value / (1 << 20):g}"
+    return f"{value / (1 << 20):g} MiB" if value >= 1 << 20 else f"{value / (1 << 10):g} KiB"

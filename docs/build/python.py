@@ -9,8 +9,10 @@ from typing import cast
 
 from docs.build.markdown import code, fence, page, table
 from docs.build.source import Undocumented, about, as_paragraphs, fields, methods
+from msgspec import Struct
 
 import hostler
+from hostler.app import agent
 from hostler.tools.function import ToolOptions
 
 INTRO = """
@@ -60,8 +62,10 @@ def _default(node: ast.expr) -> str:
     if isinstance(node, ast.Call) and node.keywords and node.keywords[0].arg == "default_factory":
         made = ast.unparse(node.keywords[0].value)
         return code("{}" if made.startswith("dict") else "()")
-    text = ast.unparse(node)
-    return "none" if text == "NO_BUDGET" else code(text)
+    value = getattr(agent, node.id, None) if isinstance(node, ast.Name) else None
+    if isinstance(value, Struct):
+        return "none"
+    return code(ast.unparse(node) if value is None else f"{value:g}")
 
 
 def _method(cls: type, node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
@@ -82,7 +86,7 @@ def _method(cls: type, node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str
     ]
 
 
-_INTERNAL = frozenset({"limits", "models"})
+_INTERNAL = frozenset({"limits", "models", "of"})
 """Called by us, on what users made."""
 
 

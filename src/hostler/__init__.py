@@ -13,15 +13,19 @@ agent = Agent("forecaster", instructions="Be brief.", tools=[weather])
 from hostler.app.agent import Agent, Budget, Finished, Frame
 from hostler.core.errors import HostlerError, SetupError, ToolError
 from hostler.core.ports import CallContext
+from hostler.core.records import ClientTool
+from hostler.harness.permissions import Permissions
 from hostler.tools.function import tool
 
 __all__ = [
     "Agent",
     "Budget",
     "CallContext",
+    "ClientTool",
     "Finished",
     "Frame",
     "HostlerError",
+    "Permissions",
     "SetupError",
     "ToolError",
     "tool",

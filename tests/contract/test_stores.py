@@ -11,9 +11,11 @@ import pytest
 from hostler.core.ports import Observer, Outbox, Store
 from hostler.stores.memory import MemoryStore
 from hostler.stores.sqlite import SqliteStore
-from hostler.testing.store_suite import STORE_SUITE, Check
+from hostler.testing.store_kit import Check, Clock
+from hostler.testing.store_suite import STORE_SUITE
 
 pytestmark = pytest.mark.anyio
+NOW = Clock()
 
 
 def nobody(*_: object) -> None:
@@ -24,9 +26,9 @@ def nobody(*_: object) -> None:
 async def test_memory_store(check: Check) -> None:
     @asynccontextmanager
     async def make(
-        *, observer: Observer = nobody, outbox: Outbox | None = None
+        *, observer: Observer = nobody, outbox: Outbox | None = None, clock: Clock = NOW
     ) -> AsyncGenerator[Store]:
-        yield MemoryStore(observer=observer, outbox=outbox)
+        yield MemoryStore(observer=observer, outbox=outbox, clock=clock)
 
     await check(make)
 
@@ -35,9 +37,9 @@ async def test_memory_store(check: Check) -> None:
 async def test_sqlite_store(check: Check, tmp_path: Path) -> None:
     @asynccontextmanager
     async def make(
-        *, observer: Observer = nobody, outbox: Outbox | None = None
+        *, observer: Observer = nobody, outbox: Outbox | None = None, clock: Clock = NOW
     ) -> AsyncGenerator[Store]:
-        store = SqliteStore.open(tmp_path / "log.db", observer=observer, outbox=outbox)
+        store = SqliteStore.open(tmp_path / "log.db", observer=observer, outbox=outbox, clock=clock)
         try:
             yield store
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import get_args
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from hostler.core import codec
 from hostler.core.codec import CorruptFact, dump, load
 from hostler.core.events import (
+    ApprovalAsked,
+    ApprovalGiven,
     CallId,
     Fact,
     InputId,
@@ -48,11 +51,19 @@ json_objects: st.SearchStrategy[JsonObject] = st.dictionaries(
 )
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 st.register_type_strategy(str, words)
+st.register_type_strategy(
+    datetime,
+    st.datetimes(timezones=st.just(UTC), min_value=datetime(2000, 1, 1)),  # noqa: DTZ001
+)
+st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
 st.register_type_strategy(Decimal, st.decimals(allow_nan=False, allow_infinity=False))
-small = [kind for kind in get_args(Fact) if kind not in (ModelReplied, UserSpoke, ToolStarted)]
+large = (ModelReplied, UserSpoke, ToolStarted, ApprovalAsked, ApprovalGiven)
+small = [kind for kind in get_args(Fact) if kind not in large]
 facts = st.one_of(
     *(st.builds(kind) for kind in small),
     st.builds(ToolStarted, arguments=json_objects),
+    st.builds(ApprovalAsked, arguments=json_objects),
+    st.builds(ApprovalGiven, arguments=json_objects | st.none()),
     st.builds(
         ModelReplied,
         calls=st.lists(st.builds(ToolCall, arguments=json_objects), max_size=2).map(tuple),

@@ -34,6 +34,7 @@ from hostler.core.events import (
     UserSpoke,
 )
 from hostler.core.loop import Drive, Interrupt
+from hostler.core.memory import remember
 from hostler.core.ports import (
     AgentSpec,
     Recall,
@@ -42,7 +43,8 @@ from hostler.core.ports import (
     World,
     mint,
 )
-from hostler.core.state import State, fold, remember
+from hostler.core.state import State, fold
+from hostler.service.admission import Admission
 from hostler.service.inbox import Inbox, Message
 from hostler.signals.local import LocalSignals
 from hostler.stores.memory import MemoryStore
@@ -98,7 +100,9 @@ class MeddledStore(MemoryStore):
 
     def __post_init__(self) -> None:
         super().__init__(clock=lambda: 0.0)
-        self.inbox = Inbox(store=self, engine=NoEngine(), world=World("clients"))
+        self.inbox = Inbox(
+            store=self, engine=NoEngine(), world=World("clients"), admission=Admission()
+        )
 
     async def recall(self, key: Key) -> Recall:
         recalled = await super().recall(key)
@@ -167,7 +171,7 @@ def test_every_input_ends_visibly_and_no_unsafe_effect_happens_twice(
         log = await work_until_rest(store, key, agent)
 
         check_log(log)
-        whole, (_, _, past, events) = fold(State(), log), await store.recall(key)
+        whole, (_, _, _, past, events) = fold(State(), log), await store.recall(key)
         assert fold(remember(past), events).transcript == whole.transcript
         never = [call for name, call in tools.done if name == "never"]
         assert len(never) == len(set(never))

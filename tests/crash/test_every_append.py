@@ -10,6 +10,7 @@ import pytest
 
 from hostler.core.events import Policy, Principal, PrincipalId, TenantId, ToolSaid
 from hostler.core.ports import Reply, Request, Store, ToolSpec, World
+from hostler.service.admission import Admission
 from hostler.service.inbox import Inbox, Message
 from hostler.signals.local import LocalSignals
 from hostler.stores.memory import MemoryStore
@@ -79,7 +80,9 @@ async def test_wherever_the_worker_dies_the_next_one_finishes_and_nothing_unsafe
             workers = Workers(
                 store, an_agent(ModelDouble(three_calls_at_once_twice), tools=tools), signals
             )
-            inbox = Inbox(store=store, engine=NoEngine(), world=World("client"))
+            inbox = Inbox(
+                store=store, engine=NoEngine(), world=World("client"), admission=Admission()
+            )
             key = await a_session(store)
             await inbox.speak(ME, key.session, Message(content="go", policy="queue", metadata={}))
 

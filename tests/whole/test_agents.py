@@ -22,11 +22,12 @@ from hostler.app.house import open_house
 from hostler.app.keys import ADMIN
 from hostler.app.settings import load_settings
 from hostler.core.errors import Conflict
-from hostler.core.events import Fault, Key, SessionId, ToolSaid
-from hostler.core.ports import Reply, Request
+from hostler.core.events import Fault, SessionId, ToolSaid
+from hostler.core.ports import Delta, Failure, Reply, Request
 from hostler.service.cursor import Cursor
 from hostler.service.follow import end_of
 from hostler.service.inbox import Message
+from hostler.stores.sqlite import SqliteStore
 from hostler.testing.doubles import ModelDouble, a_call
 
 pytestmark = pytest.mark.anyio
@@ -44,6 +45,21 @@ def look_then_say(request: Request) -> Reply:
     if isinstance(last, ToolSaid):
         return Reply(text=f"It is {last.output}.", stop="end")
     return Reply(text="", stop="tools", calls=(a_call("weather", city="Paris"),))
+
+
+class NeverAnswers:
+    """A model that is asked and says nothing."""
+
+    provider = name = "silent"
+
+    def __init__(self) -> None:
+        self.asked = anyio.Event()
+
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Reply | Failure, None]:
+        del request
+        self.asked.set()
+        await anyio.sleep_forever()
+        yield Reply(text="", stop="end")
 
 
 def forecaster() -> Agent:
@@ -99,9 +115,7 @@ async def test_a_session_of_an_agent_that_is_gone_says_so_instead_of_asking_anot
     ):
         said = Message(content="And now?", policy="queue", metadata={})
         run = (await service.inbox.speak(ADMIN, session, said)).run
-        async for _ in service.following.follow(
-            Key(ADMIN.tenant, session), after=Cursor(), ends=end_of(run)
-        ):
+        async for _ in service.following.follow(ADMIN, session, after=Cursor(), ends=end_of(run)):
             pass
         detail = await service.runs.get(ADMIN, run)
 
@@ -110,6 +124,31 @@ async def test_a_session_of_an_agent_that_is_gone_says_so_instead_of_asking_anot
         code="unavailable", message="the agent gone is not served here (any more)"
     )
     assert detail.run.reason == "model_error"
+
+
+async def test_runs_of_agents_that_this_program_does_not_have_are_left_alone(
+    tmp_path: Path,
+) -> None:
+    settings, said = (
+        load_settings({"data": tmp_path}),
+        Message(content="Hi", policy="queue", metadata={}),
+    )
+    silent = NeverAnswers()
+    here, away = Agent("here", model="scripted:demo"), Agent("away", model=silent)
+    async with (
+        build_agents([here, away], settings) as agents,
+        open_house(agents, default_agent="away", file=settings.database_file) as service,
+    ):
+        session, _ = await service.sessions.create(ADMIN)
+        run = (await service.inbox.speak(ADMIN, session.id, said)).run
+        with anyio.fail_after(5):
+            await silent.asked.wait()
+
+    assert (await here.run("Hello", data=tmp_path)).status == "done"
+
+    store = SqliteStore.open(settings.database_file)
+    assert (await store.run(ADMIN.tenant, run)).status == "running"
+    store.close()
 
 
 async def test_a_session_of_another_agent_is_refused_in_words(tmp_path: Path) -> None:

@@ -25,8 +25,13 @@ ANSWERS = {
     "start": {"RSS", "RSS each", "database each", "CPU per second"},
     "long_session": {"CPU per turn", "turn p50"},
     "models": {"CPU per token"},
+    "streams": {"CPU per token", "wall", "errors"},
 }
 ONLY_OURS = {
+    "watchers": {f"{SMALLEST.watchers} watchers"},
+    "idle": {f"{SMALLEST.idle_sessions} idle sessions", f"{SMALLEST.idle_streams} open streams"},
+    "big": {f"{SMALLEST.events} events", "anywhere", "status=waiting (0.1 %)", "a word in all"},
+    "overload": {"5 x rated"},
     "start": {"import hostler", "import what serves"},
     "long_session": {f"{SMALLEST.events} events"},
 }
@@ -75,9 +80,12 @@ async def test_every_question_is_answered_for_hostler_and_for_the_floor() -> Non
         assert both >= figures
     for question, cases in ONLY_OURS.items():
         assert {case for (q, case, _) in servers if q == question} >= cases
-    assert all(len(row.samples) == 1 and math.isfinite(row.median) for row in rows)
+    assert all(len(row.samples) == 1 for row in rows)
+    # a load as small as this one is not refused
+    told = [row for row in rows if not row.figure.startswith("refused in")]
+    assert all(math.isfinite(row.median) for row in told)
     assert all(row.median > 0 for row in rows if row.figure in ("CPU per turn", "CPU per token"))
-    assert [row.median for row in rows if row.figure == "errors"] == [0, 0]
+    assert not any(row.median for row in rows if row.figure == "errors")
 
 
 def test_cpu_time_is_read_finer_than_a_tick_of_the_clock() -> None:

@@ -13,7 +13,8 @@ from typing import get_args
 
 import click
 import pytest
-from docs.build import errors
+from docs.build import errors, limits
+from docs.build import socket as sockets
 from docs.build.__main__ import main as build
 from docs.build.cli import commands
 from docs.build.http import document
@@ -30,6 +31,7 @@ from hostler.app.settings import Settings
 from hostler.core.errors import CallerError
 from hostler.core.events import KIND_OF, Policy
 from hostler.core.ports import FaultCode
+from hostler.faces.native.socket import CLOSING, VERBS
 from hostler.models.capabilities import Capabilities
 
 DOCS = ROOT / "docs"
@@ -59,7 +61,7 @@ def test_the_reference_is_what_the_code_says_today(capsys: pytest.CaptureFixture
 
 
 def test_the_reference_names_everything_that_users_meet() -> None:
-    problems = [one.code for one in CallerError.__subclasses__()]
+    problems = [*errors.PROBLEMS, *(one.code for one in CallerError.__subclasses__())]
     routes = [
         f"{method.upper()} {path}"
         for path, methods in to_builtins(document()["paths"]).items()
@@ -68,10 +70,23 @@ def test_the_reference_names_everything_that_users_meet() -> None:
     assert untold("facts.md", [*KIND_OF.values(), *get_args(Policy)]) == []
     assert untold("errors.md", [*problems, *get_args(FaultCode)]) == []
     assert untold("settings.md", [f"HOSTLER_{one.upper()}" for one in Settings.model_fields]) == []
-    assert untold("http.md", routes) == []
+    assert untold("http.md", [*routes, *VERBS, "ping"]) == []
     assert untold("cli.md", [f"hostler {one}" for one in wiring.COMMANDS]) == []
     assert untold("python.md", hostler.__all__) == []
     assert untold("providers.md", [*providers(), *Capabilities.__struct_fields__]) == []
+
+
+def test_a_close_code_without_a_meaning_fails_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    number, _ = CLOSING["draining"]
+    monkeypatch.delitem(sockets.MEANS, number)
+    with pytest.raises(Undocumented, match=f"close code {number} has no meaning"):
+        sockets.socket()
+
+
+def test_a_limit_that_no_page_explains_fails_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(limits.HELD, "MOST_PARTS")
+    with pytest.raises(Undocumented, match="MOST_PARTS"):
+        limits.limits()
 
 
 def test_a_page_that_is_stale_missing_or_superfluous_is_named(

@@ -12,7 +12,8 @@ import pytest
 
 from hostler.core.errors import Fenced, NotFound, Unavailable
 from hostler.core.events import RunId, RunKey, SessionId, TenantId
-from hostler.core.ports import Appended, Handler, Job, Reply, World
+from hostler.core.ports import Handler, Job, Reply, World
+from hostler.core.records import Appended
 from hostler.engine import queuer
 from hostler.engine.drive import Driver
 from hostler.engine.queuer import EmbeddedEngine

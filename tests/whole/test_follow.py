@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hostler.app.keys import ADMIN
 from hostler.core.errors import Malformed
 from hostler.core.events import (
     START,
@@ -29,7 +30,10 @@ from hostler.core.events import (
     Seq,
     Usage,
 )
-from hostler.core.ports import Delta, Piece
+from hostler.core.news import Piece
+from hostler.core.ports import (
+    Delta,
+)
 from hostler.service.cursor import Cursor
 from hostler.service.follow import Following, any_end
 from hostler.signals import local
@@ -119,7 +123,9 @@ class Viewer:
         """Follow to the end of the run, coming back with the cursor after each cut."""
         for cut in (*cuts, 10**9):
             seen = 0
-            stream = session.following.follow(session.key, after=self.cursor, ends=any_end)
+            stream = session.following.follow(
+                ADMIN, session.key.session, after=self.cursor, ends=any_end
+            )
             async with aclosing(stream) as batches:
                 async for batch in batches:
                     for item in batch:
@@ -213,7 +219,7 @@ async def test_a_viewer_that_falls_behind_reads_the_log_and_misses_no_fact(
     session, viewer = Session(), Viewer()
     await session.begin()
     await session.ask()
-    stream = session.following.follow(session.key, after=Cursor(), ends=any_end)
+    stream = session.following.follow(ADMIN, session.key.session, after=Cursor(), ends=any_end)
     with anyio.fail_after(10):
         async with aclosing(stream) as batches:
             async for batch in batches:
@@ -233,7 +239,7 @@ async def test_text_that_was_read_in_one_turn_of_the_loop_comes_as_one_piece() -
     session, seen = Session(), list[Piece]()
     await session.begin()
     await session.ask()
-    with session.following.watch(session.key) as watch:
+    with session.signals.watch(session.key, quiet_s=9) as watch:
         for number in range(500):
             session.say(f"{number} ")
         with anyio.fail_after(10):
@@ -248,7 +254,10 @@ async def test_what_all_watchers_are_given_is_one_object() -> None:
     session = Session()
     await session.begin()
     await session.ask()
-    with session.following.watch(session.key) as one, session.following.watch(session.key) as two:
+    with (
+        session.signals.watch(session.key, quiet_s=9) as one,
+        session.signals.watch(session.key, quiet_s=9) as two,
+    ):
         session.say("word")
         await session.write(spoke(R, policy="steer"))
         with anyio.fail_after(10):
@@ -270,7 +279,7 @@ async def test_nothing_is_kept_of_a_session_that_nobody_watches_or_drives() -> N
     session = Session()
     await session.begin()
     await session.ask()
-    with session.following.watch(session.key):
+    with session.signals.watch(session.key, quiet_s=9):
         session.say("word")
         await anyio.lowlevel.checkpoint()
         await session.reply("word")

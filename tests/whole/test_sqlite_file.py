@@ -22,8 +22,9 @@ from hostler.core.events import Key, RunId, Seq, SessionId, TenantId, Unknown
 from hostler.core.state import State, fold
 from hostler.stores import sqlite_file
 from hostler.stores.sqlite import SqliteStore
+from hostler.stores.sqlite_rows import asking
 from hostler.testing.doubles import a_session, whole_log
-from hostler.testing.store_suite import spoke
+from hostler.testing.store_kit import Clock, once, spoke
 
 pytestmark = pytest.mark.anyio
 
@@ -107,14 +108,29 @@ async def test_a_migration_that_fails_is_undone_and_can_be_tried_again(
     with monkeypatch.context() as patch:
         broken = [*good, "CREATE TABLE half (a); INSERT INTO nowhere VALUES (1);"]
         patch.setattr(sqlite_file, "migrations", lambda: broken)
-        with pytest.raises(SetupError, match="migration 2 failed and was undone"):
+        with pytest.raises(SetupError, match=f"migration {len(broken)} failed and was undone"):
             SqliteStore.open(tmp_path / "log.db")
     with closing(sqlite3.connect(tmp_path / "log.db")) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("PRAGMA user_version").fetchone() == (len(good),)
         assert db.execute("SELECT 1 FROM sqlite_master WHERE name = 'half'").fetchone() is None
 
     with opened(tmp_path / "log.db") as store:
         await a_session(store)
+
+
+async def test_answers_that_are_kept_no_longer_leave_the_file(tmp_path: Path) -> None:
+    clock = Clock()
+    store = SqliteStore.open(tmp_path / "log.db", clock=clock)
+    with closing(store):
+        key = await a_session(store)
+        for day in range(3):
+            clock.now = 1_000_000.0 + 86_400.0 * day
+            for i in range(5):
+                await store.append(key, [], once=once(f"{day} {i}"))
+
+        count = store._writer.db.execute("SELECT count(*) FROM answers").fetchone()
+
+    assert count == (5,)
 
 
 async def test_a_full_disk_refuses_writes_serves_reads_and_recovers(tmp_path: Path) -> None:
@@ -261,6 +277,37 @@ async def test_damage_in_one_session_is_reported_and_does_not_spread(tmp_path: P
             await store.read(damaged, after=Seq(0), limit=10)
 
         assert len(await whole_log(store, whole)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "index"),
+    [
+        ("sessions", [], "sessions_newest (tenant=?)"),
+        ("sessions", ["status"], "sessions_newest (tenant=?)"),
+        ("sessions", ["after"], "sessions_newest (tenant=? AND created_at<?)"),
+        ("sessions", ["agent"], "sessions_of_agent (tenant=? AND agent=?)"),
+        (
+            "sessions",
+            ["agent", "status", "after"],
+            "sessions_of_agent (tenant=? AND agent=? AND created_at<?)",
+        ),
+        ("busy_sessions", ["status"], "heads_busy (tenant=? AND status=?)"),
+        ("busy_sessions", ["agent", "status", "after"], "heads_busy (tenant=? AND status=?)"),
+        ("runs", ["session"], "runs_of_session (tenant=? AND session=?)"),
+        ("runs", ["session", "after"], "runs_of_session (tenant=? AND session=? AND id<?)"),
+        ("approvals", ["status"], "approvals_open (tenant=? AND status=?)"),
+        ("approvals", ["status", "after"], "approvals_open (tenant=? AND status=? AND call>?)"),
+    ],
+)
+async def test_a_list_is_read_from_an_index_that_begins_where_it_does(
+    tmp_path: Path, name: str, given: list[str], index: str
+) -> None:
+    names = ["tenant", "agent", "status", "after", "session", "limit"]
+    wanted = dict.fromkeys(names, "")
+    with opened(tmp_path / "log.db"), closing(sqlite_file.connect(tmp_path / "log.db")) as db:
+        plan = db.execute(f"EXPLAIN QUERY PLAN {asking(name, *given)}", wanted).fetchall()
+
+    assert index in plan[0][3]
 
 
 async def test_a_closed_store_says_so(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from rich.console import Console
 from hostler.app.agent import Frame
 from hostler.app.terminal.blocks import Blocks
 from hostler.app.terminal.canvas import THEME, Canvas, drawn
-from hostler.app.terminal.story import Anew, Item, Over, Replied, Spoke, Story, Waits, Words
+from hostler.app.terminal.items import Anew, Item, Over, Replied, Spoke, Waits, Words
+from hostler.app.terminal.story import Story
 from hostler.app.terminal.words import brief, printable, seconds
 
 TEXT = (

@@ -26,11 +26,13 @@ import msgspec
 from msgspec import Struct
 
 from hostler.app import wiring
-from hostler.core.decide import Limits
+from hostler.core.decide import MOST_WAIT_S, Limits
 from hostler.core.errors import SetupError
 from hostler.core.events import JsonObject, Policy
 from hostler.core.ports import Model, Tool
+from hostler.core.records import ClientTool
 from hostler.core.state import Run
+from hostler.harness.permissions import ALL, Permissions
 
 FRONT = re.compile(r"---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)(.*)", re.DOTALL | re.MULTILINE)
 
@@ -51,6 +53,7 @@ class Budget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 NO_BUDGET = Budget()
+APPROVAL_TIMEOUT_S = 7 * 86_400.0
 
 
 class Finished(Struct, frozen=True, kw_only=True):
@@ -96,6 +99,10 @@ class Agent:
     """What the model is told before everything else."""
     tools: Sequence[ToolLike] = ()
     """Functions, tools, or names of built-in ones."""
+    permissions: Permissions = ALL
+    """Which tools are allowed, asked about or denied."""
+    client_tools: Sequence[ClientTool] = ()
+    """Tools of the clients of every session: shown to the model here, answered by them."""
     description: str = ""
     """For people who choose an agent; the model does not see it."""
     policy: Policy = "queue"
@@ -110,6 +117,8 @@ class Agent:
     """Asked after each step; True ends the run as done."""
     stuck_after: int = 5
     """Equal calls with equal results in a row that end a run; 0 switches this off."""
+    approval_timeout_s: float = APPROVAL_TIMEOUT_S
+    """How long a call waits for an approval before it is denied."""
     max_output_tokens: int | None = None
     """Of one reply."""
     options: JsonObject = field(default_factory=dict[str, object])
@@ -118,6 +127,9 @@ class Agent:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", self.name, re.ASCII):
             raise SetupError(f"an agent's name is letters, digits, . _ -; not {self.name!r}")
+        if not 0 < self.approval_timeout_s <= MOST_WAIT_S:
+            wanted = f"more than 0 and at most {MOST_WAIT_S:g}"
+            raise SetupError(f"approval_timeout_s is {self.approval_timeout_s:g}, not {wanted}")
 
     @property
     def models(self) -> Sequence[str | Model]:
@@ -138,6 +150,7 @@ class Agent:
             tool_caps=self.caps,
             stop_when=self.stop_when,
             models=models,
+            approval_s=self.approval_timeout_s,
             stuck_after=self.stuck_after,
         )
 
@@ -201,12 +214,15 @@ class _Front(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     model: str | list[str] | None = None
     tools: tuple[str, ...] = ()
+    permissions: Permissions = ALL
+    client_tools: tuple[ClientTool, ...] = ()
     description: str = ""
     policy: Policy = "queue"
     max_steps: int = 100
     budget: Budget = NO_BUDGET
     caps: dict[str, int] = {}
     stuck_after: int = 5
+    approval_timeout_s: float = APPROVAL_TIMEOUT_S
     max_output_tokens: int | None = None
     options: JsonObject = {}
 
@@ -249,12 +265,15 @@ def read_agent(file: Path) -> Agent:
         instructions=body.strip(),
         model=front.model,
         tools=front.tools,
+        permissions=front.permissions,
+        client_tools=front.client_tools,
         description=front.description,
         policy=front.policy,
         max_steps=front.max_steps,
         budget=front.budget,
         caps=front.caps,
         stuck_after=front.stuck_after,
+        approval_timeout_s=front.approval_timeout_s,
         max_output_tokens=front.max_output_tokens,
         options=front.options,
     )

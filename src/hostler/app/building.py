@@ -22,6 +22,7 @@ from hostler.app.providers import Place, place
 from hostler.app.settings import OwnProvider, Settings
 from hostler.core.errors import SetupError
 from hostler.core.ports import AgentSpec, Model, Tool
+from hostler.harness.clients import OfClient
 from hostler.harness.toolbox import Toolbox
 from hostler.models.capabilities import capabilities
 from hostler.models.discover import Chosen
@@ -134,11 +135,14 @@ def _spec(agent: Agent, parts: Parts) -> AgentSpec:
     if not chain:
         raise SetupError("it names no model, and there is none to fall back on")
     models = [parts.model(one) if isinstance(one, str) else one for one in chain]
+    tools = [*map(parts.tool, agent.tools), *map(OfClient, agent.client_tools)]
     return AgentSpec(
         name=agent.name,
         instructions=agent.instructions,
         models=models,
-        tools=Toolbox(map(parts.tool, agent.tools), spill_folder=parts.settings.data / RESULTS),
+        tools=Toolbox(
+            tools, spill_folder=parts.settings.data / RESULTS, permissions=agent.permissions
+        ),
         limits=agent.limits(models=len(models)),
         policy=agent.policy,
         max_output_tokens=agent.max_output_tokens,

@@ -1,13 +1,15 @@
 """A client of the native API: what the commands know of a server.
 
-Invariant: following never gives a frame twice and never leaves one out, however often the
-connection breaks: each one says where to go on.
+Invariant: however often the connection breaks, following never gives a frame twice and never
+leaves one out, since each says where to go on; and nothing is sent twice, since each request has
+an idempotency key.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ from hostler.core.errors import (
     Invalid,
     NotFound,
     TooLarge,
+    TooMany,
     Unauthorised,
     Unavailable,
 )
@@ -36,10 +39,13 @@ SILENCE_S = 45.0
 """Three heartbeats of the server: a connection that says nothing for so long is gone."""
 SOONEST_S, LATEST_S = 0.1, 3.0
 """Between two tries to reach a server that went away; each takes twice as long as the one before."""
+SEND_S = 10.0
+"""How long a request that got no answer is sent again."""
 PAGE = 1000
 
 _REFUSED = {
-    kind.status: kind for kind in (Unauthorised, Forbidden, NotFound, Conflict, TooLarge, Invalid)
+    kind.status: kind
+    for kind in (Unauthorised, Forbidden, NotFound, Conflict, TooLarge, Invalid, TooMany)
 }
 _object: msgspec.json.Decoder[JsonObject] = msgspec.json.Decoder(dict[str, object])
 
@@ -74,8 +80,39 @@ class Client:
     async def get(self, path: str, **query: str | int | None) -> JsonObject:
         return await self._ask("GET", path, query=query)
 
-    async def post(self, path: str, body: JsonObject) -> JsonObject:
-        return await self._ask("POST", path, body=body)
+    async def post(self, path: str, body: JsonObject, *, tries_s: float = SEND_S) -> JsonObject:
+        """Send something once; while no answer comes, again, with the same idempotency key."""
+        headers, wait_s = {"Idempotency-Key": uuid.uuid4().hex}, SOONEST_S
+        until = anyio.current_time() + tries_s
+        while True:
+            try:
+                return await self._ask("POST", path, body=body, headers=headers)
+            except (Unavailable, Conflict) as error:
+                is_late = anyio.current_time() + wait_s > until
+                if is_late or not _may_change(error):
+                    raise
+            await anyio.sleep(wait_s)
+            wait_s = min(2 * wait_s, LATEST_S)
+
+    async def patch(self, path: str, body: JsonObject) -> JsonObject:
+        return await self._ask("PATCH", path, body=body)
+
+    async def delete(self, path: str) -> None:
+        await self._ask("DELETE", path)
+
+    async def download(self, path: str) -> AsyncGenerator[bytes, None]:
+        """Yield what is there, in the pieces that it comes in.
+
+        Raises:
+            Unavailable: also in the middle, when it does not come to its end.
+        """
+        async with self._open("GET", path) as answer:
+            async for piece in answer.content.iter_any():
+                yield piece
+
+    async def upload(self, path: str, content: AsyncIterable[bytes]) -> JsonObject:
+        async with self._open("POST", path, content=content) as answer:
+            return _decoded(await answer.read(), self.url)
 
     async def items(
         self, path: str, *, limit: int | None, page: int = PAGE, **query: str | int | None
@@ -92,17 +129,25 @@ class Client:
                 return
             after, left = str(answer["cursor"]), None if left is None else left - len(items)
 
-    async def make_session(self, agent: str | None) -> str:
-        """Make a session, of the default agent or another, and return its id."""
-        made = await self.post("/api/sessions", {} if agent is None else {"agent": agent})
-        return str(made["id"])
+    async def make_session(self, agent: str | None) -> JsonObject:
+        """Make a session, of the default agent or another, and return it."""
+        return await self.post("/api/sessions", {} if agent is None else {"agent": agent})
 
     async def speak(self, session: str, content: str) -> JsonObject:
         """Say something and return the receipt."""
         return await self.post(f"/api/sessions/{session}/messages", {"content": content})
 
     async def cancel(self, session: str) -> None:
-        await self.post(f"/api/sessions/{session}/cancel", {})
+        """Ask for the run to end.  Said once: whoever waits for this has something else to try."""
+        await self.post(f"/api/sessions/{session}/cancel", {}, tries_s=0)
+
+    async def decide(self, session: str, call: str, decision: JsonObject) -> None:
+        """Answer a request for an approval."""
+        await self.post(f"/api/sessions/{session}/approvals/{call}", decision)
+
+    async def answer(self, session: str, call: str, output: str) -> None:
+        """Give the result of a call that clients answer."""
+        await self.post(f"/api/sessions/{session}/calls/{call}/result", {"output": output})
 
     async def facts(self, session: str, *, after: str) -> list[Frame]:
         """Return all facts past a cursor."""
@@ -147,8 +192,12 @@ class Client:
         *,
         query: Mapping[str, str | int | None] | None = None,
         body: JsonObject | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> JsonObject:
-        async with self._open(method, path, query=query, body=body) as answer:
+        content = None if body is None else msgspec.json.encode(body)
+        async with self._open(
+            method, path, query=query, content=content, headers=headers
+        ) as answer:
             return _decoded(await answer.read(), self.url)
 
     @asynccontextmanager
@@ -158,7 +207,7 @@ class Client:
         path: str,
         *,
         query: Mapping[str, str | int | None] | None = None,
-        body: JsonObject | None = None,
+        content: bytes | AsyncIterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         given = {name: str(value) for name, value in (query or {}).items() if value is not None}
@@ -167,7 +216,7 @@ class Client:
                 method,
                 self.url + path,
                 params=given,
-                data=None if body is None else msgspec.json.encode(body),
+                data=content,
                 headers={"Authorization": f"Bearer {self.key}", **(headers or {})},
                 allow_redirects=False,
             ) as answer:
@@ -196,13 +245,17 @@ def refused(status: int, body: bytes, url: str) -> HostlerError:
     except (msgspec.DecodeError, UnicodeDecodeError):
         problem = {}
     detail = str(problem.get("detail") or f"{url} answers with status {status}")
+    code = str(problem.get("code") or "") or None
     if status >= 500:
-        return Unavailable(detail)
-    code = problem.get("code")
-    kind = _REFUSED.get(status)
-    if kind is None or kind is Invalid:
-        return CallerError(detail, code=None if code is None else str(code))
-    return kind(detail)
+        return Unavailable(detail, code=code or "unavailable")
+    return _REFUSED.get(status, CallerError)(detail, code=code, more=problem)
+
+
+def _may_change(error: Unavailable | Conflict) -> bool:
+    """Whether the same request may be answered otherwise: nothing came of it, or not yet."""
+    if isinstance(error, Conflict):
+        return error.code == "in_progress"
+    return error.code != "internal"
 
 
 def _decoded(body: bytes, url: str) -> JsonObject:

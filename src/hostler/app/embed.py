@@ -15,21 +15,22 @@ import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hostler.app.agent import Agent, Finished, Frame
-from hostler.app.building import build_agents
+from hostler.app.building import RESULTS, build_agents
 from hostler.app.first_model import first_model, needs_model
 from hostler.app.house import open_house
 from hostler.app.keys import ADMIN, AdminGate, admin_key
 from hostler.app.server import make_app
 from hostler.app.settings import Settings, load_settings
 from hostler.core.errors import SetupError
-from hostler.core.events import Event, JsonObject, Key
-from hostler.core.ports import Piece
+from hostler.core.events import Event, JsonObject
+from hostler.core.news import Piece
 from hostler.faces.native import wire
 from hostler.faces.native.stream import OpenStreams
 from hostler.models.discover import Chosen
 from hostler.service.cursor import Cursor
 from hostler.service.follow import end_of
 from hostler.service.inbox import Message
+from hostler.service.retention import Keep
 
 _object: msgspec.json.Decoder[JsonObject] = msgspec.json.Decoder(dict[str, object])
 
@@ -42,11 +43,10 @@ async def stream(
     file = None if data is None else settings.database_file
     async with (
         build_agents([agent], settings, chosen=await _chosen(agent, settings)) as agents,
-        open_house(agents, default_agent=agent.name, file=file) as service,
+        open_house(agents, default_agent=agent.name, file=file, is_server=False) as service,
     ):
         made, _ = await service.sessions.create(ADMIN, agent=agent.name, id=session)
-        key = Key(made.tenant, made.id)
-        with service.following.watch(key) as watch:
+        with service.following.watch(ADMIN, made.id) as seat:
             message = Message(content=prompt, policy="queue", metadata={})
             receipt = await service.inbox.speak(ADMIN, made.id, message)
             yield Frame(
@@ -56,7 +56,7 @@ async def stream(
             )
             after, ends = Cursor.parse(receipt.cursor), end_of(receipt.run)
             async for batch in service.following.follow_on(
-                key, watch, after=after, ends=ends, current=True
+                seat, after=after, ends=ends, current=True
             ):
                 for item in batch:
                     yield _frame(item)
@@ -147,9 +147,14 @@ class Mounted:
                 agents = await stack.enter_async_context(
                     build_agents([self._agent], settings, chosen=chosen)
                 )
-                service = await stack.enter_async_context(
-                    open_house(agents, default_agent=self._agent.name, file=settings.database_file)
+                house = open_house(
+                    agents,
+                    default_agent=self._agent.name,
+                    file=settings.database_file,
+                    results=settings.data / RESULTS,
+                    keep=Keep(days=settings.retention_days, sessions=settings.retention_sessions),
                 )
+                service = await stack.enter_async_context(house)
             except SetupError as error:
                 opened.set_exception(error)
                 return

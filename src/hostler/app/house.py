@@ -9,19 +9,22 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import cast
 
 import anyio
 
 from hostler.core.events import RunKey
-from hostler.core.ports import AgentSpec, Job, World
+from hostler.core.ports import AgentSpec, Job, Outbox, World
 from hostler.engine.drive import Driver
 from hostler.engine.queuer import EmbeddedEngine
 from hostler.engine.reconcile import keep_reconciling
+from hostler.harness.results import Results
 from hostler.harness.toolbox import Toolbox
 from hostler.models.absent import Absent
+from hostler.service.admission import Admission
+from hostler.service.retention import FOR_EVER, Forgetting, Keep
 from hostler.service.service import Service, make_service
 from hostler.signals.local import LocalSignals
 from hostler.stores.memory import MemoryStore
@@ -37,8 +40,15 @@ async def open_house(
     *,
     default_agent: str,
     file: Path | None,
+    is_server: bool = True,
+    results: Path | None = None,
+    keep: Keep = FOR_EVER,
 ) -> AsyncGenerator[Service]:
     """Open the store (in memory without a `file`), drive what is unfinished, yield the verbs.
+
+    Runs of agents that are not among `agents` end with an error that says so; in a house that is
+    no server, and is soon closed again, they are left for the one that serves them.
+    `results`: the folder of long results of tools, which go with their session.
 
     Raises:
         SetupError: the file cannot be used.
@@ -49,15 +59,16 @@ async def open_house(
     async def outbox(key: RunKey) -> None:
         await engine.enqueue(Job(key))
 
-    if file is None:
-        store = MemoryStore(observer=signals.publish, outbox=outbox)
-    else:
-        store = SqliteStore.open(file, observer=signals.publish, outbox=outbox)
+    store = _store(file, signals, outbox)
     driver = Driver(
-        agents=lambda name: agents.get(name) or absent(name),
+        agents=lambda name: agents.get(name) or (absent(name) if is_server else None),
         store=store,
         signals=signals,
         world=world,
+    )
+    admission = Admission(active=lambda: engine.live)
+    forgetting = Forgetting(
+        store=store, signals=signals, leftovers=None if results is None else Results(results)
     )
     service = make_service(
         store=store,
@@ -66,18 +77,26 @@ async def open_house(
         agents=agents,
         default_agent=default_agent,
         world=world,
+        admission=admission,
+        forgetting=forgetting,
     )
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lambda: engine.serve(driver, slots=SLOTS))
-            tasks.start_soon(keep_reconciling, store, engine)
-            yield service
-            tasks.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        raise _sole(group) from group
-    finally:
-        if isinstance(store, SqliteStore):
-            store.close()
+    with closing(store):
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lambda: engine.serve(driver, slots=SLOTS))
+                tasks.start_soon(keep_reconciling, store, engine)
+                tasks.start_soon(keep, forgetting, world)
+                tasks.start_soon(admission.watch)
+                yield service
+                tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise _sole(group) from group
+
+
+def _store(file: Path | None, signals: LocalSignals, outbox: Outbox) -> MemoryStore | SqliteStore:
+    if file is None:
+        return MemoryStore(observer=signals.publish, outbox=outbox)
+    return SqliteStore.open(file, observer=signals.publish, outbox=outbox)
 
 
 def absent(name: str) -> AgentSpec:

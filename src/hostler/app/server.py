@@ -18,22 +18,29 @@ import uvicorn
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
+from hostler.app.connections import HttpConnection, SocketConnection
 from hostler.core.errors import SetupError
+from hostler.faces.native.entry import Gate
 from hostler.faces.native.face import native_routes
-from hostler.faces.native.http import Gate, not_found
-from hostler.faces.native.stream import OpenStreams
+from hostler.faces.native.http import not_found
+from hostler.faces.native.open_streams import SLOW_S, OpenStreams
+from hostler.faces.native.socket import LARGEST_MESSAGE
 from hostler.service.service import Service
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 4096
+PING_S = 20.0
+"""Between pings of a socket: proxies drop what is silent for a minute."""
 DRAIN_S = 5
 """What a request in flight gets at shutdown; streams are cut at once."""
 
 
-def make_app(service: Service, gate: Gate, streams: OpenStreams) -> ASGIApp:
+def make_app(
+    service: Service, gate: Gate, streams: OpenStreams, *, origins: Sequence[str] = ()
+) -> ASGIApp:
     """Return the ASGI application: a router alone, since each layer costs every token."""
-    return Router(native_routes(service, gate, streams), default=not_found)
+    return Router(native_routes(service, gate, streams, origins=origins), default=not_found)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -69,8 +76,12 @@ async def serve_http(
     config = uvicorn.Config(
         app,
         lifespan="off",
-        ws="none",
-        http="httptools",
+        http=HttpConnection,
+        ws=SocketConnection,
+        ws_max_size=LARGEST_MESSAGE,
+        ws_ping_interval=PING_S,
+        ws_ping_timeout=SLOW_S,
+        ws_per_message_deflate=False,
         log_config=None,
         access_log=False,
         proxy_headers=False,
@@ -84,7 +95,12 @@ async def serve_http(
     async with anyio.create_task_group() as tasks:
         if signals and threading.current_thread() is threading.main_thread():
             tasks.start_soon(_until_told, server, signals)
-        await server.serve(sockets=[listening])
+        try:
+            await server.serve(sockets=[listening])
+        finally:
+            # Cancelled, uvicorn leaves its sockets with the loop, which takes the next ones for them.
+            for one in server.servers:
+                one.close()
         tasks.cancel_scope.cancel()
 
 
@@ -103,6 +119,7 @@ class _Server(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self._streams, self._ready = streams, ready
+        self.servers = []
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:

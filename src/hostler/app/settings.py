@@ -13,7 +13,7 @@ from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -80,6 +80,12 @@ class Settings(BaseSettings):
     """The certificate's key, PEM."""
     insecure: bool = False
     """Allow an address other machines can reach without TLS (behind a proxy that has it)."""
+    origins: str = ""
+    """Of web pages elsewhere that may open sockets here: `https://app.example.org`, by comma."""
+    retention_days: float = Field(default=90, ge=0)
+    """Idle sessions that nobody touched for so many days are deleted; 0 keeps them."""
+    retention_sessions: int = Field(default=100_000, ge=0)
+    """So many sessions of a tenant are kept, those touched last; 0 keeps all."""
     url: str | None = None
     """For the commands that talk to a server: which one."""
     providers: dict[str, OwnProvider] = {}

@@ -51,7 +51,10 @@ _WIRES = {
     "anthropic": ("hostler.models.anthropic", "Anthropic"),
     "gemini": ("hostler.models.gemini", "Gemini"),
 }
-_TOOLS = {"python": ("hostler.tools.python", "PythonTool")}
+_TOOLS = {
+    "python": ("hostler.tools.python", "PythonTool"),
+    "ask_user": ("hostler.tools.ask_user", "AskUser"),
+}
 
 
 def embedding() -> object:

@@ -11,10 +11,11 @@ Invariant: no I/O, no clock, no chance; the time is an argument.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from hostler.core.events import (
     CallId,
@@ -22,6 +23,7 @@ from hostler.core.events import (
     InputDropped,
     InputProcessed,
     ModelFailed,
+    Outcome,
     RunEnded,
     RunId,
     RunStatus,
@@ -29,10 +31,14 @@ from hostler.core.events import (
     ToolFinished,
     ToolStarted,
 )
-from hostler.core.state import AGAIN, LOST, NEVER_RAN, NOTICE_AFTER, Run, State, fingerprint
+from hostler.core.state import AGAIN, LEFT, LOST, NEVER_RAN, NOTICE_AFTER, Run, State, fingerprint
 
 MAX_CLAIMS = 5
 """Claims in a row without progress before a run is taken for one that kills its workers."""
+MOST_CALLS = 64
+"""Calls in one reply that are looked at: a model that asks for more has run wild."""
+MOST_WAIT_S = 366 * 86_400.0
+"""The longest that anything may wait for somebody outside."""
 EMPTY_AFTER, FAILED_AFTER, SAME_ERROR_AFTER = 3, 5, 4
 """Stuck: this many replies that say nothing, failed calls, or equal errors, each in a row."""
 
@@ -56,13 +62,15 @@ class Limits:
     """Calls of one model for one step, the first included."""
     models: int = 1
     """Length of the agent's chain of models."""
+    approval_s: float = 7 * 86_400.0
+    """How long a call waits for an approval before it is denied."""
     stuck_after: int = 5
     """Equal calls with equal results in a row; 0 switches this check off."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """Nothing to do for this run until somebody writes to the log."""
+    """Nothing to do for this run until somebody writes to the log, or a `Head.due` is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +86,9 @@ class AskModel:
 @dataclass(frozen=True, slots=True)
 class CallTools:
     fresh: tuple[ToolCall, ...]
-    """Neither begun nor answered."""
+    """Neither begun nor answered; approved or not, or not asked about yet."""
     lost: tuple[ToolStarted, ...]
-    """Begun by a worker that is gone."""
+    """Begun by a worker that is gone, or by a client that is late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +117,35 @@ def decide(state: State, run: RunId, *, limits: Limits, now: float) -> Action:
     if r.claims > MAX_CLAIMS:
         return End("failed", "poisoned")
     if r.asked:
-        fresh = tuple(c for c in r.asked if c.id not in r.answers and c.id not in r.open)
-        stop = _spent(r, limits, now) if fresh else None
-        return stop or CallTools(fresh, tuple(r.open.values()))
+        return _calls(r, limits, now)
     if r.answered and r.heard <= r.seen:
         return End("done", None if r.answered in ("end", "tools") else r.answered)
     if r.failure is not None:
         return _after_failure(r, r.failure, limits, now)
     return _limited(r, limits, now) or AskModel(r.choice)
+
+
+def _calls(r: Run, limits: Limits, now: float) -> Action:
+    lost = tuple(one for one in r.open.values() if is_over(one.expires_at, now))
+    fresh = tuple(
+        call
+        for call in r.asked
+        if call.id not in r.answers and call.id not in r.open and _is_due(r, call.id, now)
+    )
+    if not fresh and not lost:
+        return Rest()
+    stop = _spent(r, limits, now) if fresh else None
+    return stop or CallTools(fresh, lost)
+
+
+def _is_due(r: Run, call: CallId, now: float) -> bool:
+    asked = r.gated.get(call)
+    return asked is None or call in r.given or is_over(asked.expires_at, now)
+
+
+def is_over(expires_at: datetime | None, now: float) -> bool:
+    """Whether there is nobody outside to wait for, or not any more."""
+    return expires_at is None or expires_at.timestamp() <= now
 
 
 def _after_failure(r: Run, failure: ModelFailed, limits: Limits, now: float) -> Action:
@@ -157,24 +186,6 @@ def _is_stuck(r: Run, equal: int) -> bool:
     )
 
 
-def admit(
-    r: Run, facts: Iterable[ToolStarted | ToolFinished], limits: Limits
-) -> list[ToolStarted | ToolFinished]:
-    """Return `facts` with each start that is over its tool's cap turned into a denial."""
-    called, admitted = dict(r.called), list[ToolStarted | ToolFinished]()
-    for fact in facts:
-        if isinstance(fact, ToolStarted):
-            cap = limits.tool_caps.get(fact.name)
-            if cap is not None and called.get(fact.name, 0) >= cap:
-                told = f"Not run: {fact.name} may be called {cap} time(s) in a run, and was."
-                denial = ToolFinished(run=r.id, call=fact.call, outcome="denied", output=told)
-                admitted.append(denial)
-                continue
-            called[fact.name] = called.get(fact.name, 0) + 1
-        admitted.append(fact)
-    return admitted
-
-
 def remark(r: Run, done: Mapping[CallId, ToolFinished]) -> str:
     """Return what the model should read after the last output of a step; mostly nothing."""
     equal = r.marks[1 - NOTICE_AFTER :]
@@ -187,12 +198,17 @@ def closing(r: Run, end: End) -> list[Fact]:
     facts: list[Fact] = []
     for call in r.asked:
         if call.id not in r.answers:
-            lost = call.id in r.open
-            outcome: Literal["unknown", "cancelled"] = "unknown" if lost else "cancelled"
-            told = LOST if lost else NEVER_RAN
+            outcome, told = _left(r.open.get(call.id))
             facts.append(ToolFinished(run=r.id, call=call.id, outcome=outcome, output=told))
     facts += [InputDropped(run=r.id, input=i, reason=end.reason or end.status) for i, _ in r.inputs]
     return [*facts, RunEnded(run=r.id, status=end.status, reason=end.reason, usage=r.usage)]
+
+
+def _left(begun: ToolStarted | None) -> tuple[Outcome, str]:
+    """Return the outcome of a call whose run ends first."""
+    if begun is None:
+        return "cancelled", NEVER_RAN
+    return ("unknown", LOST) if begun.expires_at is None else ("cancelled", LEFT)
 
 
 def processed(r: Run) -> list[InputProcessed]:

@@ -8,9 +8,11 @@ HostlerError
 │   ├── NotFound       absent, or not yours: the two are never told apart (404)
 │   ├── Conflict       not in a state that allows this (409)
 │   ├── TooLarge       over a documented limit (413)
-│   └── Invalid        readable, but wrong; names each field (422)
+│   ├── Invalid        readable, but wrong; names each field (422)
+│   └── TooMany        more at once than one caller may have (429)
 ├── Fenced             another worker drives this session now: stop at once, write nothing
 ├── Moved              the log grew past what you had read: read it again, then decide
+├── Repeated           this write was made before: its answer is kept
 ├── Unavailable        the store cannot write now; the same call may work later (503)
 ├── ToolError          a tool failed in a way the model should read about
 └── SetupError         the operator's settings, files or agents are wrong; says which and how
@@ -18,7 +20,7 @@ HostlerError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class HostlerError(Exception):
@@ -31,10 +33,14 @@ class CallerError(HostlerError):
     status = 400
     code = "malformed"
 
-    def __init__(self, detail: str, *, code: str | None = None) -> None:
+    def __init__(
+        self, detail: str, *, code: str | None = None, more: Mapping[str, object] | None = None
+    ) -> None:
+        """`more` holds further fields of the answer."""
         super().__init__(detail)
         self.detail = detail
         self.code = code or type(self).code
+        self.more = more or {}
 
 
 class Malformed(CallerError):
@@ -76,9 +82,23 @@ class Invalid(CallerError):
 
     status, code = 422, "invalid"
 
-    def __init__(self, detail: str, *, fields: Sequence[tuple[str, str]] = ()) -> None:
-        super().__init__(detail)
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str | None = None,
+        fields: Sequence[tuple[str, str]] = (),
+        more: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(detail, code=code, more=more)
         self.fields = tuple(fields)
+
+
+class TooMany(CallerError):
+    """As many as one caller may have at once; one must end, or some time pass, before the next."""
+
+    status, code = 429, "too_many"
+    retry_after_s = 1.0
 
 
 class Fenced(HostlerError):
@@ -89,12 +109,18 @@ class Moved(HostlerError):
     """The head is past the `expected` position."""
 
 
+class Repeated(HostlerError):
+    """A `ports.Once` was done before."""
+
+
 class Unavailable(HostlerError):
     """Nothing was written; try again in `retry_after_s` seconds."""
 
-    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+    def __init__(
+        self, message: str, *, retry_after_s: float = 1.0, code: str = "unavailable"
+    ) -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.code = retry_after_s, code
 
 
 class ToolError(HostlerError):

@@ -9,6 +9,7 @@ Invariant: nothing here imports anything of ours, performs I/O or knows the time
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Literal, NamedTuple, NewType, TypeAlias, get_args
 
@@ -35,6 +36,7 @@ Stop: TypeAlias = Literal["end", "tools", "length", "refusal"]
 """Why a model stopped: it was done, it wants tools run, its output limit cut it, it declined."""
 Outcome: TypeAlias = Literal["ok", "error", "denied", "cancelled", "unknown"]
 RunStatus: TypeAlias = Literal["done", "failed", "cancelled"]
+Verdict: TypeAlias = Literal["allow", "deny"]
 
 
 class Key(NamedTuple):
@@ -57,7 +59,9 @@ class Principal(Struct, frozen=True, kw_only=True):
 
     id: PrincipalId
     tenant: TenantId
-    role: Literal["admin"] = "admin"
+    role: Literal["admin", "viewer"] = "admin"
+    only: SessionId | None = None
+    """The one session this principal may touch; None: all of its tenant."""
 
 
 class TextPart(Struct, frozen=True, kw_only=True, tag_field="type", tag="text"):
@@ -87,7 +91,7 @@ Part: TypeAlias = TextPart | ImagePart | FilePart
 Content: TypeAlias = str | tuple[Part, ...]
 
 
-class ToolCall(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ToolCall(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a model asked for, as it asked: the name may be unknown, the arguments unfit."""
 
     id: CallId
@@ -101,7 +105,7 @@ class ToolCall(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The output limit fell inside the arguments: never completed, never executed."""
 
 
-class Usage(Struct, frozen=True, kw_only=True):
+class Usage(Struct, frozen=True, kw_only=True, gc=False):
     """Tokens of one model call or summed over a run.  `input_tokens` includes cached ones."""
 
     input_tokens: int = 0
@@ -147,6 +151,33 @@ class CancelRequested(FactBase, frozen=True, tag="cancel_requested"):
 
     principal: PrincipalId
     reason: str | None
+
+
+class ApprovalGiven(FactBase, frozen=True, tag="approval_given"):
+    """The first answer to an `approval_asked`; there is no second."""
+
+    call: CallId
+    decision: Verdict
+    """`allow` or `deny`."""
+    principal: PrincipalId
+    """Who answered."""
+    arguments: JsonObject | None = None
+    """To run the call with instead of those that were asked about."""
+    reason: str | None = None
+    """Why, in the approver's words; the model reads it."""
+    remembered: str | None = None
+    """A tool that needs no further approval in this session."""
+
+
+class SessionForked(FactBase, frozen=True, tag="session_forked"):
+    """The first fact of a fork's own.  What is before it was said in another session, up to `at`."""
+
+    origin: SessionId = field(name="from")
+    """The session that was forked."""
+    at: Seq
+    """The last position of its log that belongs to this one too."""
+    principal: PrincipalId
+    """Who forked it."""
 
 
 # -- written by whoever drives the run -------------------------------------------------------
@@ -220,6 +251,19 @@ class AttemptDropped(FactBase, frozen=True, tag="attempt_dropped"):
     text: str | None = None
 
 
+class ApprovalAsked(FactBase, frozen=True, tag="approval_asked"):
+    """The call waits for a person.  Nothing is held in memory meanwhile."""
+
+    call: CallId
+    name: str
+    arguments: JsonObject
+    """As they would be executed."""
+    digest: str
+    """SHA-256 of name and arguments: what an approval is bound to."""
+    expires_at: datetime
+    """Without an answer by then, the call is denied."""
+
+
 class ToolStarted(FactBase, frozen=True, tag="tool_started"):
     """Written before the effect, so that a crash leaves a visible open call."""
 
@@ -229,6 +273,8 @@ class ToolStarted(FactBase, frozen=True, tag="tool_started"):
     """As they will be executed: after repair and validation."""
     repairs: tuple[str, ...] = ()
     """What was mended between what the model asked and this, in words."""
+    expires_at: datetime | None = None
+    """Given, the call is for a client, which has until then to send its result."""
 
 
 class ToolFinished(FactBase, frozen=True, tag="tool_finished"):
@@ -240,6 +286,8 @@ class ToolFinished(FactBase, frozen=True, tag="tool_finished"):
     """What the model reads."""
     file: str | None = None
     """Where the whole output is kept when `output` had to be shortened."""
+    principal: PrincipalId | None = None
+    """Who sent the result of a client's call."""
 
 
 class RunEnded(FactBase, frozen=True, tag="run_ended"):
@@ -260,6 +308,8 @@ class Unknown(Struct, frozen=True, kw_only=True):
 Fact: TypeAlias = (
     UserSpoke
     | CancelRequested
+    | ApprovalGiven
+    | SessionForked
     | InputProcessed
     | InputDropped
     | RunClaimed
@@ -268,6 +318,7 @@ Fact: TypeAlias = (
     | ModelReplied
     | ModelFailed
     | AttemptDropped
+    | ApprovalAsked
     | ToolStarted
     | ToolFinished
     | RunEnded
@@ -290,6 +341,8 @@ class Event(Struct, kw_only=True):
     """Which attempt was in flight when this became known, and how much of it had come before."""
     wire: bytes | None = None
     """Room for a face to keep the frame it made, so that many watchers cost one encoding."""
+    text: str | None = None
+    """As `wire`, of a face that sends text."""
 
     @property
     def kind(self) -> str:
@@ -300,18 +353,18 @@ class Event(Struct, kw_only=True):
 # -- the conversation that facts add up to ---------------------------------------------------
 
 
-class UserSaid(Struct, frozen=True):
+class UserSaid(Struct, frozen=True, gc=False):
     content: Content
 
 
-class ModelSaid(Struct, frozen=True):
+class ModelSaid(Struct, frozen=True, gc=False):
     text: str
     calls: tuple[ToolCall, ...] = ()
     thinking: str | None = None
     replay: JsonObject | None = None
 
 
-class ToolSaid(Struct, frozen=True):
+class ToolSaid(Struct, frozen=True, gc=False):
     """Stands right after the reply that made the call, in the order of its calls."""
 
     call: ToolCall

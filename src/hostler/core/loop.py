@@ -25,7 +25,6 @@ from hostler.core.decide import (
     End,
     Rest,
     Wait,
-    admit,
     closing,
     decide,
     processed,
@@ -51,19 +50,22 @@ from hostler.core.events import (
     ToolFinished,
     ToolStarted,
 )
+from hostler.core.gate import admit
+from hostler.core.memory import remember
+from hostler.core.news import Signals
 from hostler.core.ports import (
     Agents,
     AgentSpec,
     CallContext,
+    ClientTool,
     Delta,
     Failure,
     Reply,
     Request,
-    Signals,
     Store,
     World,
 )
-from hostler.core.state import LOST, Run, State, fold, prompt, remember
+from hostler.core.state import LOST, Run, State, fold, prompt
 
 PATIENCE_S = 5.0
 """A longer wait leaves the loop, and memory, and comes back as a delayed job."""
@@ -72,6 +74,7 @@ KEEP_CHARACTERS = 256 * 1024
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 30.0)
 READERS = 8
 STOPPED = "Cancelled while it ran; it may have taken effect in part."
+NO_RESULT = "No result came from the client in time; it may have taken effect."
 
 
 class Interrupt:
@@ -107,6 +110,7 @@ class _Log:
         self._unwritten: list[Fact] = []
         self.fence: int | None = None
         self.agent = ""
+        self.client_tools: Sequence[ClientTool] = ()
 
     async def state(self) -> State:
         """Return what the log says, with what was noted."""
@@ -114,10 +118,11 @@ class _Log:
             if self._unwritten:
                 _, head = await self._store.append(self._key, self._unwritten, fence=self.fence)
                 self._unwritten, self.fence = [], head.fence
-            head, self.agent, past, events = await self._store.recall(self._key)
+            recall = await self._store.recall(self._key)
+            head, self.agent, self.client_tools = recall.head, recall.agent, recall.client_tools
             if self.fence not in (None, head.fence):
                 raise Fenced(f"{self._key.session}: another worker claimed it")
-            self._state, self.fence = fold(remember(past), events), head.fence
+            self._state, self.fence = fold(remember(recall.past), recall.events), head.fence
             self._state.seq = head.seq
         return self._state
 
@@ -192,6 +197,8 @@ class Drive:
         log = _Log(self.store, self.key, self.world)
         state = await log.state()
         agent = self.agents(log.agent)
+        if agent is None:
+            return None
         first = decide(state, self.key.run, limits=agent.limits, now=self.world.clock())
         if isinstance(first, Rest | Wait):
             return first.until if isinstance(first, Wait) else None
@@ -250,7 +257,7 @@ class Drive:
             Request(
                 system=agent.instructions,
                 transcript=prompt(await log.state()),
-                tools=agent.tools.specs,
+                tools=agent.tools.with_clients(log.client_tools).specs,
                 session=self.key.session,
                 max_output_tokens=agent.max_output_tokens,
                 options=agent.options,
@@ -294,19 +301,17 @@ class Drive:
 
     async def _call(self, action: CallTools, r: Run, log: _Log, agent: AgentSpec) -> None:
         """Run the open calls; each outcome is written as it comes, the last one noted."""
-        tools = agent.tools
-        checked = admit(r, [tools.check(call, r.id) for call in action.fresh], agent.limits)
-        again = [one for one in action.lost if tools.may_repeat(one)]
-        checked += [
-            ToolFinished(run=r.id, call=one.call, outcome="unknown", output=LOST)
-            for one in action.lost
-            if one not in again
-        ]
-        begun = again + [one for one in checked if isinstance(one, ToolStarted)]
-        if not begun:
+        tools = agent.tools.with_clients(log.client_tools)
+        state, now = await log.state(), self.world.clock()
+        checked = admit(state, r, action.fresh, tools, agent.limits, now=now)
+        again = [one for one in action.lost if one.expires_at is None and tools.may_repeat(one)]
+        checked += [_given_up(one) for one in action.lost if one not in again]
+        here = [one for one in checked if isinstance(one, ToolStarted) and one.expires_at is None]
+        begun = again + here
+        if all(isinstance(one, ToolFinished) for one in (*checked, *begun)):
             log.note(checked)
             return
-        if not await log.commit(checked):
+        if not await log.commit(checked) or not begun:
             return
         log.forget(above=KEEP_CHARACTERS)
         done, unwritten = dict[CallId, ToolFinished](), list[ToolFinished]()
@@ -346,6 +351,16 @@ def _replied(run: RunId, attempt: AttemptId, seen: Seq, reply: Reply) -> ModelRe
         thinking=reply.thinking,
         replay=reply.replay,
         raw_usage=reply.raw_usage,
+    )
+
+
+def _given_up(lost: ToolStarted) -> ToolFinished:
+    late = lost.expires_at is not None
+    return ToolFinished(
+        run=lost.run,
+        call=lost.call,
+        outcome="error" if late else "unknown",
+        output=NO_RESULT if late else LOST,
     )
 
 

@@ -10,7 +10,6 @@ import random
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
@@ -18,18 +17,14 @@ from msgspec import Struct
 
 from hostler.core.decide import Limits
 from hostler.core.events import (
-    AttemptId,
     CallId,
     Event,
     Fact,
-    InputId,
     JsonObject,
     Key,
     Policy,
-    PrincipalId,
     RunId,
     RunKey,
-    RunStatus,
     Said,
     Seq,
     SessionId,
@@ -38,10 +33,22 @@ from hostler.core.events import (
     ToolCall,
     ToolFinished,
     ToolStarted,
-    Unknown,
     Usage,
 )
-from hostler.core.state import Head
+from hostler.core.head import Head
+from hostler.core.records import (
+    Appended,
+    Approval,
+    ClientTool,
+    Hit,
+    Kept,
+    Once,
+    Recall,
+    RunRow,
+    Session,
+    Share,
+    Storage,
+)
 
 _chance = random.Random(secrets.randbits(256))  # noqa: S311  ids name things, they open none
 
@@ -85,6 +92,10 @@ class ToolSpec(Struct, frozen=True, kw_only=True):
     effects: Literal["read", "write"] = "write"
     """Readers run side by side, writers alone."""
     timeout_s: float = 60.0
+    approval: bool = False
+    """A person has to allow each call."""
+    client: bool = False
+    """Answered by a client, within `timeout_s`; the server runs nothing."""
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -188,6 +199,29 @@ class Toolbox(Protocol):
         ...
 
     def is_reader(self, started: ToolStarted) -> bool: ...
+    def needs_approval(self, started: ToolStarted) -> bool: ...
+    def client_s(self, started: ToolStarted) -> float | None:
+        """Return how long a client has to answer; None for a tool that is run here."""
+        ...
+
+    def with_clients(self, tools: Sequence[ClientTool]) -> Toolbox:
+        """Return these tools and those of a session's clients whose names are free here.
+
+        Raises:
+            SetupError: one of the clients' tools is wrong, or two have one name.
+        """
+        ...
+
+    async def accept(
+        self, started: ToolStarted, finished: ToolFinished, key: RunKey
+    ) -> ToolFinished:
+        """Return a client's result as it is to be written.
+
+        Raises:
+            ToolError: it is not what the call asked for; says what it should be.
+        """
+        ...
+
     async def run(self, started: ToolStarted, context: CallContext) -> ToolFinished:
         """Run a checked call to its outcome, within its time-out.  Never raises."""
         ...
@@ -212,58 +246,6 @@ class AgentSpec:
 # -- the log ---------------------------------------------------------------------------------
 
 
-class Session(Struct, kw_only=True):
-    """A session's labels, which are not facts, beside its head."""
-
-    tenant: TenantId
-    id: SessionId
-    agent: str
-    principal: PrincipalId
-    created_at: float
-    updated_at: float
-    title: str | None = None
-    metadata: JsonObject = {}
-    head: Head = Head()
-
-
-class RunRow(Struct, kw_only=True):
-    """A run as the log tells it, kept up with each append."""
-
-    tenant: TenantId
-    session: SessionId
-    id: RunId
-    input: InputId
-    agent: str
-    status: Literal["queued", "running"] | RunStatus
-    created_at: float
-    first_seq: Seq
-    reason: str | None = None
-    started_at: float | None = None
-    ended_at: float | None = None
-    last_seq: Seq | None = None
-    usage: Usage | None = None
-
-
-class Hit(NamedTuple):
-    session: SessionId
-    seq: Seq
-    kind: str
-    snippet: str
-    """The words around the first match, matches in **double stars**."""
-
-
-class Appended(NamedTuple):
-    events: Sequence[Event]
-    head: Head
-
-
-class Recall(NamedTuple):
-    head: Head
-    agent: str
-    past: Sequence[tuple[Seq, Fact | Unknown]]
-    events: Sequence[Event]
-
-
 class Store(Protocol):
     """The log and the tables kept from it.  Every key carries its tenant.
 
@@ -271,8 +253,28 @@ class Store(Protocol):
     serve now.  Cancelling a call does not tell whether it took effect.
     """
 
-    async def create(self, session: Session) -> bool:
-        """Make an empty session; return False, and change nothing, if the id is taken."""
+    async def create(
+        self, session: Session, facts: Sequence[Fact] = (), *, once: Once | None = None
+    ) -> bool:
+        """Make a session that begins with `facts`; return False, and change nothing, if it exists.
+
+        With `lineage`, its log begins with that history: its head starts there.
+
+        Raises:
+            Repeated: `once` was done before; nothing was written.
+            Conflict: forks still read what a deleted session of this id had said.
+            NotFound: what `lineage` names is gone.
+        """
+        ...
+
+    async def restore(self, session: Session, events: Sequence[Event]) -> bool:
+        """Make a session with a log written elsewhere, at the times that its events have.
+
+        Return False, and change nothing, if the id is taken.
+
+        Raises:
+            Conflict: another session has one of the runs, or as `create`.
+        """
         ...
 
     async def session(self, key: Key) -> Session: ...
@@ -286,8 +288,33 @@ class Store(Protocol):
         """Set both labels."""
         ...
 
-    async def delete(self, key: Key) -> None:
-        """Remove the session with its log, runs and search entries.  Absent ones are fine."""
+    async def delete(self, key: Key, *, idle_since: float | None = None) -> Sequence[SessionId]:
+        """Remove the session with all that is kept of it.  Absent ones are fine.
+
+        Of its log, what forks of it have read stays, for them alone, as long as there is one.
+        With `idle_since`, nothing is done if a run is active, or it was touched then or later.
+
+        Return the sessions of which nothing is left: this one if no fork reads it, and those
+        deleted before that it alone had read.
+        """
+        ...
+
+    async def tidy(self) -> None:
+        """Remove kept answers and links that are good no more."""
+        ...
+
+    async def count(self, tenant: TenantId) -> int:
+        """Return how many sessions the tenant has."""
+        ...
+
+    async def forgettable(self, *, before: float, keep: int, limit: int) -> Sequence[Key]:
+        """Return idle sessions, oldest first, of every tenant: not touched since `before`, or not
+        among the `keep` that their tenant touched last.
+        """
+        ...
+
+    async def storage(self, tenant: TenantId, *, limit: int) -> Storage:
+        """Return what the tenant's sessions take, and the `limit` largest of them."""
         ...
 
     async def append(
@@ -297,6 +324,7 @@ class Store(Protocol):
         *,
         fence: int | None = None,
         expected: Seq | None = None,
+        once: Once | None = None,
     ) -> Appended:
         """Write `facts` atomically and durably, in order, with head, runs and search index.
 
@@ -307,7 +335,12 @@ class Store(Protocol):
         Raises:
             Fenced: `fence` is not the session's; nothing was written.
             Moved: the head is past `expected`; nothing was written.
+            Repeated: `once` was done before; nothing was written.
         """
+        ...
+
+    async def kept(self, tenant: TenantId, scope: str) -> Kept | None:
+        """Return the answer that was kept for a `Once` of the last 24 hours."""
         ...
 
     async def head(self, key: Key) -> Head: ...
@@ -318,13 +351,16 @@ class Store(Protocol):
     async def recall(self, key: Key) -> Recall:
         """Return all that a worker needs to know, in one consistent read.
 
-        `past`: the facts before `head.base` whose kind is in `state.SPOKEN`, for `remember`;
+        `past`: the facts before `head.base` whose kind is in `codec.SPOKEN`, for `remember`;
         `events`: all from `head.base` on, for `fold`.  Their `raw` may be empty.
         """
         ...
 
     async def unfinished(self) -> Sequence[RunKey]:
-        """Return every active run of every tenant: what the reconciler rings for."""
+        """Return every active run of every tenant that can go on now: what the reconciler rings for.
+
+        Not those that wait for somebody outside, before the first of their waits expires.
+        """
         ...
 
     async def run(self, tenant: TenantId, run: RunId) -> RunRow: ...
@@ -332,6 +368,26 @@ class Store(Protocol):
         self, tenant: TenantId, *, session: str | None, status: str | None, after: str, limit: int
     ) -> Sequence[RunRow]:
         """Return runs, newest first, past the id `after` ("" for the newest)."""
+        ...
+
+    async def approval(self, tenant: TenantId, session: SessionId, call: CallId) -> Approval: ...
+    async def approvals(
+        self, tenant: TenantId, *, session: str | None, status: str | None, after: str, limit: int
+    ) -> Sequence[Approval]:
+        """Return approvals, oldest first, past the call `after` ("" for the oldest)."""
+        ...
+
+    async def share(self, share: Share) -> None:
+        """Keep a link.  Raises NotFound for an absent session."""
+        ...
+
+    async def shares(self, key: Key) -> Sequence[Share]: ...
+    async def unshare(self, key: Key, share: str) -> None:
+        """Remove a link.  Absent ones are fine."""
+        ...
+
+    async def shared(self, digest: str) -> Share | None:
+        """Return the link with this digest, of whatever tenant, unless it has expired."""
         ...
 
     async def search(self, tenant: TenantId, query: str, *, limit: int) -> Sequence[Hit]:
@@ -345,57 +401,7 @@ Outbox: TypeAlias = Callable[[RunKey], Awaitable[None]]
 """Asked to see that the run is driven; losing it costs time, not the run (the reconciler)."""
 
 
-# -- what is new, and who drives ---------------------------------------------------------------
-
-
-class Piece(Struct, kw_only=True):
-    """Text of the attempt in flight.  Positions count characters since the attempt began."""
-
-    session: SessionId
-    run: RunId
-    asked: Seq
-    """Where the attempt was written: names it within its session."""
-    attempt: AttemptId
-    seq: Seq
-    """The last fact before it."""
-    start: int
-    delta: Delta
-    wire: bytes | None = None
-    """As `Event.wire`."""
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.delta.text)
-
-
-class Watch(Protocol):
-    """One watcher's view of one session, from the moment it was made."""
-
-    def begin(self) -> Sequence[Piece]:
-        """Return the text of the attempt in flight so far; `next` goes on from here."""
-        ...
-
-    async def next(self) -> Sequence[Event | Piece] | None:
-        """Wait for something new and return all of it, in order.
-
-        Empty: nothing came for the watch's `quiet_s`.  None: more came than is kept for one
-        watcher; read the log, then `begin` again.
-        """
-        ...
-
-
-class Signals(Protocol):
-    """News of a session.  Lossy by contract: what is lost costs latency, never a fact."""
-
-    def publish(self, key: Key, events: Sequence[Event]) -> None:
-        """Pass on what was committed, in order; stamps each event with its `offset`."""
-        ...
-
-    def delta(self, key: RunKey, asked: Seq, attempt: AttemptId, delta: Delta) -> None: ...
-    def watch(self, key: Key, *, quiet_s: float) -> AbstractContextManager[Watch]: ...
-    def on_cancel(self, key: RunKey, ring: Callable[[], None]) -> AbstractContextManager[None]:
-        """Call `ring` for each `cancel_requested` of the run that is published from now on."""
-        ...
+# -- who drives ------------------------------------------------------------------------------
 
 
 class Job(NamedTuple):
@@ -443,5 +449,6 @@ class World(NamedTuple):
     chance: Callable[[], float] = _chance.random
 
 
-Agents: TypeAlias = Callable[[str], AgentSpec]
-"""An agent by name; for a name that is not served here, one that says so and fails."""
+Agents: TypeAlias = Callable[[str], AgentSpec | None]
+"""An agent by name.  Of a name that is not served here: one that says so and fails, or None to
+leave its runs alone."""

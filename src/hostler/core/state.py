@@ -1,4 +1,4 @@
-"""What is true: `fold` reads a log, `prompt` shows it to a model, `advance` keeps a session's head.
+"""What is true: `fold` reads a log, `prompt` shows it to a model.
 
 Theory of operation.  A session is a conversation (`transcript`) to which runs add one after the
 other.  An input belongs to a run from its acceptance; inputs of runs that have not begun wait in
@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Literal, assert_never
+from typing import assert_never
 
 from hostler.core.events import (
     START,
+    ApprovalAsked,
+    ApprovalGiven,
     AttemptDropped,
     AttemptId,
     CallId,
@@ -41,6 +43,7 @@ from hostler.core.events import (
     RunStarted,
     Said,
     Seq,
+    SessionForked,
     Stop,
     TextPart,
     ToolCall,
@@ -53,8 +56,6 @@ from hostler.core.events import (
     UserSpoke,
 )
 
-SPOKEN = ("user_spoke", "run_started", "model_replied", "tool_finished")
-"""Of runs that ended, `remember` needs these kinds only; see `ports.Store.recall`."""
 ENDS_ATTEMPT = frozenset({"model_replied", "model_failed", "attempt_dropped", "run_claimed"})
 """After these, the text of an attempt that was in flight is out of date."""
 NOTICE_AFTER = 3
@@ -62,6 +63,7 @@ NOTICE_AFTER = 3
 KEPT_MARKS = 10
 
 NEVER_RAN = "Not run: the run ended before this call began."
+LEFT = "Cancelled while a client had it; it may have taken effect."
 LOST = "Outcome unknown: it had begun and its end was not recorded; it may have taken effect."
 AGAIN = "\n\n(The third equal call with an equal result: try another way.)"
 """Put after the output of a call by `remark`."""
@@ -94,6 +96,9 @@ class Run:
     """Why the model stopped, once it gave a reply without calls."""
     asked: tuple[ToolCall, ...] = ()
     """The calls of the last reply, while any of them is unanswered."""
+    gated: dict[CallId, ApprovalAsked] = field(default_factory=dict[CallId, ApprovalAsked])
+    """Calls that were put before a person and have not begun."""
+    given: dict[CallId, ApprovalGiven] = field(default_factory=dict[CallId, ApprovalGiven])
     open: dict[CallId, ToolStarted] = field(default_factory=dict[CallId, ToolStarted])
     answers: dict[CallId, ToolFinished] = field(default_factory=dict[CallId, ToolFinished])
     held: list[UserSaid] = field(default_factory=list[UserSaid])
@@ -118,6 +123,8 @@ class State:
     )
     cancels: dict[RunId, str] = field(default_factory=dict[RunId, str])
     run: Run | None = None
+    approved: set[str] = field(default_factory=set[str])
+    """Tools that need no further approval in this session."""
     foreign: bool = False
     """The log holds a kind of a newer build."""
     size: int = 0
@@ -130,47 +137,6 @@ def fold(state: State, events: Iterable[Event]) -> State:
         assert event.seq > state.seq, f"event {event.seq} is not past {state.seq}"
         _apply(state, event, event.fact)
         state.seq = event.seq
-    return state
-
-
-def remember(past: Iterable[tuple[Seq, Fact | Unknown]]) -> State:
-    """Return the state that runs which all ended have left, from their `SPOKEN` facts.
-
-    The same as `fold` of all their events, for a fraction of the price: a session's hundredth
-    run should cost what its first did.
-    """
-    state = State()
-    said, pending = state.transcript, state.pending
-    run: RunId | None = None
-    calls: tuple[ToolCall, ...] = ()
-    outcomes: dict[CallId, ToolFinished] = {}
-    steers: list[tuple[Seq, Content]] = []
-    for seq, fact in past:
-        if isinstance(fact, UserSpoke):
-            state.size += _size(fact.content)
-            if fact.run == run:
-                steers.append((seq, fact.content))
-            elif fact.run is not None:
-                pending.setdefault(fact.run, []).append((fact, seq))
-        elif isinstance(fact, ToolFinished):
-            state.size += len(fact.output)
-            outcomes[fact.call] = fact
-        elif isinstance(fact, RunStarted | ModelReplied):
-            if calls:
-                said += _answers(calls, outcomes, {})
-                calls, outcomes = (), {}
-            if isinstance(fact, ModelReplied):
-                if steers:
-                    said += [UserSaid(content) for at, content in steers if at < fact.seen]
-                    steers = [steer for steer in steers if steer[0] > fact.seen]
-                calls = _say(state, fact)
-            else:
-                said += [UserSaid(content) for _, content in steers]
-                run, steers = fact.run, []
-                begun = pending.pop(run, []) if run is not None else []
-                said += [UserSaid(spoke.content) for spoke, _ in begun]
-    said += _answers(calls, outcomes, {})
-    said += [UserSaid(content) for _, content in steers]
     return state
 
 
@@ -189,16 +155,15 @@ def _apply(s: State, event: Event, fact: Fact | Unknown) -> None:
     match fact:
         case UserSpoke() | InputProcessed() | InputDropped() | CancelRequested():
             _inbox(s, event, fact)
+        case ApprovalGiven() | SessionForked():
+            approve(s, fact)
         case ModelAsked() | ModelReplied() | ModelFailed() | AttemptDropped():
             if s.run is not None:
                 _model(s, s.run, event, fact)
-        case ToolStarted() | ToolFinished():
+        case ToolStarted() | ToolFinished() | ApprovalAsked():
             if s.run is not None:
                 _tool(s, s.run, fact)
-        case RunClaimed():
-            if s.run is not None:
-                s.run.claims += 1
-        case RunStarted() | RunEnded():
+        case RunClaimed() | RunStarted() | RunEnded():
             _life(s, event, fact)
         case Unknown():
             s.foreign = True
@@ -212,7 +177,7 @@ def _inbox(
     r = s.run
     match fact:
         case UserSpoke(run=run) if run is not None:
-            s.size += _size(fact.content)
+            s.size += size_of(fact.content)
             if r is None or r.id != run:
                 s.pending.setdefault(run, []).append((fact, event.seq))
                 return
@@ -268,10 +233,27 @@ def _is_empty(fact: ModelReplied) -> bool:
     return not (fact.text or fact.calls or fact.stop == "refusal")
 
 
-def _tool(s: State, r: Run, fact: ToolStarted | ToolFinished) -> None:
-    call = next((c for c in r.asked if c.id == fact.call), None)
-    if call is None:
+def approve(s: State, fact: ApprovalGiven | SessionForked) -> None:
+    """Take in what somebody outside decided about calls."""
+    if isinstance(fact, SessionForked):
+        s.approved.clear()  # was given for the other session
         return
+    if fact.remembered is not None:
+        s.approved.add(fact.remembered)
+    if s.run is not None and fact.call in s.run.gated:
+        s.run.given.setdefault(fact.call, fact)
+        s.run.claims = 0
+
+
+def _tool(s: State, r: Run, fact: ToolStarted | ToolFinished | ApprovalAsked) -> None:
+    call = next((c for c in r.asked if c.id == fact.call), None)
+    if call is None or call.id in r.answers:
+        return
+    if isinstance(fact, ApprovalAsked):
+        r.gated[fact.call], r.claims = fact, 0
+        return
+    r.gated.pop(fact.call, None)
+    r.given.pop(fact.call, None)
     if isinstance(fact, ToolStarted):
         r.open[fact.call] = fact
         r.called[fact.name] = r.called.get(fact.name, 0) + 1
@@ -308,6 +290,8 @@ def _settle(s: State, r: Run) -> None:
     s.transcript.extend(_answers(r.asked, r.answers, r.open))
     s.transcript.extend(r.held)
     r.asked = ()
+    r.gated.clear()
+    r.given.clear()
     r.open.clear()
     r.answers.clear()
     r.held.clear()
@@ -327,13 +311,18 @@ def _answers(
             yield ToolSaid(call, done.output, failed=done.outcome != "ok")
 
 
-def _size(content: Content) -> int:
+def size_of(content: Content) -> int:
+    """Return how many characters a message has, roughly what keeping it costs."""
     if isinstance(content, str):
         return len(content)
     return sum(len(p.text if isinstance(p, TextPart) else p.data or "") for p in content)
 
 
-def _life(s: State, event: Event, fact: RunStarted | RunEnded) -> None:
+def _life(s: State, event: Event, fact: RunClaimed | RunStarted | RunEnded) -> None:
+    if isinstance(fact, RunClaimed):
+        if s.run is not None:
+            s.run.claims += 1
+        return
     if fact.run is None:
         return
     if s.run is not None and (isinstance(fact, RunStarted) or fact.run == s.run.id):
@@ -347,50 +336,6 @@ def _life(s: State, event: Event, fact: RunStarted | RunEnded) -> None:
     s.transcript.extend(UserSaid(spoke.content) for spoke, _ in said)
     inputs = [(spoke.input, seq) for spoke, seq in said]
     s.run = Run(id=fact.run, started_at=event.at, inputs=inputs, heard=event.seq)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """What a session's log amounts to for those who write to it: kept by stores with each append."""
-
-    seq: Seq = START
-    fence: int = 0
-    base: Seq = START
-    """Where the last active run ended: what is before this is for `remember`."""
-    active: RunId | None = None
-    """The one run that has, or should have, a job."""
-    started: bool = False
-    queue: tuple[RunId, ...] = ()
-
-    @property
-    def status(self) -> Literal["idle", "queued", "running"]:
-        return "idle" if self.active is None else "running" if self.started else "queued"
-
-
-def advance(head: Head, seq: Seq, fact: Fact) -> Head:
-    """Return a session's head after `fact` is written at `seq`."""
-    match fact:
-        case UserSpoke(run=run) if run is not None and run != head.active:
-            if run in head.queue:
-                return replace(head, seq=seq)
-            if head.active is None:
-                return replace(head, seq=seq, active=run, started=False)
-            first = fact.policy == "interrupt"
-            queue = (run, *head.queue) if first else (*head.queue, run)
-            return replace(head, seq=seq, queue=queue)
-        case RunClaimed(claim=claim):
-            return replace(head, seq=seq, fence=claim)
-        case RunStarted():
-            return replace(head, seq=seq, started=True)
-        case RunEnded(run=run) if run != head.active:
-            return replace(head, seq=seq, queue=tuple(one for one in head.queue if one != run))
-        case RunEnded():
-            active = head.queue[0] if head.queue else None
-            return replace(
-                head, seq=seq, base=seq, active=active, queue=head.queue[1:], started=False
-            )
-        case _:
-            return replace(head, seq=seq)
 
 
 def add(a: Usage, b: Usage) -> Usage:

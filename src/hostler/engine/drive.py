@@ -12,7 +12,12 @@ from typing import cast
 from hostler.core.errors import Fenced, NotFound, Unavailable
 from hostler.core.events import RunKey
 from hostler.core.loop import BACKOFF_S, Drive, Interrupt
-from hostler.core.ports import Agents, Signals, Store, World
+from hostler.core.news import Signals
+from hostler.core.ports import (
+    Agents,
+    Store,
+    World,
+)
 
 log = logging.getLogger(__name__)
 

@@ -63,6 +63,11 @@ class EmbeddedEngine:
             live.due = job.not_before
             await self._put(job)
 
+    @property
+    def live(self) -> int:
+        """Return how many keys have a job."""
+        return len(self._live)
+
     def is_live(self, key: RunKey) -> bool:
         return key in self._live
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import re
 import traceback
@@ -24,11 +23,18 @@ from typing import NamedTuple, cast
 
 import anyio
 import anyio.to_thread
+import msgspec
+from msgspec.structs import replace
 
+from hostler.core.decide import MOST_WAIT_S
 from hostler.core.errors import SetupError, ToolError
-from hostler.core.events import Outcome, RunId, RunKey, ToolCall, ToolFinished, ToolStarted
+from hostler.core.events import Key, Outcome, RunId, RunKey, ToolCall, ToolFinished, ToolStarted
 from hostler.core.ports import CallContext, Tool, ToolSpec
+from hostler.core.records import ClientTool
+from hostler.harness.clients import Demanding, OfClient
+from hostler.harness.permissions import ALL, Permissions
 from hostler.harness.repair import Names, read_arguments
+from hostler.harness.results import file_of
 from hostler.harness.validate import Schema, is_loss
 
 log = logging.getLogger(__name__)
@@ -36,6 +42,8 @@ log = logging.getLogger(__name__)
 LIMIT_CHARS = 32_000
 """About 8,000 tokens, above which one result crowds out the conversation (harness.md, section 4)."""
 LEAST_CHARS = 1_000
+KEPT_JOINED = 64
+"""Sets of clients' tools whose schemas are kept compiled."""
 LARGEST_FILE_CHARS = 64 * 1024 * 1024
 """Of one output, on disk; a tool that returns more has run wild."""
 WRITTEN_CHARS = 1024 * 1024
@@ -43,7 +51,6 @@ WRITTEN_CHARS = 1024 * 1024
 CUT = "Not run: the reply reached its length limit inside this call's arguments. Send less at once."
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """What all providers take."""
-_FOLDER = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.@-]{0,127}")
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 _UNREADABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
@@ -67,6 +74,7 @@ class Toolbox:
         *,
         spill_folder: Path | None,
         limit_chars: int = LIMIT_CHARS,
+        permissions: Permissions = ALL,
     ) -> None:
         """Compile the schemas.
 
@@ -84,6 +92,8 @@ class Toolbox:
         self._specs = tuple(self._entries[name].spec for name in sorted(self._entries))
         self._names = Names(self._entries)
         self._folder, self._limit_chars = spill_folder, limit_chars
+        self._permissions = permissions
+        self._joined = dict[tuple[bytes, ...], Toolbox]()
 
     @property
     def specs(self) -> Sequence[ToolSpec]:
@@ -96,8 +106,13 @@ class Toolbox:
             name, renamed = self._names.find(call.name)
             arguments, reread = read_arguments(call)
             arguments, fitted = self._entries[name].schema.fit(arguments)
+            if isinstance(tool := self._entries[name].tool, Demanding):
+                tool.demand(arguments)
         except ToolError as error:
             return _refused(call, run, str(error))
+        if self._permissions.of(name) == "deny":
+            told = f"{name} is not permitted to this agent."
+            return ToolFinished(run=run, call=call.id, outcome="denied", output=told)
         return ToolStarted(
             run=run,
             call=call.id,
@@ -114,22 +129,64 @@ class Toolbox:
         entry = self._entries.get(started.name)
         return entry is not None and entry.spec.effects == "read"
 
+    def needs_approval(self, started: ToolStarted) -> bool:
+        entry, permission = self._entries.get(started.name), self._permissions.of(started.name)
+        if entry is None or permission == "allow":
+            return False
+        return permission == "ask" or entry.spec.approval
+
+    def client_s(self, started: ToolStarted) -> float | None:
+        entry = self._entries.get(started.name)
+        return entry.spec.timeout_s if entry is not None and entry.spec.client else None
+
+    def with_clients(self, tools: Sequence[ClientTool]) -> Toolbox:
+        # Taken names were refused with the session; the agent may have got new tools since.
+        tools = [tool for tool in tools if tool.name not in self._entries]
+        if not tools:
+            return self
+        key = tuple(msgspec.json.encode(tool) for tool in tools)
+        joined = self._joined.get(key)
+        if joined is None:
+            joined = Toolbox(
+                [*(entry.tool for entry in self._entries.values()), *map(OfClient, tools)],
+                spill_folder=self._folder,
+                limit_chars=self._limit_chars,
+                permissions=self._permissions,
+            )
+            if len(self._joined) >= KEPT_JOINED:
+                self._joined.clear()
+            self._joined[key] = joined
+        return joined
+
     async def run(self, started: ToolStarted, context: CallContext) -> ToolFinished:
         entry = self._entries.get(started.name)
         if entry is None:  # a restart came between, with other tools
             outcome, output = "error", f"There is no tool {started.name} any more; it was not run."
         else:
             outcome, output = await _attempt(entry, started, context)
-        file = None
+        finished = ToolFinished(run=started.run, call=started.call, outcome=outcome, output=output)
+        return await self._tidied(started, finished, context.key)
+
+    async def accept(
+        self, started: ToolStarted, finished: ToolFinished, key: RunKey
+    ) -> ToolFinished:
+        entry = self._entries.get(started.name)
+        if entry is not None and isinstance(entry.tool, Demanding) and finished.outcome == "ok":
+            entry.tool.accept(started.arguments, finished.output)
+        return await self._tidied(started, finished, key)
+
+    async def _tidied(
+        self, started: ToolStarted, finished: ToolFinished, key: RunKey
+    ) -> ToolFinished:
+        """Return an outcome as models and databases can read it."""
+        output, file = finished.output, None
         if len(output) > self._limit_chars:
-            output, file = await self._shortened(output, started, context.key)
+            output, file = await self._shortened(output, started, key)
         if _UNREADABLE.search(output):
             output = _readable(output)
         if started.repairs:
             output = "\n\n".join([output, *filter(is_loss, started.repairs)])
-        return ToolFinished(
-            run=started.run, call=started.call, outcome=outcome, output=output, file=file
-        )
+        return replace(finished, output=output, file=file)
 
     async def _shortened(
         self, output: str, started: ToolStarted, key: RunKey
@@ -153,8 +210,11 @@ def _entry(tool: Tool) -> _Entry:
         raise SetupError(
             f"a tool is called {spec.name!r}: names are 1 to 64 letters, digits, _ and -"
         )
-    if not (spec.timeout_s > 0 and math.isfinite(spec.timeout_s)):
-        raise SetupError(f"tool {spec.name}: timeout_s is {spec.timeout_s}, not a time")
+    if not 0 < spec.timeout_s <= MOST_WAIT_S:
+        raise SetupError(
+            f"tool {spec.name}: timeout_s is {spec.timeout_s}, "
+            f"not a time of more than 0 and at most {MOST_WAIT_S:g} seconds"
+        )
     return _Entry(tool, spec, Schema(spec.name, spec.parameters))
 
 
@@ -222,11 +282,10 @@ def _readable(text: str) -> str:
 def _place(folder: Path | None, key: RunKey, started: ToolStarted) -> Path | None:
     if folder is None:
         return None
-    parts = (key.tenant, key.session, started.call)
-    if not all(_FOLDER.fullmatch(part) for part in parts):
+    path = file_of(folder, Key(key.tenant, key.session), started.call)
+    if path is None:
         log.error("no file for the output of call %r: its ids make no path", started.call)
-        return None
-    return folder.joinpath(key.tenant, key.session, f"{started.call}.txt")
+    return path
 
 
 def _written(path: Path, text: str) -> int:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from hostler.core.errors import Malformed
 from hostler.core.events import START, Event, Seq
-from hostler.core.ports import Piece
+from hostler.core.news import Piece
 
 _FORM = re.compile(r"(\d{1,15})(?:\.(\d{1,15})\.(\d{1,15}))?", re.ASCII)
 

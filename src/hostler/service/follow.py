@@ -8,20 +8,36 @@ Invariant: whatever is lost on the way here, a fact is never skipped and never g
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias, TypeGuard
 
+import anyio
 from msgspec.structs import replace
 
 from hostler.core.errors import Malformed
-from hostler.core.events import START, Event, Key, RunEnded, RunId, Seq
-from hostler.core.ports import Piece, Signals, Store, Watch
+from hostler.core.events import (
+    START,
+    Event,
+    Key,
+    Principal,
+    RunEnded,
+    RunId,
+    Seq,
+    SessionId,
+)
+from hostler.core.news import Attendance, Piece, Present, Signals, Watch
+from hostler.core.ports import (
+    Store,
+)
 from hostler.core.state import ENDS_ATTEMPT
+from hostler.service.authorise import authorise, key_of
 from hostler.service.cursor import Cursor
 
-PAGE = 1000
+FIRST_PAGE, PAGE = 8, 1000
+LARGEST_PAGE = 1024 * 1024
+"""Bytes of facts: a follower whose client does not read holds a page as long as it waits."""
 QUIET_S = 15.0
 """An empty batch is given after this long, for faces to keep connections open with."""
 
@@ -67,7 +83,7 @@ class _Position:
             self.closed, self.asked, self.offset = event.seq, START, 0
         if (event.asked, event.offset) == (self.asked, self.offset):
             return event
-        return replace(event, asked=self.asked, offset=self.offset, wire=None)
+        return replace(event, asked=self.asked, offset=self.offset, wire=None, text=None)
 
     def piece(self, piece: Piece) -> Piece | None:
         if piece.asked < self.closed:
@@ -81,7 +97,14 @@ class _Position:
             return piece
         delta, start = piece.delta, max(piece.start, piece.start + seen)
         rest = replace(delta, text=delta.text[start - piece.start :])
-        return replace(piece, seq=self.seq, start=start, delta=rest, wire=None)
+        return replace(piece, seq=self.seq, start=start, delta=rest, wire=None, text=None)
+
+
+class Seat(NamedTuple):
+    """A watch on a session, given to those who may see it."""
+
+    key: Key
+    watch: Watch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,43 +114,69 @@ class Following:
     store: Store
     signals: Signals
 
-    async def page(self, key: Key, *, after: Cursor, limit: int) -> Sequence[Event]:
-        """Return up to `limit` stored events past the cursor.
+    async def page(
+        self,
+        who: Principal,
+        session: SessionId,
+        *,
+        after: Cursor,
+        limit: int,
+        wait_s: float = 0,
+        deltas: bool = False,
+    ) -> Sequence[Event | Piece]:
+        """Return about `limit` items past the cursor; wait up to `wait_s` for the first.
+
+        Without `deltas`, events alone, whose cursors still count the text that was seen before.
 
         Raises:
             Malformed: the cursor is beyond the head.
         """
-        events = await self.store.read(key, after=after.seq, limit=limit)
-        if not events:
-            await self.check(key, after)
-        return events
+        key = key_of(who, "read", session)
+        at = _Position(after.seq, after.asked, after.offset)
+        with self.watch(who, session) as seat:
+            pieces = seat.watch.begin() if deltas else ()
+            events = await self.store.read(key, after=after.seq, limit=limit)
+            if not events or after.asked:
+                await self.check(who, session, after)
+            items: list[Event | Piece] = [new for one in events if (new := at.event(one))]
+            if len(events) < limit:
+                items += [new for one in pieces if (new := at.piece(one))]
+            if items or not wait_s:
+                return items
+            with anyio.move_on_after(wait_s):
+                async for batch in self.follow_on(seat, after=after):
+                    if deltas and batch:
+                        return batch
+                    found = [new for one in batch if _is_event(one) and (new := at.event(one))]
+                    if found:
+                        return found
+        return []
 
-    def watch(self, key: Key) -> AbstractContextManager[Watch]:
+    @contextmanager
+    def watch(self, who: Principal, session: SessionId) -> Generator[Seat]:
         """Begin to keep news, so that nothing falls between a write and following it."""
-        return self.signals.watch(key, quiet_s=QUIET_S)
+        key = key_of(who, "read", session)
+        with self.signals.watch(key, quiet_s=QUIET_S) as watch:
+            yield Seat(key, watch)
 
     async def follow(
-        self, key: Key, *, after: Cursor, ends: Ends = never
+        self, who: Principal, session: SessionId, *, after: Cursor, ends: Ends = never
     ) -> AsyncGenerator[Sequence[Event | Piece], None]:
         """Yield all past the cursor, then what is new, in batches; empty ones when it is quiet.
 
         Ends after the first event that `ends` says yes to.  Raises NotFound.
         """
-        with self.watch(key) as watch:
-            async for batch in self.follow_on(key, watch, after=after, ends=ends):
+        authorise(who, "read", session)
+        with self.watch(who, session) as seat:
+            async for batch in self.follow_on(seat, after=after, ends=ends):
                 yield batch
 
     async def follow_on(
-        self,
-        key: Key,
-        watch: Watch,
-        *,
-        after: Cursor,
-        ends: Ends = never,
-        current: bool = False,
+        self, seat: Seat, *, after: Cursor, ends: Ends = never, current: bool = False
     ) -> AsyncGenerator[Sequence[Event | Piece], None]:
-        """As `follow`, on a watch; `current`: it was made before anything past the cursor."""
+        """As `follow`, on a seat; `current`: it was taken before anything past the cursor."""
         at = _Position(after.seq, after.asked, after.offset)
+        key, watch = seat
         while True:
             if not current:
                 pieces = watch.begin()
@@ -149,20 +198,41 @@ class Following:
                 if not whole:
                     break
 
+    def attend(self, who: Principal, session: SessionId) -> AbstractContextManager[Attendance]:
+        """Let others see that `who` watches, and see them."""
+        return self.signals.attend(key_of(who, "read", session), who.id)
+
+    def present(self, who: Principal, session: SessionId) -> Sequence[Present]:
+        """Return who lets others see that they watch."""
+        return self.signals.present(key_of(who, "read", session))
+
+    async def typing(self, who: Principal, session: SessionId) -> None:
+        """Let those who watch see, for some seconds, that `who` types.  Raises NotFound."""
+        key = key_of(who, "write", session)
+        await self.store.head(key)
+        self.signals.typing(key, who.id)
+
     async def _history(self, key: Key, at: _Position) -> AsyncGenerator[Sequence[Event], None]:
+        limit = FIRST_PAGE
         while True:
-            events = await self.store.read(key, after=at.seq, limit=PAGE)
+            events = await self.store.read(key, after=at.seq, limit=limit)
             new = [one for event in events if (one := at.event(event)) is not None]
             if new:
                 yield new
-            if len(events) < PAGE:
+            if len(events) < limit:
                 return
+            size = sum(len(event.raw) for event in events)
+            limit = max(1, min(PAGE, 4 * limit, LARGEST_PAGE * len(events) // size))
 
-    async def check(self, key: Key, after: Cursor) -> None:
+    async def check(self, who: Principal, session: SessionId, after: Cursor) -> None:
         """Refuse a cursor of a session that does not go that far.  Raises Malformed, NotFound."""
-        head = await self.store.head(key)
-        if after.seq > head.seq or after.asked > head.seq:
+        head = await self.store.head(key_of(who, "read", session))
+        if after.seq > head.seq or after.asked > after.seq:
             raise Malformed(f"cursor {after} is beyond the last event, {head.seq}")
+
+
+def _is_event(item: Event | Piece) -> TypeGuard[Event]:
+    return isinstance(item, Event)
 
 
 def _take(at: _Position, items: Sequence[Event | Piece]) -> tuple[list[Event | Piece], bool]:

@@ -14,8 +14,8 @@ Invariant: a receipt is given only for what is stored, and whatever is stored en
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 
 from msgspec import Struct
 
@@ -38,14 +38,19 @@ from hostler.core.events import (
     Usage,
     UserSpoke,
 )
-from hostler.core.ports import Appended, Engine, Job, Store, World
-from hostler.core.state import Head, fold, remember
+from hostler.core.head import Head
+from hostler.core.memory import remember
+from hostler.core.ports import Engine, Job, Store, World
+from hostler.core.records import Appended, Once
+from hostler.core.state import fold
+from hostler.service.admission import Admission
+from hostler.service.authorise import key_of
 from hostler.service.cursor import Cursor
+from hostler.service.limits import check_content, check_metadata
+from hostler.service.once import Answering, once_of
 
 TRIES = 50
 """How often a write that depends on the head is tried against a log that keeps moving."""
-LONGEST_QUEUE = 100
-"""Runs that may wait in one session; more are refused, so that no client can fill it blindly."""
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
@@ -85,15 +90,26 @@ class Inbox:
     store: Store
     engine: Engine
     world: World
+    admission: Admission = field(default_factory=Admission)
 
-    async def speak(self, who: Principal, session: SessionId, message: Message) -> Receipt:
+    async def speak(
+        self,
+        who: Principal,
+        session: SessionId,
+        message: Message,
+        *,
+        answering: Answering[Receipt] | None = None,
+    ) -> Receipt:
         """Store a message and see that a run answers it.
 
         Raises:
             NotFound: no such session.
             Conflict: `reject` while a run is going (`busy`); or the queue is full (`queue_full`).
+            TooLarge, Invalid: over a limit.
         """
-        key, policy = Key(who.tenant, session), message.policy
+        key, policy = key_of(who, "write", session), message.policy
+        check_content(message.content)
+        check_metadata(message.metadata)
         spoke = UserSpoke(
             run=RunId(self.world.mint("run")),
             input=InputId(self.world.mint("inp")),
@@ -102,46 +118,43 @@ class Inbox:
             principal=who.id,
             metadata=message.metadata,
         )
-        if policy == "queue":
-            done = await self.store.append(key, [spoke])
-        else:
-            done = await self._by_head(key, lambda head: self._arrive(key, head, spoke))
-        accepted = done.events[-1]
-        assert isinstance(accepted.fact, UserSpoke)
-        assert accepted.fact.run is not None
+        once = once_of(answering, lambda done: _receipt(key, spoke, done))
+        with self.admission.entering():
+            if policy == "queue":
+                done = await self.store.append(key, [spoke], once=once)
+            else:
+                done = await by_head(
+                    self.store, key, lambda head: self._arrive(key, head, spoke), once=once
+                )
         if policy == "interrupt" and len(done.events) > 1:
             await self._wake(key, done.events[0].fact.run)
-        return Receipt(
-            input=spoke.input,
-            session=session,
-            run=accepted.fact.run,
-            seq=accepted.seq,
-            cursor=str(Cursor(accepted.seq)),
-            position=_position(done.head, accepted.fact.run),
-            policy=policy,
-        )
+        return _receipt(key, spoke, done)
 
     async def cancel(
-        self, who: Principal, session: SessionId, reason: str | None = None
+        self,
+        who: Principal,
+        session: SessionId,
+        reason: str | None = None,
+        *,
+        answering: Answering[Cancelled] | None = None,
     ) -> Cancelled:
         """Ask for the active run to end; those that wait go on.  Safe to repeat.
 
         Raises:
             NotFound: no such session.
         """
-        key = Key(who.tenant, session)
+        key = key_of(who, "write", session)
 
         async def facts(head: Head) -> list[Fact]:
             if head.active is None:
                 return []
             return [CancelRequested(run=head.active, principal=who.id, reason=reason)]
 
-        done = await self._by_head(key, facts)
-        if not done.events:
-            return Cancelled(session=session, run=None, seq=None)
-        run = done.events[0].fact.run
-        await self._wake(key, run)
-        return Cancelled(session=session, run=run, seq=done.events[0].seq)
+        once = once_of(answering, lambda done: _cancelled(session, done))
+        done = await by_head(self.store, key, facts, once=once)
+        cancelled = _cancelled(session, done)
+        await self._wake(key, cancelled.run)
+        return cancelled
 
     async def _arrive(self, key: Key, head: Head, spoke: UserSpoke) -> list[Fact]:
         """Return what to write for a message that depends on what is going on."""
@@ -176,23 +189,57 @@ class Inbox:
             facts.append(RunEnded(run=run, status="cancelled", reason="replaced", usage=Usage()))
         return facts
 
-    async def _by_head(self, key: Key, facts: Callable[[Head], Awaitable[list[Fact]]]) -> Appended:
-        """Append what `facts` makes of the head, anew for as long as others are faster."""
-        for _ in range(TRIES):
-            head = await self.store.head(key)
-            written = await facts(head)
-            if not written:
-                return Appended([], head)
-            try:
-                return await self.store.append(key, written, expected=head.seq)
-            except Moved:
-                continue
-        raise Unavailable("the session is written to faster than this could be decided")
-
     async def _wake(self, key: Key, run: RunId | None) -> None:
         """See that a cancelled run that is not being driven, because it waits, ends now."""
         if run is not None:
             await self.engine.enqueue(Job(RunKey(*key, run)))
+
+
+async def by_head(
+    store: Store,
+    key: Key,
+    facts: Callable[[Head], Awaitable[Sequence[Fact]]],
+    *,
+    once: Once | None = None,
+) -> Appended:
+    """Write what `facts` says to the head as it is; nothing may come between.
+
+    Raises:
+        Unavailable: the log kept moving.
+        NotFound: no such session.
+    """
+    for _ in range(TRIES):
+        head = await store.head(key)
+        written = await facts(head)
+        if not written and once is None:
+            return Appended([], head)
+        try:
+            return await store.append(key, written, expected=head.seq, once=once)
+        except Moved:
+            continue
+    raise Unavailable("the session is written to faster than this could be decided")
+
+
+def _receipt(key: Key, spoke: UserSpoke, done: Appended) -> Receipt:
+    accepted = done.events[-1]
+    assert isinstance(accepted.fact, UserSpoke)
+    assert accepted.fact.run is not None
+    return Receipt(
+        input=spoke.input,
+        session=key.session,
+        run=accepted.fact.run,
+        seq=accepted.seq,
+        cursor=str(Cursor(accepted.seq)),
+        position=_position(done.head, accepted.fact.run),
+        policy=spoke.policy,
+    )
+
+
+def _cancelled(session: SessionId, done: Appended) -> Cancelled:
+    if not done.events:
+        return Cancelled(session=session, run=None, seq=None)
+    event = done.events[0]
+    return Cancelled(session=session, run=event.fact.run, seq=event.seq)
 
 
 def _joining(spoke: UserSpoke, run: RunId) -> UserSpoke:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import anyio
 from msgspec import Struct
 
 from hostler.core.events import (
+    ApprovalAsked,
+    CallId,
     Event,
+    Fact,
     Fault,
     JsonObject,
     Key,
@@ -27,11 +31,15 @@ from hostler.core.events import (
     SessionId,
     ToolFinished,
     ToolStarted,
+    Unknown,
     Usage,
 )
-from hostler.core.ports import RunRow, Store, Watch
+from hostler.core.head import Head
+from hostler.core.ports import Store
+from hostler.core.records import RunRow
+from hostler.service.authorise import authorise
 from hostler.service.cursor import Cursor
-from hostler.service.follow import Following, end_of
+from hostler.service.follow import Following, Seat, end_of
 
 PAGE = 1000
 
@@ -78,6 +86,21 @@ class Ended(Struct, frozen=True, kw_only=True):
     usage: Usage
 
 
+class Waiting(NamedTuple):
+    """What a run waits for."""
+
+    call: CallId
+    kind: Literal["approval", "client_tool"]
+
+
+def _waiting(fact: Fact | Unknown) -> Waiting | None:
+    if isinstance(fact, ApprovalAsked):
+        return Waiting(fact.call, "approval")
+    if isinstance(fact, ToolStarted) and fact.expires_at is not None:
+        return Waiting(fact.call, "client_tool")
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runs:
     store: Store
@@ -87,12 +110,14 @@ class Runs:
         self, who: Principal, *, session: str | None, status: str | None, after: str, limit: int
     ) -> Sequence[RunRow]:
         """Return runs, newest first, past the id `after`."""
+        authorise(who, "read", None)
         return await self.store.runs(
             who.tenant, session=session, status=status, after=after, limit=limit
         )
 
     async def get(self, who: Principal, run: RunId) -> RunDetail:
         """Return a run with its calls.  Raises NotFound."""
+        authorise(who, "read", None)
         row = await self.store.run(who.tenant, run)
         detail = RunDetail(run=row, model_calls=[], tool_calls=[])
         attempts, calls = dict[str, ModelCall](), dict[str, ToolRun]()
@@ -103,19 +128,37 @@ class Runs:
         return detail
 
     async def wait(
-        self, key: Key, watch: Watch, run: RunId, *, after: Cursor, timeout_s: float
-    ) -> Ended | None:
-        """Wait for a run to end, on a watch made before `after`; None if it has not in time."""
+        self,
+        seat: Seat,
+        run: RunId,
+        *,
+        after: Cursor,
+        timeout_s: float,
+        current: bool = True,
+        joined: bool = False,
+    ) -> Ended | Waiting | None:
+        """Wait for a run to end or to wait for somebody; None if it does neither in time.
+
+        `current`: the seat was taken before anything past `after`.
+        `joined`: the run may have begun to wait before `after`.
+        """
+        head = await self.store.head(seat.key) if joined else Head()
+        if head.active == run and head.parked:
+            return Waiting(head.waits[0].call, head.waits[0].kind)
         text = ""
         with anyio.move_on_after(timeout_s):
             async for batch in self.following.follow_on(
-                key, watch, after=after, ends=end_of(run), current=True
+                seat, after=after, ends=end_of(run), current=current
             ):
                 for item in batch:
                     fact = item.fact if isinstance(item, Event) else None
-                    if isinstance(fact, ModelReplied) and fact.run == run:
+                    if fact is None or fact.run != run:
+                        continue
+                    if (waiting := _waiting(fact)) and await self._still(seat.key, waiting):
+                        return waiting
+                    if isinstance(fact, ModelReplied):
                         text = fact.text or text
-                    elif isinstance(fact, RunEnded) and fact.run == run:
+                    elif isinstance(fact, RunEnded):
                         return Ended(
                             run=run,
                             status=fact.status,
@@ -124,6 +167,10 @@ class Runs:
                             usage=fact.usage,
                         )
         return None
+
+    async def _still(self, key: Key, waiting: Waiting) -> bool:
+        head = await self.store.head(key)
+        return any(wait.call == waiting.call for wait in head.waits)
 
     async def _events(self, key: RunKey, row: RunRow) -> AsyncGenerator[Event, None]:
         after, where = Seq(row.first_seq - 1), Key(key.tenant, SessionId(key.session))

@@ -8,21 +8,73 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replace_head
 
 import anyio
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
-from hostler.core.errors import Conflict, Invalid
-from hostler.core.events import JsonObject, Key, Policy, Principal, SessionId
-from hostler.core.ports import AgentSpec, Hit, Session, Store, World
+from hostler.core.errors import Conflict, Invalid, SetupError
+from hostler.core.events import (
+    START,
+    JsonObject,
+    Key,
+    Policy,
+    Principal,
+    Seq,
+    SessionForked,
+    SessionId,
+)
+from hostler.core.head import Head
+from hostler.core.ports import AgentSpec, Store, World
+from hostler.core.records import ClientTool, Hit, Segment, Session, Storage
+from hostler.core.state import State, fold
+from hostler.service.authorise import authorise, key_of
 from hostler.service.cursor import Cursor
 from hostler.service.follow import Following, any_end
 from hostler.service.inbox import Inbox
+from hostler.service.limits import check_client_tools, check_labels
+from hostler.service.once import Answering, once_of
+from hostler.service.retention import Forgetting
+from hostler.service.room import Room
 
 ID = re.compile(r"ses_[A-Za-z0-9_-]{8,64}", re.ASCII)
 DEFAULT_POLICY: Policy = "queue"
 DELETE_WAIT_S = 5.0
 """How long a delete waits for the run it cancelled; then the log goes, and the run with it."""
+
+
+PAGE = 1000
+
+
+def _made_with(session: Session) -> object:
+    return session.agent, session.title, session.metadata, session.client_tools
+
+
+def _lineage(parent: Session, at: Seq) -> tuple[Segment, ...]:
+    """Return whose history a fork of `parent` at `at` begins with."""
+    segments, start = list[Segment](), START
+    for segment in (*parent.lineage, Segment(parent.id, at)):
+        upto = Seq(min(segment.upto, at))
+        if upto > start:
+            segments.append(Segment(segment.session, upto))
+            start = upto
+    return tuple(segments)
+
+
+def check_tools(agent: AgentSpec, tools: Sequence[ClientTool]) -> None:
+    """Refuse clients' tools that an agent cannot have beside its own.  Raises Invalid."""
+    check_client_tools(tools)
+    wanted = "tools with a schema each, and names of their own"
+    own = agent.tools
+    taken = {spec.name for spec in own.specs} & {tool.name for tool in tools}
+    if taken:
+        told = f"the agent has tools of these names: {', '.join(sorted(taken))}"
+        raise Invalid(told, fields=[("/client_tools", wanted)])
+    try:
+        own.with_clients(tools)
+    except SetupError as error:
+        raise Invalid(str(error), fields=[("/client_tools", wanted)]) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +85,8 @@ class Sessions:
     agents: Mapping[str, AgentSpec]
     default_agent: str
     world: World
+    forgetting: Forgetting
+    room: Room
 
     async def create(
         self,
@@ -42,13 +96,18 @@ class Sessions:
         title: str | None = None,
         metadata: JsonObject | None = None,
         id: str | None = None,  # noqa: A002  the API's name for it
+        client_tools: Sequence[ClientTool] = (),
+        answering: Answering[Session] | None = None,
+        finding: Answering[Session] | None = None,
     ) -> tuple[Session, bool]:
-        """Make a session; return it, and whether it is new.
+        """Make a session; return it, and whether it is new; `finding` keeps the answer if not.
 
         Raises:
-            Invalid: no such agent, or an `id` of another form.
-            Conflict: the `id` is taken by a session made otherwise (`exists`).
+            Invalid: no such agent, an `id` of another form, or over a limit.
+            Conflict: the `id` is taken by a session made otherwise (`exists`), or there are as many
+                as there may be (`too_many_sessions`).
         """
+        authorise(who, "write", None)
         agent = agent or self.default_agent
         if agent not in self.agents:
             raise Invalid(
@@ -57,8 +116,84 @@ class Sessions:
             )
         if id is not None and not ID.fullmatch(id):
             raise Invalid("the id has another form", fields=[("/id", f"a match of ^{ID.pattern}$")])
+        check_labels(title, metadata)
+        check_tools(self.agents[agent], client_tools)
+        session = self._new(who, agent, id=id, title=title, metadata=metadata)
+        session.client_tools = tuple(client_tools)
+        async with self.room.one(who.tenant):
+            if await self.store.create(session, once=once_of(answering, lambda _: session)):
+                return session, True
+        key = Key(who.tenant, session.id)
+        there = await self.store.session(key)
+        if _made_with(there) != _made_with(session):
+            raise Conflict(f"{session.id} exists, and was made otherwise", code="exists")
+        if finding is not None:
+            await self.store.append(key, [], once=finding.once(lambda _: there))
+        return there, False
+
+    async def fork(
+        self,
+        who: Principal,
+        session: SessionId,
+        *,
+        at: int | None = None,
+        title: str | None = None,
+        answering: Answering[Session] | None = None,
+    ) -> Session:
+        """Make a session that begins with what this one said up to `at`, a closed step.
+
+        Without `at`, the last one there is.
+
+        Raises:
+            NotFound: no such session.
+            Conflict: calls or a model's reply are open at `at` (`open_step`).
+            Invalid: `at` is not in the log.
+        """
+        authorise(who, "write", session)
+        check_labels(title, None)
+        parent = await self.get(who, session)
+        if at is not None and not 0 <= at <= parent.head.seq:
+            wanted = f"a position from 0 to {parent.head.seq}"
+            raise Invalid(f"there is no event {at}", fields=[("/at", wanted)])
+        key = Key(who.tenant, session)
+        end = await self._closed(key, Seq(parent.head.seq if at is None else at))
+        if at is not None and end != at:
+            raise Conflict(
+                f"a step is open at {at}; the last closed one is {end}", code="open_step"
+            )
+        fork = self._new(who, parent.agent, title=title or parent.title, metadata=parent.metadata)
+        fork.client_tools = parent.client_tools
+        fork.lineage = _lineage(parent, end)
+        fork.head = Head(seq=end, base=Seq(end + 1))
+        forked = SessionForked(run=None, origin=session, at=end, principal=who.id)
+        shown = replace(fork, head=replace_head(fork.head, seq=Seq(end + 1)))
+        async with self.room.one(who.tenant):
+            await self.store.create(fork, [forked], once=once_of(answering, lambda _: shown))
+        return shown
+
+    async def _closed(self, key: Key, upto: Seq) -> Seq:
+        """Return the last position up to `upto` at which nothing is open."""
+        state, closed, after = State(), START, START
+        while after < upto:
+            events = await self.store.read(key, after=after, limit=min(PAGE, upto - after))
+            for event in events:
+                fold(state, [event])
+                if state.run is None or not (state.run.asked or state.run.asking):
+                    closed = event.seq
+            after = events[-1].seq
+        return closed
+
+    def _new(
+        self,
+        who: Principal,
+        agent: str,
+        *,
+        id: str | None = None,  # noqa: A002  the API's name for it
+        title: str | None,
+        metadata: JsonObject | None,
+    ) -> Session:
         now = self.world.clock()
-        session = Session(
+        return Session(
             tenant=who.tenant,
             id=SessionId(id or self.world.mint("ses")),
             agent=agent,
@@ -68,20 +203,14 @@ class Sessions:
             title=title,
             metadata=metadata or {},
         )
-        if await self.store.create(session):
-            return session, True
-        there = await self.store.session(Key(who.tenant, session.id))
-        same = (there.agent, there.title, there.metadata) == (agent, title, session.metadata)
-        if not same:
-            raise Conflict(f"{session.id} exists, and was made otherwise", code="exists")
-        return there, False
 
     async def get(self, who: Principal, session: SessionId) -> Session:
         """Return a session.  Raises NotFound."""
-        return await self.store.session(Key(who.tenant, session))
+        return await self.store.session(key_of(who, "read", session))
 
     async def policy(self, who: Principal, session: SessionId) -> Policy:
         """Return what the session's agent says about messages that bring no policy."""
+        authorise(who, "read", session)
         if all(agent.policy == DEFAULT_POLICY for agent in self.agents.values()):
             return DEFAULT_POLICY
         agent = self.agents.get((await self.get(who, session)).agent)
@@ -91,6 +220,7 @@ class Sessions:
         self, who: Principal, *, agent: str | None, status: str | None, after: str, limit: int
     ) -> Sequence[Session]:
         """Return sessions, newest first, past the id `after`."""
+        authorise(who, "read", None)
         return await self.store.sessions(
             who.tenant, agent=agent, status=status, after=after, limit=limit
         )
@@ -104,25 +234,33 @@ class Sessions:
         metadata: JsonObject | UnsetType = UNSET,
     ) -> Session:
         """Set the title, the metadata (as a whole) or both.  Raises NotFound."""
+        key = key_of(who, "write", session)
+        check_labels(title, None if metadata is UNSET else metadata)
         there = await self.get(who, session)
         return await self.store.relabel(
-            Key(who.tenant, session),
+            key,
             title=there.title if title is UNSET else title,
             metadata=there.metadata if metadata is UNSET else metadata,
         )
 
     async def delete(self, who: Principal, session: SessionId) -> None:
         """Cancel what is going, then remove the session and its log.  Raises NotFound."""
-        key = Key(who.tenant, session)
+        key = key_of(who, "admin", session)
         head = await self.store.head(key)
         if head.active is not None:
             await self.inbox.cancel(who, session, "deleted")
             with anyio.move_on_after(DELETE_WAIT_S):
                 after = Cursor(head.seq)
-                async for _ in self.following.follow(key, after=after, ends=any_end):
+                async for _ in self.following.follow(who, session, after=after, ends=any_end):
                     pass
-        await self.store.delete(key)
+        await self.forgetting.forget(key)
+
+    async def storage(self, who: Principal, *, limit: int) -> Storage:
+        """Return what the tenant's sessions take, and the `limit` largest of them."""
+        authorise(who, "admin", None)
+        return await self.store.storage(who.tenant, limit=limit)
 
     async def search(self, who: Principal, query: str, *, limit: int) -> Sequence[Hit]:
         """Return the newest places where all the words of `query` were said."""
+        authorise(who, "read", None)
         return await self.store.search(who.tenant, query, limit=limit)

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
-from hostler.core.events import AttemptId, CancelRequested, Event, Key, RunKey, Seq
-from hostler.core.ports import Delta, Piece, Watch
+from hostler.core.events import AttemptId, CancelRequested, Event, Key, PrincipalId, RunKey, Seq
+from hostler.core.news import Attendance, Piece, Present, Watch
+from hostler.core.ports import (
+    Delta,
+)
 from hostler.core.state import ENDS_ATTEMPT
+from hostler.signals.presence import Rooms
 
 LARGEST_BACKLOG = 1024
 """Items kept for one watcher; at 20 tokens a second this is 50 s behind."""
@@ -92,6 +96,7 @@ class LocalSignals:
 
     def __init__(self) -> None:
         self._channels: dict[Key, _Channel] = {}
+        self._rooms = Rooms()
 
     def publish(self, key: Key, events: Sequence[Event]) -> None:
         channel = self._channels.get(key)
@@ -124,6 +129,11 @@ class LocalSignals:
         else:
             fresh.append(delta)
 
+    def lost(self, key: Key) -> None:
+        channel = self._channels.get(key)
+        for watcher in channel.watchers if channel is not None else ():
+            watcher.lose()
+
     @contextmanager
     def watch(self, key: Key, *, quiet_s: float) -> Generator[Watch]:
         channel = self._channel(key)
@@ -148,6 +158,15 @@ class LocalSignals:
             if not channel.rings:
                 channel.attempt = None  # nobody drives: what was in flight is not any more
             self._tidy(where, channel)
+
+    def attend(self, key: Key, who: PrincipalId) -> AbstractContextManager[Attendance]:
+        return self._rooms.attend(key, who)
+
+    def typing(self, key: Key, who: PrincipalId) -> None:
+        self._rooms.typing(key, who)
+
+    def present(self, key: Key) -> Sequence[Present]:
+        return self._rooms.present(key)
 
     def _channel(self, key: Key) -> _Channel:
         channel = self._channels.get(key)
@@ -189,9 +208,13 @@ class _Watch:
 
     def put(self, items: Sequence[Event | Piece]) -> None:
         if len(self._items) + len(items) > LARGEST_BACKLOG:
-            self._items, self._missed = [], True
+            self.lose()
         elif not self._missed:
             self._items += items
+        self._wake()
+
+    def lose(self) -> None:
+        self._items, self._missed = [], True
         self._wake()
 
     def begin(self) -> Sequence[Piece]:

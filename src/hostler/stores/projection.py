@@ -7,29 +7,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Literal, TypeAlias
 
 from hostler.core import codec
-from hostler.core.errors import Fenced, Moved
+from hostler.core.errors import Conflict, Fenced, Moved
 from hostler.core.events import (
+    ApprovalAsked,
+    ApprovalGiven,
+    CallId,
     Content,
     Event,
     Fact,
     InputId,
     Key,
     ModelReplied,
+    PrincipalId,
     RunEnded,
     RunId,
     RunStarted,
     RunStatus,
     Seq,
+    SessionForked,
     TextPart,
+    ToolFinished,
     Unknown,
     Usage,
     UserSpoke,
 )
-from hostler.core.state import Head, advance
+from hostler.core.head import LONGEST_QUEUE, Head, advance
+
+ApprovalStatus: TypeAlias = Literal["open", "allow", "deny", "closed"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,6 +55,19 @@ class RunChange:
     usage: Usage | None = None
 
 
+@dataclass(slots=True, kw_only=True)
+class ApprovalChange:
+    """A new approval (`asked`), or what became of one."""
+
+    run: RunId
+    status: ApprovalStatus
+    asked: ApprovalAsked | None = None
+    principal: PrincipalId | None = None
+    reason: str | None = None
+    asked_at: float | None = None
+    answered_at: float | None = None
+
+
 @dataclass(slots=True)
 class Projection:
     """All that one append writes."""
@@ -54,6 +75,7 @@ class Projection:
     events: list[Event]
     head: Head
     runs: dict[RunId, RunChange] = field(default_factory=dict[RunId, RunChange])
+    approvals: dict[CallId, ApprovalChange] = field(default_factory=dict[CallId, ApprovalChange])
     said: list[tuple[Seq, str, str]] = field(default_factory=list[tuple[Seq, str, str]])
     """(seq, kind, text) for the search index."""
     activated: RunId | None = None
@@ -74,6 +96,7 @@ def project(
     Raises:
         Fenced: `fence` is given and not the head's.
         Moved: `expected` is given and not the head's.
+        Conflict: more runs would wait than may (`queue_full`).
     """
     if fence is not None and fence != head.fence:
         raise Fenced(f"{key.session}: claim {fence} was outbid by {head.fence}")
@@ -87,6 +110,9 @@ def project(
         )
         done.head = advance(before, seq, fact)
         _rows(done, before, seq, at, fact)
+        _approvals(done, before, at, fact)
+    if len(done.head.queue) > max(LONGEST_QUEUE, len(head.queue)):
+        raise Conflict(f"{LONGEST_QUEUE} runs wait in {key.session} already", code="queue_full")
     if done.head.active != head.active:
         done.activated = done.head.active
     return done
@@ -114,6 +140,51 @@ def _rows(done: Projection, before: Head, seq: Seq, at: float, fact: Fact) -> No
             change.ended_at, change.last_seq = at, seq
         case _:
             pass
+
+
+def _approvals(done: Projection, before: Head, at: float, fact: Fact) -> None:
+    if isinstance(fact, ApprovalAsked) and fact.run is not None:
+        done.approvals[fact.call] = ApprovalChange(
+            run=fact.run, status="open", asked=fact, asked_at=at
+        )
+    elif isinstance(fact, ApprovalGiven | ToolFinished) and fact.run is not None:
+        if not any(wait.call == fact.call and wait.kind == "approval" for wait in before.waits):
+            return
+        change = done.approvals.setdefault(fact.call, ApprovalChange(run=fact.run, status="closed"))
+        change.status, change.answered_at = "closed", at
+        if isinstance(fact, ApprovalGiven):
+            change.status = fact.decision
+            change.principal, change.reason = fact.principal, fact.reason
+
+
+def restored(key: Key, events: Sequence[Event]) -> Projection:
+    """Return what a log that was written elsewhere writes here."""
+    done = Projection([], Head())
+    for event in events:
+        fact = event.fact
+        assert not isinstance(fact, Unknown)
+        part = project(key, done.head, [fact], at=event.at, fence=None, expected=None)
+        if isinstance(fact, SessionForked):  # the runs so far are another session's
+            done.runs.clear()
+            done.approvals.clear()
+        done.events += part.events
+        done.head = part.head
+        done.said += part.said
+        for run, change in part.runs.items():
+            done.runs[run] = _later(done.runs[run], change) if run in done.runs else change
+        for call, approval in part.approvals.items():
+            before = done.approvals.get(call, approval)
+            approval.asked, approval.asked_at = before.asked, before.asked_at
+            done.approvals[call] = approval
+    return done
+
+
+def _later(before: RunChange, after: RunChange) -> RunChange:
+    """Return both changes as one."""
+    for one in fields(RunChange):
+        if getattr(after, one.name) is None:
+            setattr(after, one.name, getattr(before, one.name))
+    return after
 
 
 def plain(content: Content) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypeVar, cast
 
@@ -20,6 +20,7 @@ import msgspec
 from hostler.core import codec
 from hostler.core.errors import HostlerError, NotFound
 from hostler.core.events import (
+    CallId,
     Event,
     Fact,
     JsonObject,
@@ -29,21 +30,46 @@ from hostler.core.events import (
     Seq,
     SessionId,
     TenantId,
-    Unknown,
-    Usage,
 )
-from hostler.core.ports import Appended, Hit, Observer, Outbox, Recall, RunRow, Session
-from hostler.core.state import SPOKEN, Head
+from hostler.core.head import Head
+from hostler.core.ports import Observer, Outbox
+from hostler.core.records import (
+    Appended,
+    Approval,
+    Hit,
+    Kept,
+    Once,
+    Recall,
+    RunRow,
+    Session,
+    Share,
+    Storage,
+)
 from hostler.stores.lanes import Lane
 from hostler.stores.projection import said_in, snippet, words
 from hostler.stores.sqlite_file import FileLock, connect, migrate, unavailable
-from hostler.stores.sqlite_writer import SQL, Append, Create, Do, Order, Writer, Written
-
-_head = msgspec.json.Decoder(Head)
-_object: msgspec.json.Decoder[JsonObject] = msgspec.json.Decoder(dict[str, object])
-_usage = msgspec.json.Decoder(Usage)
-_known: msgspec.json.Decoder[list[Fact]] = msgspec.json.Decoder(list[Fact])
-_raws = msgspec.json.Decoder(list[msgspec.Raw])
+from hostler.stores.sqlite_rows import (
+    SQL,
+    read_head,
+    read_list,
+    read_log,
+    read_recall,
+    to_approval,
+    to_run,
+    to_session,
+    to_share,
+)
+from hostler.stores.sqlite_writer import (
+    ANSWERS_KEPT_US,
+    Append,
+    Create,
+    Do,
+    Order,
+    Restore,
+    Writer,
+    Written,
+    forget,
+)
 
 T = TypeVar("T")
 Read: TypeAlias = Callable[[sqlite3.Connection], object]
@@ -95,15 +121,23 @@ class SqliteStore:
             db.close()
         self._lock.release()
 
-    async def create(self, session: Session) -> bool:
-        return cast("bool", await self._write.ask(Create(session)))
+    async def create(
+        self, session: Session, facts: Sequence[Fact] = (), *, once: Once | None = None
+    ) -> bool:
+        made = cast("Written | None", await self._write.ask(Create(session, facts, once)))
+        if made is not None:
+            await self._hand_over(made)
+        return made is not None
+
+    async def restore(self, session: Session, events: Sequence[Event]) -> bool:
+        return bool(await self._write.ask(Restore(session, events)))
 
     async def session(self, key: Key) -> Session:
         def read(db: sqlite3.Connection) -> Session:
             row = db.execute(SQL["session"], key).fetchone()
             if row is None:
                 raise NotFound(f"no session {key.session}")
-            return _session(key.tenant, row)
+            return to_session(key.tenant, row)
 
         return await self._read(read)
 
@@ -114,11 +148,12 @@ class SqliteStore:
             "tenant": tenant,
             "agent": agent,
             "status": status,
-            "after": after,
+            "after": after or None,
             "limit": limit,
         }
+        name = "sessions" if status in (None, "idle") else "busy_sessions"
         return await self._read(
-            lambda db: [_session(tenant, row) for row in db.execute(SQL["sessions"], wanted)]
+            lambda db: [to_session(tenant, row) for row in read_list(db, name, wanted)]
         )
 
     async def relabel(self, key: Key, *, title: str | None, metadata: JsonObject) -> Session:
@@ -128,18 +163,59 @@ class SqliteStore:
             if not db.execute(SQL["relabel"], (title, labels, *key)).rowcount:
                 raise NotFound(f"no session {key.session}")
             db.execute(SQL["touch"], (at_us, *key))
-            return _session(key.tenant, db.execute(SQL["session"], key).fetchone())
+            return to_session(key.tenant, db.execute(SQL["session"], key).fetchone())
 
         return cast("Session", await self._write.ask(Do(write)))
 
-    async def delete(self, key: Key) -> None:
+    async def delete(self, key: Key, *, idle_since: float | None = None) -> Sequence[SessionId]:
+        since_us = None if idle_since is None else round(idle_since * 1_000_000)
+
+        def write(db: sqlite3.Connection) -> Sequence[SessionId]:
+            if since_us is not None and not db.execute(SQL["is_idle"], (*key, since_us)).fetchone():
+                return ()
+            return forget(db, key)
+
+        return cast("Sequence[SessionId]", await self._write.ask(Do(write)))
+
+    async def tidy(self) -> None:
+        now_us = self._writer.now_us()
+
         def write(db: sqlite3.Connection) -> None:
-            for said, fact in db.execute(SQL["said_of_session"], key).fetchall():
-                db.execute(SQL["unsay"], (said, said_in(codec.load(fact))))
-            for table in ("said", "events", "runs", "head", "session"):
-                db.execute(SQL[f"delete_{table}"], key)
+            db.execute(SQL["delete_old_answers"], (now_us - ANSWERS_KEPT_US,))
+            db.execute(SQL["delete_old_shares"], (now_us,))
 
         await self._write.ask(Do(write))
+
+    async def count(self, tenant: TenantId) -> int:
+        def read(db: sqlite3.Connection) -> int:
+            (found,) = db.execute(SQL["count_sessions"], (tenant,)).fetchone()
+            return int(found)
+
+        return await self._read(read)
+
+    async def forgettable(self, *, before: float, keep: int, limit: int) -> Sequence[Key]:
+        def read(db: sqlite3.Connection) -> list[Key]:
+            old = db.execute(SQL["idle_since"], (round(before * 1_000_000), limit)).fetchall()
+            for tenant, over in db.execute(SQL["crowded"], (keep, keep)).fetchall():
+                old += db.execute(SQL["idle_of"], (tenant, min(over, limit))).fetchall()
+            return [Key(tenant, session) for _, tenant, session in sorted(set(old))][:limit]
+
+        return await self._read(read)
+
+    async def storage(self, tenant: TenantId, *, limit: int) -> Storage:
+        def read(db: sqlite3.Connection) -> Storage:
+            (sessions,) = db.execute(SQL["count_sessions"], (tenant,)).fetchone()
+            rows = db.execute(SQL["storage"], (tenant,)).fetchall()
+            (database_bytes,) = db.execute(SQL["database_bytes"]).fetchone()
+            return Storage(
+                sessions=sessions,
+                events=sum(row[1] for row in rows),
+                fact_bytes=sum(row[2] for row in rows),
+                largest=tuple(rows[:limit]),
+                database_bytes=database_bytes,
+            )
+
+        return await self._read(read)
 
     async def append(
         self,
@@ -148,52 +224,50 @@ class SqliteStore:
         *,
         fence: int | None = None,
         expected: Seq | None = None,
+        once: Once | None = None,
     ) -> Appended:
-        written = cast("Written", await self._write.ask(Append(key, facts, fence, expected)))
-        if written.activated is not None and self._outbox is not None:
-            await self._outbox(RunKey(*key, written.activated))
+        order = Append(key, facts, fence, expected, once)
+        written = cast("Written", await self._write.ask(order))
+        await self._hand_over(written)
         return written.appended
 
     async def head(self, key: Key) -> Head:
-        return await self._read(lambda db: _read_head(db, key))
+        return await self._read(lambda db: read_head(db, key))
+
+    async def kept(self, tenant: TenantId, scope: str) -> Kept | None:
+        since = self._writer.now_us() - ANSWERS_KEPT_US
+
+        def read(db: sqlite3.Connection) -> Kept | None:
+            row = db.execute(SQL["answer"], (tenant, scope, since)).fetchone()
+            return None if row is None else Kept(*row)
+
+        return await self._read(read)
 
     async def read(self, key: Key, *, after: Seq, limit: int) -> Sequence[Event]:
         def read(db: sqlite3.Connection) -> list[Event]:
             # The log has no holes, so a number of events is a range of positions.
-            row = db.execute(SQL["read"], (*key, after, after + limit)).fetchone()
-            if row[0] is None:
-                _read_head(db, key)
-                return []
-            return _events(key.session, row, raw=True)
+            events = read_log(db, key, after, Seq(after + limit))
+            if not events:
+                read_head(db, key)
+            return events
 
         return await self._read(read)
 
     async def recall(self, key: Key) -> Recall:
-        def read(db: sqlite3.Connection) -> Recall:
-            found = db.execute(SQL["head_and_agent"], key).fetchone()
-            if found is None:
-                raise NotFound(f"no session {key.session}")
-            head = _head.decode(found[0])
-            past = db.execute(SQL["past"], (*key, head.base, *SPOKEN)).fetchone()
-            rest = db.execute(SQL["read"], (*key, head.base - 1, head.seq)).fetchone()
-            return Recall(
-                head,
-                found[1],
-                [] if past[0] is None else list(zip(_seqs(past[0]), _facts(past[1]), strict=True)),
-                [] if rest[0] is None else _events(key.session, rest, raw=False),
-            )
-
-        return await self._read(read)
+        return await self._read(lambda db: read_recall(db, key))
 
     async def unfinished(self) -> Sequence[RunKey]:
-        return await self._read(lambda db: [RunKey(*row) for row in db.execute(SQL["unfinished"])])
+        now = (self._writer.now_us(),)
+        return await self._read(
+            lambda db: [RunKey(*row) for row in db.execute(SQL["unfinished"], now)]
+        )
 
     async def run(self, tenant: TenantId, run: RunId) -> RunRow:
         def read(db: sqlite3.Connection) -> RunRow:
             row = db.execute(SQL["run"], (tenant, run)).fetchone()
             if row is None:
                 raise NotFound(f"no run {run}")
-            return _run(row)
+            return to_run(row)
 
         return await self._read(read)
 
@@ -204,10 +278,60 @@ class SqliteStore:
             "tenant": tenant,
             "session": session,
             "status": status,
-            "after": after,
+            "after": after or None,
             "limit": limit,
         }
-        return await self._read(lambda db: [_run(row) for row in db.execute(SQL["runs"], wanted)])
+        return await self._read(lambda db: [to_run(row) for row in read_list(db, "runs", wanted)])
+
+    async def approval(self, tenant: TenantId, session: SessionId, call: CallId) -> Approval:
+        def read(db: sqlite3.Connection) -> Approval:
+            row = db.execute(SQL["approval"], (tenant, session, call)).fetchone()
+            if row is None:
+                raise NotFound(f"no approval {call}")
+            return to_approval(row)
+
+        return await self._read(read)
+
+    async def approvals(
+        self, tenant: TenantId, *, session: str | None, status: str | None, after: str, limit: int
+    ) -> Sequence[Approval]:
+        wanted = {
+            "tenant": tenant,
+            "session": session,
+            "status": status,
+            "after": after or None,
+            "limit": limit,
+        }
+        return await self._read(
+            lambda db: [to_approval(row) for row in read_list(db, "approvals", wanted)]
+        )
+
+    async def share(self, share: Share) -> None:
+        times = (round(share.created_at * 1_000_000), round(share.expires_at * 1_000_000))
+        row = (share.digest, share.tenant, share.id, share.session, share.principal, *times)
+
+        def write(db: sqlite3.Connection) -> None:
+            read_head(db, Key(share.tenant, share.session))
+            db.execute(SQL["create_share"], row)
+
+        await self._write.ask(Do(write))
+
+    async def shares(self, key: Key) -> Sequence[Share]:
+        return await self._read(
+            lambda db: [to_share(row) for row in db.execute(SQL["shares"], key)]
+        )
+
+    async def unshare(self, key: Key, share: str) -> None:
+        await self._write.ask(Do(lambda db: db.execute(SQL["unshare"], (*key, share))))
+
+    async def shared(self, digest: str) -> Share | None:
+        now = self._writer.now_us()
+
+        def read(db: sqlite3.Connection) -> Share | None:
+            row = db.execute(SQL["shared"], (digest, now)).fetchone()
+            return None if row is None else to_share(row)
+
+        return await self._read(read)
 
     async def search(self, tenant: TenantId, query: str, *, limit: int) -> Sequence[Hit]:
         asked = words(query)
@@ -221,6 +345,10 @@ class SqliteStore:
             ]
 
         return await self._read(read)
+
+    async def _hand_over(self, written: Written) -> None:
+        if written.activated is not None and self._outbox is not None:
+            await self._outbox(RunKey(*written.key, written.activated))
 
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         return cast("T", await next(self._turns).ask(read))
@@ -246,68 +374,3 @@ class _Reader:
         finally:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-
-
-def _read_head(db: sqlite3.Connection, key: Key) -> Head:
-    row = db.execute(SQL["head"], key).fetchone()
-    if row is None:
-        raise NotFound(f"no session {key.session}")
-    return _head.decode(row[0])
-
-
-def _events(session: SessionId, row: Sequence[str], *, raw: bool) -> list[Event]:
-    """Return events from three lists: positions, times, facts.  `raw` costs a second pass."""
-    times, facts = row[1].split(","), _facts(row[2])
-    raws = [bytes(one) for one in _raws.decode(f"[{row[2]}]")] if raw else [b""] * len(facts)
-    return [
-        Event(session=session, seq=seq, at=int(at) / 1_000_000, fact=fact, raw=one)
-        for seq, at, fact, one in zip(_seqs(row[0]), times, facts, raws, strict=True)
-    ]
-
-
-def _seqs(joined: str) -> Iterable[Seq]:
-    return cast("Iterable[Seq]", map(int, joined.split(",")))
-
-
-def _facts(joined: str) -> Sequence[Fact | Unknown]:
-    try:
-        return _known.decode(f"[{joined}]")
-    except msgspec.ValidationError:  # a kind or a form that is not today's: one by one
-        return [codec.load(bytes(one)) for one in _raws.decode(f"[{joined}]")]
-
-
-def _session(tenant: TenantId, row: Sequence[object]) -> Session:
-    session, agent, principal, title, metadata, created_at, updated_at, head = row
-    return msgspec.convert(
-        {
-            "tenant": tenant,
-            "id": session,
-            "agent": agent,
-            "principal": principal,
-            "title": title,
-            "metadata": _object.decode(str(metadata)),
-            "created_at": _seconds(created_at),
-            "updated_at": _seconds(updated_at),
-            "head": _head.decode(str(head)),
-        },
-        Session,
-        from_attributes=True,
-    )
-
-
-def _run(row: Sequence[object]) -> RunRow:
-    names = ("tenant", "id", "session", "status", "agent", "input", "first_seq", "last_seq")
-    values: dict[str, object] = dict(zip(names, row, strict=False))
-    created_at, started_at, ended_at, reason, usage = row[len(names) :]
-    values |= {
-        "created_at": _seconds(created_at),
-        "started_at": _seconds(started_at),
-        "ended_at": _seconds(ended_at),
-        "reason": reason,
-        "usage": None if usage is None else _usage.decode(str(usage)),
-    }
-    return msgspec.convert(values, RunRow, from_attributes=True)
-
-
-def _seconds(us: object) -> float | None:
-    return us / 1_000_000 if isinstance(us, int) else None

@@ -15,15 +15,27 @@ from typing import TypeAlias
 
 import msgspec
 
-from hostler.core.errors import HostlerError, NotFound
-from hostler.core.events import Fact, Key, RunId, Seq
-from hostler.core.ports import Appended, Observer, Session
-from hostler.core.state import Head
-from hostler.stores.projection import Projection, project
-from hostler.stores.sqlite_file import queries, unavailable
+from hostler.core.codec import load
+from hostler.core.errors import Conflict, HostlerError, NotFound, Repeated
+from hostler.core.events import CallId, Event, Fact, Key, RunId, Seq, SessionId, TenantId
+from hostler.core.head import Head
+from hostler.core.ports import Observer
+from hostler.core.records import Appended, Once, Session
+from hostler.stores.projection import (
+    ApprovalChange,
+    Projection,
+    RunChange,
+    project,
+    restored,
+    said_in,
+)
+from hostler.stores.sqlite_file import unavailable
+from hostler.stores.sqlite_rows import SQL
 
-SQL = queries()
 KEPT_HEADS = 4096
+ANSWERS_KEPT_US = 24 * 3600 * 1_000_000
+"""How long the answer to a write that must happen once is kept."""
+PRUNED_EVERY_US = 3600 * 1_000_000
 LARGEST_INSERT = 64
 """Rows in one statement; powers of two up to here are used, so that few statements are prepared."""
 
@@ -34,6 +46,8 @@ _head = msgspec.json.Decoder(Head)
 @dataclass(slots=True)
 class Create:
     session: Session
+    facts: Sequence[Fact] = ()
+    once: Once | None = None
 
 
 @dataclass(slots=True)
@@ -42,6 +56,13 @@ class Append:
     facts: Sequence[Fact]
     fence: int | None
     expected: Seq | None
+    once: Once | None = None
+
+
+@dataclass(slots=True)
+class Restore:
+    session: Session
+    events: Sequence[Event]
 
 
 @dataclass(slots=True)
@@ -51,7 +72,7 @@ class Do:
     work: Callable[[sqlite3.Connection], object]
 
 
-Order: TypeAlias = Create | Append | Do
+Order: TypeAlias = Create | Append | Restore | Do
 
 
 @dataclass(slots=True)
@@ -61,7 +82,7 @@ class Written:
     activated: RunId | None
 
 
-Row: TypeAlias = tuple[str | int | None, ...]
+Row: TypeAlias = tuple[str | int | bytes | None, ...]
 
 
 @dataclass(slots=True)
@@ -69,6 +90,8 @@ class _Rows:
     events: list[Row] = field(default_factory=list[Row])
     heads: dict[Key, Row] = field(default_factory=dict[Key, Row])
     runs: list[Row] = field(default_factory=list[Row])
+    approvals: list[Row] = field(default_factory=list[Row])
+    answers: dict[tuple[str, str], Row] = field(default_factory=dict[tuple[str, str], Row])
     said: list[Row] = field(default_factory=list[Row])
     words: list[Row] = field(default_factory=list[Row])
 
@@ -83,6 +106,7 @@ class Writer:
         self._known: dict[Key, tuple[Head, str]] = {}
         self._last_said = self._count_said()
         self._rows = _Rows()
+        self._prune_at_us = 0
 
     def work(self, orders: Sequence[Order]) -> Sequence[object]:
         """Commit the orders together; return an answer or an exception for each."""
@@ -100,7 +124,7 @@ class Writer:
 
     def deliver(self, answers: Sequence[object]) -> None:
         for answer in answers:
-            if isinstance(answer, Written):
+            if isinstance(answer, Written) and answer.appended.events:
                 self._observer(answer.key, answer.appended.events)
 
     def _commit(self, orders: Sequence[Order]) -> Sequence[object]:
@@ -130,26 +154,72 @@ class Writer:
     def _carry_out(self, order: Order, at_us: int) -> object:
         match order:
             case Create(session=session):
-                return self._create(session, at_us)
-            case Append(key=key):
-                head, agent = self._head(key)
-                done = project(
-                    key,
-                    head,
-                    order.facts,
-                    at=at_us / 1_000_000,
-                    fence=order.fence,
-                    expected=order.expected,
-                )
-                self._take(key, agent, done, at_us)
-                return Written(key, Appended(done.events, done.head), done.activated)
+                return self._create(session, order.facts, order.once, at_us)
+            case Append():
+                return self._append(order, at_us)
+            case Restore(session=session):
+                return self._restore(session, order.events)
             case Do(work=work):
                 self._flush()
                 self._known.clear()
                 return work(self.db)
 
-    def _create(self, session: Session, at_us: int) -> bool:
+    def _append(self, order: Append, at_us: int) -> Written:
+        key, once = order.key, order.once
+        if once is not None:
+            self._refuse_repeated(key.tenant, once, at_us)
+        head, agent = self._head(key)
+        done = project(
+            key,
+            head,
+            order.facts,
+            at=at_us / 1_000_000,
+            fence=order.fence,
+            expected=order.expected,
+        )
+        if done.events:
+            self._take(key, agent, done, at_us)
+        appended = Appended(done.events, done.head)
+        if once is not None:
+            self._keep_answer(key.tenant, once, appended, at_us)
+        return Written(key, appended, done.activated)
+
+    def _refuse_repeated(self, tenant: TenantId, once: Once, at_us: int) -> None:
+        row = (tenant, once.scope, at_us - ANSWERS_KEPT_US)
+        waiting = (tenant, once.scope) in self._rows.answers
+        if waiting or self.db.execute(SQL["answer"], row).fetchone() is not None:
+            raise Repeated(once.scope)
+
+    def _keep_answer(self, tenant: TenantId, once: Once, done: Appended, at_us: int) -> None:
+        row = (tenant, once.scope, once.digest, once.answer(done), at_us)
+        self._rows.answers[tenant, once.scope] = row
+        if at_us >= self._prune_at_us:
+            self._prune_at_us = at_us + PRUNED_EVERY_US
+            self.db.execute(SQL["delete_old_answers"], (at_us - ANSWERS_KEPT_US,))
+
+    def _create(
+        self, session: Session, facts: Sequence[Fact], once: Once | None, at_us: int
+    ) -> Written | None:
+        if once is not None:
+            self._refuse_repeated(session.tenant, once, at_us)
         key = Key(session.tenant, session.id)
+        if not self._insert_session(session):
+            return None
+        self._insert_lineage(session)
+        self._keep(key, session.head, session.agent, at_us)
+        written = self._append(Append(key, facts, None, None), at_us)
+        if once is not None:
+            self._keep_answer(key.tenant, once, written.appended, at_us)
+        return written
+
+    def _insert_session(self, session: Session) -> bool:
+        key = Key(session.tenant, session.id)
+        if key not in self._known and self.db.execute(SQL["forked_upto"], key).fetchone()[0]:
+            there = self.db.execute(SQL["is_there"], key).fetchone()
+            if there is None:
+                raise Conflict(f"forks still read what {session.id} had said", code="exists")
+        if not self._has_history(session):
+            raise NotFound(f"what {session.id} begins with is gone")
         row = (
             *key,
             session.agent,
@@ -157,10 +227,39 @@ class Writer:
             session.title,
             _json.encode(session.metadata).decode(),
             round(session.created_at * 1_000_000),
+            _json.encode(session.client_tools).decode() if session.client_tools else None,
+            _json.encode(session.lineage).decode() if session.lineage else None,
         )
-        if not self.db.execute(SQL["create_session"], row).rowcount:
+        return bool(self.db.execute(SQL["create_session"], row).rowcount)
+
+    def _insert_lineage(self, session: Session) -> None:
+        for origin, upto in session.lineage:
+            row = (session.tenant, origin, session.id, upto)
+            self.db.execute(_statement("insert_forks", 1, 4), row)
+
+    def _has_history(self, session: Session) -> bool:
+        """Whether what a fork begins with is there: said by a session, or kept for other forks."""
+        for origin, upto in session.lineage:
+            key = Key(session.tenant, origin)
+            try:
+                end = self._head(key)[0].seq
+            except NotFound:
+                (end,) = self.db.execute(SQL["forked_upto"], key).fetchone()
+            if end < upto:
+                return False
+        return True
+
+    def _restore(self, session: Session, events: Sequence[Event]) -> bool:
+        key, at_us = Key(session.tenant, session.id), round(session.updated_at * 1_000_000)
+        self._flush()  # so that the tables say what is taken
+        if self.db.execute(SQL["is_there"], key).fetchone() is not None:
             return False
-        self._keep(key, session.head, session.agent, at_us)
+        done = restored(key, events)
+        for run in done.runs:
+            if self.db.execute(SQL["has_run"], (key.tenant, run)).fetchone() is not None:
+                raise Conflict(f"{run} is here already, in another session", code="exists")
+        self._insert_session(session)
+        self._take(key, session.agent, done, at_us)
         return True
 
     def _head(self, key: Key) -> tuple[Head, str]:
@@ -183,41 +282,29 @@ class Writer:
             head.status,
             head.active,
             at_us,
+            None if head.active is None else _us(head.due) or 0,
         )
 
     def _take(self, key: Key, agent: str, done: Projection, at_us: int) -> None:
         rows = self._rows
         self._keep(key, done.head, agent, at_us)
-        rows.events += [(*key, e.seq, at_us, e.kind, e.raw.decode()) for e in done.events]
+        rows.events += [(*key, e.seq, _us(e.at), e.kind, e.raw.decode()) for e in done.events]
         for seq, _, text in done.said:
             self._last_said += 1
             rows.said.append((self._last_said, *key, seq))
             rows.words.append((self._last_said, text))
-        for run, change in done.runs.items():
-            usage = None if change.usage is None else _json.encode(change.usage).decode()
-            rows.runs.append(
-                (
-                    key.tenant,
-                    run,
-                    key.session,
-                    change.status,
-                    agent,
-                    change.input,
-                    change.first_seq,
-                    change.last_seq,
-                    at_us if change.created_at is not None else None,
-                    at_us if change.started_at is not None else None,
-                    at_us if change.ended_at is not None else None,
-                    change.reason,
-                    usage,
-                )
-            )
+        rows.runs += [_run_row(key, run, agent, change) for run, change in done.runs.items()]
+        rows.approvals += [
+            _approval_row(key, call, change) for call, change in done.approvals.items()
+        ]
 
     def _flush(self) -> None:
         rows, self._rows = self._rows, _Rows()
         self._insert("insert_events", rows.events)
         self._insert("insert_heads", list(rows.heads.values()))
         self._insert("upsert_runs", rows.runs)
+        self._insert("upsert_approvals", rows.approvals)
+        self._insert("insert_answers", list(rows.answers.values()))
         self._insert("insert_said", rows.said)
         self._insert("insert_said_words", rows.words)
 
@@ -228,6 +315,67 @@ class Writer:
             part = rows[start : start + count]
             self.db.execute(_statement(name, count, len(part[0])), [v for row in part for v in row])
             start += count
+
+
+def forget(db: sqlite3.Connection, key: Key) -> Sequence[SessionId]:
+    """Remove a session, and of the histories that it alone has read what nobody else reads.
+
+    Return those of which nothing is left.
+    """
+    gone: list[SessionId] = []
+    for said, fact in db.execute(SQL["said_of_session"], key).fetchall():
+        db.execute(SQL["unsay"], (said, said_in(load(fact))))
+    origins = [Key(key.tenant, row[0]) for row in db.execute(SQL["origins"], key).fetchall()]
+    for table in ("said", "runs", "approvals", "shares", "forks", "head", "session"):
+        db.execute(SQL[f"delete_{table}"], key)
+    for one in (key, *origins):
+        if db.execute(SQL["is_there"], one).fetchone() is None:
+            (upto,) = db.execute(SQL["forked_upto"], one).fetchone()
+            db.execute(SQL["delete_events"], (*one, upto))
+            gone += () if upto else (one.session,)
+    return gone
+
+
+def _run_row(key: Key, run: RunId, agent: str, change: RunChange) -> Row:
+    usage = None if change.usage is None else _json.encode(change.usage).decode()
+    return (
+        key.tenant,
+        run,
+        key.session,
+        change.status,
+        agent,
+        change.input,
+        change.first_seq,
+        change.last_seq,
+        _us(change.created_at),
+        _us(change.started_at),
+        _us(change.ended_at),
+        change.reason,
+        usage,
+    )
+
+
+def _approval_row(key: Key, call: CallId, change: ApprovalChange) -> Row:
+    asked = change.asked
+    return (
+        key.tenant,
+        call,
+        key.session,
+        change.run,
+        change.status,
+        None if asked is None else asked.name,
+        None if asked is None else _json.encode(asked.arguments).decode(),
+        None if asked is None else asked.digest,
+        _us(change.asked_at),
+        None if asked is None else _us(asked.expires_at.timestamp()),
+        change.principal,
+        change.reason,
+        _us(change.answered_at),
+    )
+
+
+def _us(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1_000_000)
 
 
 _statements: dict[tuple[str, int], str] = {}

@@ -6,11 +6,16 @@ and after each a fresh worker has to finish what the dead one left.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from hostler.core.events import (
+    ApprovalAsked,
+    ApprovalGiven,
+    CallId,
     Event,
+    Fact,
     InputDropped,
     InputProcessed,
     Key,
@@ -21,10 +26,20 @@ from hostler.core.events import (
     Said,
     ToolFinished,
     ToolSaid,
+    ToolStarted,
+    Unknown,
     UserSpoke,
 )
+from hostler.core.head import Head
 from hostler.core.loop import Drive, Interrupt
-from hostler.core.ports import AgentSpec, Handler, Job, Signals, Store, World
+from hostler.core.news import Signals
+from hostler.core.ports import (
+    AgentSpec,
+    Handler,
+    Job,
+    Store,
+    World,
+)
 from hostler.core.state import State, fold, prompt
 from hostler.testing.doubles import Crash, whole_log
 
@@ -45,12 +60,17 @@ class NoEngine:
 
 @dataclass(slots=True)
 class Workers:
-    """Drives a session's runs to their end, one worker after the other."""
+    """Drives a session's runs to their end, one worker after the other.
+
+    When a run waits for somebody outside, `outside` is asked to do something about it.
+    """
 
     store: Store
     agent: AgentSpec
     signals: Signals
     interrupt: Interrupt = field(default_factory=Interrupt)
+    outside: Callable[[Key, Head], Awaitable[None]] | None = None
+    clock: Callable[[], float] = time.time
     crashes: int = 0
 
     async def work_until_rest(self, key: Key) -> list[Event]:
@@ -63,13 +83,15 @@ class Workers:
             head = await self.store.head(key)
             if head.active is None:
                 return await whole_log(self.store, key)
+            if head.parked and self.outside is not None:
+                await self.outside(key, head)
             drive = Drive(
                 key=RunKey(*key, head.active),
                 agents=lambda _: self.agent,
                 store=self.store,
                 signals=self.signals,
                 interrupt=self.interrupt,
-                world=World(f"worker-{worker}", chance=lambda: 0.0),
+                world=World(f"worker-{worker}", clock=self.clock, chance=lambda: 0.0),
             )
             self.crashes += await _crashed(drive)
         raise AssertionError("the session never came to rest")
@@ -107,7 +129,8 @@ def check_log(log: Sequence[Event]) -> None:
     """Assert the promises that can be read off any log that has come to rest.
 
     Gapless; every input ends visibly, once; every run ends once, and runs do not overlap; every
-    call has one outcome; and wherever the log is cut, the prompt answers every call.
+    call has one outcome, and at most one answer to a request for an approval, without which it did
+    not begin; and wherever the log is cut, the prompt answers every call.
     """
     facts = [event.fact for event in log]
     assert [event.seq for event in log] == list(range(1, len(log) + 1)), "a hole"
@@ -121,8 +144,29 @@ def check_log(log: Sequence[Event]) -> None:
     assert [type(f) for f in lives] == [RunStarted, RunEnded] * len(begun), "runs overlap"
     outcomes = [f.call for f in facts if isinstance(f, ToolFinished)]
     assert len(outcomes) == len(set(outcomes)), "a call with two outcomes"
+    check_approvals(facts)
     for cut in range(len(log) + 1):
         check_prompt(prompt(fold(State(), log[:cut])))
+
+
+def check_approvals(facts: Sequence[Fact | Unknown]) -> None:
+    """Assert that what a person was asked about began only after a yes, with what that said."""
+    asked, given = dict[CallId, ApprovalAsked](), dict[CallId, ApprovalGiven]()
+    for fact in facts:
+        match fact:
+            case ApprovalAsked(call=call):
+                assert call not in asked, "asked about twice"
+                asked[call] = fact
+            case ApprovalGiven(call=call):
+                assert call in asked, "an answer to nothing"
+                assert call not in given, "answered twice"
+                given[call] = fact
+            case ToolStarted(call=call) if call in asked:
+                assert call in given, "begun without an answer"
+                assert given[call].decision == "allow", "begun against an answer"
+                assert fact.arguments == (given[call].arguments or asked[call].arguments)
+            case _:
+                pass
 
 
 def check_prompt(said: Sequence[Said]) -> None:

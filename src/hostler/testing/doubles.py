@@ -6,7 +6,7 @@ They implement the ports in full; what they leave out is the world.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from hostler.core.decide import Limits
@@ -19,6 +19,7 @@ from hostler.core.events import (
     Key,
     PrincipalId,
     RunId,
+    RunKey,
     Seq,
     SessionId,
     TenantId,
@@ -28,17 +29,21 @@ from hostler.core.events import (
 )
 from hostler.core.ports import (
     AgentSpec,
-    Appended,
     CallContext,
     Delta,
     Failure,
     Model,
     Reply,
     Request,
-    Session,
     Store,
     ToolSpec,
     mint,
+)
+from hostler.core.records import (
+    Appended,
+    ClientTool,
+    Once,
+    Session,
 )
 
 Answer = Callable[[Request], Reply | Failure]
@@ -102,6 +107,32 @@ class ToolboxDouble:
 
     def is_reader(self, started: ToolStarted) -> bool:
         return self.tools[started.name].effects == "read"
+
+    def needs_approval(self, started: ToolStarted) -> bool:
+        return self.tools[started.name].approval
+
+    def client_s(self, started: ToolStarted) -> float | None:
+        spec = self.tools[started.name]
+        return spec.timeout_s if spec.client else None
+
+    def with_clients(self, tools: Sequence[ClientTool]) -> ToolboxDouble:
+        of_clients = {
+            tool.name: ToolSpec(
+                name=tool.name,
+                description=tool.description,
+                parameters=tool.parameters,
+                timeout_s=tool.timeout_s,
+                client=True,
+            )
+            for tool in tools
+        }
+        return replace(self, tools={**of_clients, **self.tools}) if of_clients else self
+
+    async def accept(
+        self, started: ToolStarted, finished: ToolFinished, key: RunKey
+    ) -> ToolFinished:
+        del started, key
+        return finished
 
     async def run(self, started: ToolStarted, context: CallContext) -> ToolFinished:
         self.done.append((started.name, context.call))
@@ -178,6 +209,7 @@ class Append(Protocol):
         *,
         fence: int | None = None,
         expected: Seq | None = None,
+        once: Once | None = None,
     ) -> Appended: ...
 
 
@@ -194,13 +226,14 @@ def dying(append: Append, *, at: int, after: bool) -> Append:
         *,
         fence: int | None = None,
         expected: Seq | None = None,
+        once: Once | None = None,
     ) -> Appended:
         nonlocal left
         left -= fence is not None
         dies = fence is not None and left == 0
         if dies and not after:
             raise Crash
-        appended = await append(key, facts, fence=fence, expected=expected)
+        appended = await append(key, facts, fence=fence, expected=expected, once=once)
         if dies:
             raise Crash
         return appended

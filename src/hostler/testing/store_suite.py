@@ -7,25 +7,15 @@ await check(lambda **options: open_my_store(tmp_path, **options))
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from collections.abc import Sequence
 
 import anyio
 
-from hostler.core.errors import Fenced, HostlerError, Moved, NotFound
+from hostler.core.errors import Fenced, Moved, NotFound
 from hostler.core.events import (
-    AttemptId,
     Event,
-    Fact,
-    InputId,
     Key,
-    ModelAsked,
-    ModelReplied,
-    Policy,
-    PrincipalId,
     RunClaimed,
-    RunEnded,
     RunId,
     RunKey,
     RunStarted,
@@ -35,52 +25,14 @@ from hostler.core.events import (
     Usage,
     UserSpoke,
 )
-from hostler.core.ports import Observer, Outbox, Session, Store, mint
-from hostler.core.state import State, fold, remember
+from hostler.core.memory import remember
+from hostler.core.ports import Store
+from hostler.core.state import State, fold
 from hostler.testing.doubles import a_session, whole_log
-
-
-class Open(Protocol):
-    """Opens an empty store, and closes it in the end."""
-
-    def __call__(
-        self, *, observer: Observer = ..., outbox: Outbox | None = None
-    ) -> AbstractAsyncContextManager[Store]: ...
-
-
-Check = Callable[[Open], Awaitable[None]]
-
-
-def spoke(run: str, text: str = "hello", *, policy: Policy = "queue") -> UserSpoke:
-    """Return an input for a run."""
-    return UserSpoke(
-        run=RunId(run),
-        input=InputId(mint("inp")),
-        content=text,
-        policy=policy,
-        principal=PrincipalId("p"),
-        metadata={},
-    )
-
-
-def a_run(run: str, text: str, *, claim: int, after: int = 1) -> list[Fact]:
-    """Return the facts of a whole run that replies `text`, to be written from `after` + 1 on."""
-    of, attempt = RunId(run), AttemptId(mint("att"))
-    return [
-        RunClaimed(run=of, claim=claim, worker="w"),
-        RunStarted(run=of),
-        ModelAsked(run=of, attempt=attempt, provider="p", model="m"),
-        ModelReplied(
-            run=of,
-            attempt=attempt,
-            seen=Seq(after + 3),
-            text=text,
-            calls=(),
-            stop="end",
-            usage=Usage(input_tokens=3),
-        ),
-        RunEnded(run=of, status="done", usage=Usage(input_tokens=3)),
-    ]
+from hostler.testing.store_kit import Check, Open, a_new_session, a_run, refused, spoke
+from hostler.testing.store_suite_forks import FORKS
+from hostler.testing.store_suite_records import RECORDS
+from hostler.testing.store_suite_waits import WAITS
 
 
 async def what_is_appended_is_read_back_in_order_and_without_holes(make: Open) -> None:
@@ -119,19 +71,19 @@ async def a_recall_folds_to_the_same_conversation_as_the_whole_log(make: Open) -
         await store.append(key, [*first[:3], steer, *first[3:]])
         await store.append(key, a_run("run_2", "second", claim=2, after=8)[:3])
 
-        head, agent, past, events = await store.recall(key)
+        head, agent, _, past, events = await store.recall(key)
 
         whole = fold(State(), await whole_log(store, key))
         recalled = fold(remember(past), events)
         assert recalled.transcript == whole.transcript
         assert recalled.run == whole.run
         assert (head.seq, head.fence, agent) == (11, 2, "double")
-        assert [type(fact).__name__ for _, fact in past] == [
+        assert [type(fact).__name__ for fact in past.spoken] == [
             "UserSpoke",
             "UserSpoke",
             "RunStarted",
             "UserSpoke",
-            "ModelReplied",
+            "Replied",
         ]
 
 
@@ -461,26 +413,13 @@ STORE_SUITE: Sequence[Check] = (
     what_is_absent_is_not_found,
     tenants_share_nothing_but_the_storage,
     hostile_text_comes_back_as_it_was,
+    *WAITS,
+    *FORKS,
+    *RECORDS,
 )
 
 
-async def refused(kind: type[HostlerError], doing: Awaitable[object]) -> None:
-    """Assert that something is refused with this error."""
-    try:
-        await doing
-    except kind:
-        return
-    raise AssertionError(f"this should have raised {kind.__name__}")
-
-
 async def _session_at(store: Store, at: float) -> Key:
-    session = Session(
-        tenant=TenantId("default"),
-        id=SessionId(mint("ses")),
-        agent="double",
-        principal=PrincipalId("p"),
-        created_at=at,
-        updated_at=at,
-    )
+    session = a_new_session(at=at)
     assert await store.create(session)
     return Key(session.tenant, session.id)

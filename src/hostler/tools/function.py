@@ -46,6 +46,8 @@ class ToolOptions(TypedDict, total=False):
     """May a call whose outcome was lost be run a second time?  `never`."""
     effects: Literal["read", "write"]
     """Readers run side by side, writers alone; `write`."""
+    approval: bool
+    """Must a person allow each call?  An agent's `permissions` can say otherwise; no."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,7 @@ def function_tool(
     timeout_s: float = 60.0,
     twice: Literal["safe", "never"] = "never",
     effects: Literal["read", "write"] = "write",
+    approval: bool = False,
 ) -> FunctionTool[P, R]:
     """Make a tool of `function`.
 
@@ -130,6 +133,7 @@ def function_tool(
         twice=twice,
         effects=effects,
         timeout_s=timeout_s,
+        approval=approval,
     )
     return FunctionTool(spec=spec, function=function, _signature=form, _threads=_Threads(name=name))
 

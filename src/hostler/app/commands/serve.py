@@ -14,13 +14,14 @@ import anyio
 import click
 
 from hostler.app.agent import Agent, load_target
-from hostler.app.building import build_agents
+from hostler.app.building import RESULTS, build_agents
 from hostler.app.first_model import first_model, needs_model
 from hostler.app.house import open_house
 from hostler.app.keys import AdminGate, admin_key, key_file
 from hostler.app.server import listen, make_app, serve_http
 from hostler.app.settings import Settings, default_data, load_settings, unknown_variables
 from hostler.faces.native.stream import OpenStreams
+from hostler.service.retention import Keep
 
 log = logging.getLogger("hostler")
 
@@ -67,7 +68,13 @@ async def _serve(agents: list[Agent], settings: Settings) -> None:
         key, is_new = admin_key(settings.given_key, settings.data)
         async with (
             build_agents(agents, settings, chosen=chosen) as specs,
-            open_house(specs, default_agent=agents[0].name, file=settings.database_file) as service,
+            open_house(
+                specs,
+                default_agent=agents[0].name,
+                file=settings.database_file,
+                results=settings.data / RESULTS,
+                keep=Keep(days=settings.retention_days, sessions=settings.retention_sessions),
+            ) as service,
         ):
             if settings.given_key is None:
                 log.info("admin key: %s%s", key_file(settings.data), " (new)" if is_new else "")
@@ -81,7 +88,12 @@ async def _serve(agents: list[Agent], settings: Settings) -> None:
             # What is loaded by now stays: the collector need not look at it again and again.
             gc.freeze()
             await serve_http(
-                make_app(service, AdminGate(key.encode()), streams),
+                make_app(
+                    service,
+                    AdminGate(key.encode()),
+                    streams,
+                    origins=[one.strip() for one in settings.origins.split(",") if one.strip()],
+                ),
                 listening,
                 streams,
                 tls_cert=settings.tls_cert,

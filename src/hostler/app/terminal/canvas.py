@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markdown import CodeBlock, Heading, Markdown
 from rich.padding import Padding
 from rich.segment import Segment
@@ -17,22 +17,35 @@ from rich.text import Text
 from rich.theme import Theme
 
 from hostler.app.terminal.blocks import Blocks
-from hostler.app.terminal.story import (
+from hostler.app.terminal.items import (
     PART,
     Anew,
     Asked,
     Called,
     Calls,
+    Decided,
     Item,
     Over,
+    Question,
     Replied,
     Spoke,
-    Story,
     Trouble,
+    Wants,
     Words,
     Writes,
 )
-from hostler.app.terminal.words import arguments_of, brief, call_of, end_of, printable, seconds
+from hostler.app.terminal.story import Story
+from hostler.app.terminal.words import (
+    arguments_of,
+    asked_of,
+    brief,
+    call_of,
+    decided_of,
+    end_of,
+    printable,
+    seconds,
+    wait_of,
+)
 from hostler.app.terminal.words import trouble_of as told
 
 THEME = Theme(
@@ -54,6 +67,7 @@ THEME = Theme(
         "good": "green",
         "bad": "red",
         "warn": "yellow",
+        "ask": "bold yellow",
     }
 )
 """No background, and no colour where a terminal's own will do: both dark and light ones exist."""
@@ -114,6 +128,8 @@ class Canvas:
         self._writes = ("", 0)
         self._since = clock()
         self._last = ""
+        self.wanted: Callable[[], str] = self._waited_for
+        """Says what is waited for, and what may be done about it."""
         self.remark: str | None = None
         """Said while something moves: a lost connection, a cancel that is under way."""
 
@@ -135,6 +151,11 @@ class Canvas:
                 line = Text(call_of(item))
                 line.stylize(_OUTCOME.get(item.outcome, "warn"), 0, 1)
                 return self._next("call", line)
+            case Wants() | Question():
+                return self._next("ask", _put(item))
+            case Decided():
+                style = "good" if item.decision == "allow" else "warn"
+                return self._next("call", Text(decided_of(item), style))
             case Trouble():
                 return [*self._end_reply(), *self._next("note", Text(told(item), "warn"))]
             case Over():
@@ -168,11 +189,16 @@ class Canvas:
             took = seconds(self._clock() - since)
             line = f"{wheel} {brief(call.name)}({arguments_of(call.arguments)}) · {took}"
             moving.append(Text(line))
-        if self._story.is_busy or self.remark:
+        if self._story.waits and not self.remark:
+            moving += ["", Text(f"? {self.wanted()}", "warn")]
+        elif self._story.is_busy or self.remark:
             moving += ["", Text(f"{wheel} {self._doing()}", "quiet")]
         for text in self._story.waiting:
             moving.append(Text(f"  waits > {brief(text)}", "quiet"))
         return moving
+
+    def _waited_for(self) -> str:
+        return f"waiting for {wait_of(self._story.waits[0])}"
 
     def _doing(self) -> str:
         took = seconds(self._clock() - self._since)
@@ -227,6 +253,11 @@ def _block(part: PART, text: str) -> RenderableType:
     if part == "thinking":
         return Text(text.strip("\n"), "thinking")
     return _Markdown(text, hyperlinks=False)
+
+
+def _put(item: Wants | Question) -> RenderableType:
+    asked, about = asked_of(item)
+    return Group(Text(f"? {asked}", "ask"), Padding(Text(about), (0, 0, 0, 2)))
 
 
 def _spoke(sign: str, text: str, style: str) -> RenderableType:

@@ -28,7 +28,7 @@ def chat(*, agent: str | None, model: str | None, session: str | None, **flags: 
             await agree(reached, agent, model)
             place = Place(reached, settings, needed, agent=reached.agent or agent, session=session)
             if session is not None:
-                await reached.client.get(f"/api/sessions/{session}")
+                await place.find()
             try:
                 await (Room(place).talk() if can_draw() else line_chat(place))
             finally:
@@ -46,6 +46,7 @@ def attach(*, session: str, after: str, **flags: object) -> None:
     async def work() -> int:
         async with reach(settings) as reached:
             place = Place(reached, settings, flags, session=session)
+            await place.find()
             if after != "now":
                 await reached.client.get(f"/api/sessions/{session}/events", after=after, limit=1)
             await (Room(place).look_on(after) if can_draw() else line_attach(place, after))

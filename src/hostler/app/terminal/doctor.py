@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hostler.app.commands.doctor_stream import check_stream
 from hostler.app.settings import load_settings
 from hostler.app.terminal.canvas import THEME, drawn
-from hostler.app.terminal.checks import Check, installation, one_model
-from hostler.app.terminal.reach import perform
+from hostler.app.terminal.checks import Check, Health, installation, one_model
+from hostler.app.terminal.reach import known_key, perform, server_url
 from hostler.app.terminal.words import printable
 
 _STYLE = {"ok": "good", "warn": "warn", "fail": "bad"}
@@ -29,27 +30,40 @@ WIDE = 1000
 def doctor(*, model: str | None, json: bool, **flags: object) -> None:
     """Look at everything, or at one model."""
     settings = load_settings(flags)
-    console = Console(theme=THEME, highlight=False)
-    if not console.is_terminal:
-        console.width = WIDE
-
-    def tell(check: Check) -> bool:
-        if json:
-            sys.stdout.write(f"{msgspec.json.encode(check).decode()}\n")
-            sys.stdout.flush()
-        else:
-            sys.stdout.write(drawn(console, _row(check)))
-            sys.stdout.flush()
-        return check.health != "fail"
 
     async def work() -> int:
         if model is not None:
-            return 0 if tell(await one_model(model, settings, os.environ)) else 1
+            return 0 if _tell(await one_model(model, settings, os.environ), json) else 1
         async with aclosing(installation(settings, os.environ)) as checks:
-            well = [tell(check) async for check in checks]
+            well = [_tell(check, json) async for check in checks]
         return 0 if all(well) else 1
 
     perform(work)
+
+
+def stream(*, json: bool, **flags: object) -> None:
+    """Look at what becomes of a stream on its way."""
+    settings = load_settings(flags)
+
+    async def work() -> int:
+        found = await check_stream(server_url(settings), known_key(settings) or "")
+        health: Health = "ok" if found.is_well else "fail"
+        return 0 if _tell(Check(name="stream", health=health, found=found.words), json) else 1
+
+    perform(work)
+
+
+def _tell(check: Check, as_json: bool) -> bool:  # noqa: FBT001
+    """Say what was found; return whether that is well."""
+    if as_json:
+        sys.stdout.write(f"{msgspec.json.encode(check).decode()}\n")
+    else:
+        console = Console(theme=THEME, highlight=False)
+        if not console.is_terminal:
+            console.width = WIDE
+        sys.stdout.write(drawn(console, _row(check)))
+    sys.stdout.flush()
+    return check.health != "fail"
 
 
 def _row(check: Check) -> Table:

@@ -58,7 +58,9 @@ async def working(settings: Settings, agent: str | None, model: str | None) -> A
     _log_to(settings.data / LOG)
     async with (
         build_agents(agents, settings, chosen=chosen) as specs,
-        open_house(specs, default_agent=agents[0].name, file=settings.database_file) as service,
+        open_house(
+            specs, default_agent=agents[0].name, file=settings.database_file, is_server=False
+        ) as service,
         _serving(service, key) as url,
     ):
         yield Own(url, key, agents[0].name)

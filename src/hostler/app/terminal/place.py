@@ -32,16 +32,23 @@ class Place:
     def client(self) -> Client:
         return self.reached.client
 
+    async def find(self) -> None:
+        """See that the session is there, and whose it is.  Raises NotFound."""
+        found = await self.client.get(f"/api/sessions/{self.session}")
+        self.agent = str(found["agent"])
+
     async def in_session(self) -> str:
         """Return the session; make it, if nothing was said yet."""
         if self.session is None:
-            self.session = await self.client.make_session(self.agent)
+            made = await self.client.make_session(self.agent)
+            self.session, self.agent = str(made["id"]), str(made["agent"])
         return self.session
 
     async def last_exchanges(self) -> tuple[list[Frame], str]:
         """Return the facts of the last runs, and the cursor after them."""
         page = await self.client.get("/api/runs", session=self.session, limit=EXCHANGES)
-        runs = cast("list[JsonObject]", page["items"])
+        going = await self.client.get("/api/runs", session=self.session, status="running", limit=1)
+        runs = [run for one in (page, going) for run in cast("list[JsonObject]", one["items"])]
         first = min((int(str(run["first_seq"])) for run in runs), default=1)
         frames = await self.client.facts(str(self.session), after=str(first - 1))
         return frames, frames[-1].id if frames else "0"
@@ -49,8 +56,6 @@ class Place:
     async def about(self) -> str:
         """Return who is talked to, and where."""
         agent = self.agent
-        if self.session is not None:
-            agent = str((await self.client.get(f"/api/sessions/{self.session}"))["agent"])
         page = await self.client.get("/api/agents")
         agents = {str(one["name"]): one for one in cast("list[JsonObject]", page["items"])}
         if agent is None and len(agents) == 1:

@@ -7,8 +7,28 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from hostler.app.terminal.story import Anew, Called, Item, Over, Replied, Spoke, Trouble, Words
-from hostler.app.terminal.words import call_of, end_of, printable, trouble_of
+from hostler.app.terminal.items import (
+    Anew,
+    Called,
+    Decided,
+    Elsewhere,
+    Item,
+    Over,
+    Question,
+    Replied,
+    Spoke,
+    Trouble,
+    Wants,
+    Words,
+)
+from hostler.app.terminal.words import (
+    asked_of,
+    call_of,
+    decided_of,
+    end_of,
+    printable,
+    trouble_of,
+)
 
 
 class Plain:
@@ -38,6 +58,11 @@ class Plain:
         self._end_line()
         self._out.write(sign)
         self._out.flush()
+        self._mid_line = True
+
+    def typed(self) -> None:
+        """A line was typed, so the next thing stands below it."""
+        self._mid_line = False
 
     def _take(self, item: Item) -> None:
         match item:
@@ -55,12 +80,22 @@ class Plain:
                 self._end_line()
             case Called():
                 self.note(call_of(item))
-            case Trouble():
-                self.note(trouble_of(item))
             case Over():
                 self._end_line()
                 if item.status != "done":
                     self.note(end_of(item))
+            case _:
+                self._remark(item)
+
+    def _remark(self, item: Item) -> None:
+        match item:
+            case Wants() | Question() | Elsewhere():
+                asked, about = asked_of(item)
+                self.note("\n  ".join([f"? {asked}", *about.splitlines()]))
+            case Decided():
+                self.note(decided_of(item))
+            case Trouble():
+                self.note(trouble_of(item))
             case _:
                 pass
 

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from prompt_toolkit.application import Application
@@ -32,6 +33,7 @@ from prompt_toolkit.output.vt100 import Vt100_Output
 from rich.console import Console, RenderableType
 
 from hostler.app.terminal.canvas import THEME, drawn
+from hostler.app.terminal.desk import KEYS, MESSAGE, Errand
 
 FRAME_S = 0.05
 """Between two drawings: more are not seen, and cost."""
@@ -45,8 +47,14 @@ class Cues:
     live: Callable[[], Sequence[RenderableType]]
     interrupt: Callable[[], None] | None = None
     """Ctrl-C, with nothing typed; without it, that leaves."""
-    line: Callable[[str], None] | None = None
-    """A message; without it there is no line to type one in."""
+    line: Callable[[Errand, str], None] | None = None
+    """A line that was typed; without it there is none to type in."""
+    errand: Callable[[], Errand] = lambda: MESSAGE
+    """What a line is for that is begun now."""
+    answering: Callable[[], str] = str
+    """Which keys mean something by themselves, in an empty line."""
+    press: Callable[[str], str] = str
+    """One of them; returns what a line then begins with."""
 
 
 class Stage:
@@ -56,8 +64,12 @@ class Stage:
         self._cues = cues
         self._console = Console(theme=THEME, force_terminal=True, highlight=False)
         self._input = Buffer(
-            multiline=True, history=None if history is None else FileHistory(_private(history))
+            multiline=True,
+            history=None if history is None else FileHistory(_private(history)),
+            on_text_changed=self._changed,
         )
+        self._begun: Errand | None = None
+        """What the line is for that is being typed."""
         output = create_output()
         if isinstance(output, Vt100_Output):
             # Asking where the cursor is tells nothing that is needed here, and not every terminal
@@ -69,7 +81,7 @@ class Stage:
             height=Dimension(min=1, max=INPUT_ROWS),
             wrap_lines=True,
             dont_extend_height=True,
-            get_line_prefix=_prefix,
+            get_line_prefix=self._prefix,
         )
         is_moving = Condition(lambda: bool(self._cues.live()))
         rows: list[AnyContainer] = [ConditionalContainer(live, is_moving)]
@@ -113,48 +125,76 @@ class Stage:
             app.output.write_raw(text)
             app.renderer.render(app, app.layout)
 
+    @property
+    def _errand(self) -> Errand:
+        return self._begun or self._cues.errand()
+
+    def _end_line(self) -> None:
+        text, errand = self._input.text.strip(), self._errand
+        if self._cues.line is not None and (text or errand.what == "deny"):
+            if errand is MESSAGE:
+                self._input.append_to_history()
+            self._clear()
+            self._cues.line(errand, text)
+
+    def _interrupt(self) -> None:
+        has_text, is_aside = bool(self._input.text), self._errand.is_aside
+        self._clear()
+        if has_text and not is_aside:
+            return
+        if self._cues.interrupt is not None:
+            self._cues.interrupt()
+        else:
+            self.leave()
+
+    def _clear(self) -> None:
+        self._input.reset()
+        self._begun = None
+
+    def _changed(self, line: Buffer) -> None:
+        self._begun = (self._begun or self._cues.errand()) if line.text else None
+
+    def _answers(self, key: str) -> bool:
+        return not self._input.text and key in self._cues.answering()
+
+    def _prefix(self, line: int, wrapped: int) -> str:
+        sign = self._errand.sign
+        return sign if line == wrapped == 0 else " " * len(sign)
+
     def _live(self) -> ANSI:
         lines = drawn(self._console, *self._cues.live()).splitlines()
         room = max(3, self._console.height - INPUT_ROWS // 2)
         return ANSI("\n".join(lines if len(lines) <= room else ["…", *lines[1 - room :]]))
 
     def _keys(self) -> KeyBindings:
-        keys, has_line = KeyBindings(), self._cues.line is not None
+        keys = KeyBindings()
 
-        def enter(event: KeyPressEvent) -> None:
-            text = event.current_buffer.text
-            if self._cues.line is not None and text.strip():
-                event.current_buffer.append_to_history()
-                event.current_buffer.reset()
-                self._cues.line(text.strip())
+        def enter(_: KeyPressEvent) -> None:
+            self._end_line()
+
+        def press(event: KeyPressEvent) -> None:
+            event.current_buffer.insert_text(self._cues.press(event.data))
 
         def newline(event: KeyPressEvent) -> None:
             event.current_buffer.newline(copy_margin=False)
 
-        def interrupt(event: KeyPressEvent) -> None:
-            if has_line and event.current_buffer.text:
-                event.current_buffer.reset()
-            elif self._cues.interrupt is not None:
-                self._cues.interrupt()
-            else:
-                self.leave()
+        def interrupt(_: KeyPressEvent) -> None:
+            self._interrupt()
 
         def leave(_: KeyPressEvent) -> None:
             self.leave()
 
-        if has_line:
+        if self._cues.line is None:
+            keys.add("q")(leave)
+        else:
             keys.add("enter")(enter)
             keys.add("escape", "enter")(newline)
-        else:
-            keys.add("q")(leave)
+        for key in KEYS:
+            keys.add(key, filter=Condition(partial(self._answers, key)))(press)
         keys.add("c-c")(interrupt)
         keys.add("<sigint>")(interrupt)
         keys.add("c-d", filter=Condition(lambda: not self._input.text))(leave)
         return keys
-
-
-def _prefix(line: int, wrapped: int) -> str:
-    return "> " if line == wrapped == 0 else "  "
 
 
 def _private(history: Path) -> str:

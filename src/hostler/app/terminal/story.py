@@ -8,108 +8,36 @@ Invariant: no I/O.  Fed with the frames past any cursor, it tells all that is in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
 from hostler.app.agent import Frame
+from hostler.app.terminal.items import (
+    PART,
+    Anew,
+    Asked,
+    Called,
+    Calls,
+    Decided,
+    Elsewhere,
+    Item,
+    Over,
+    Question,
+    Replied,
+    Spoke,
+    Trouble,
+    Wait,
+    Waits,
+    Wants,
+    Words,
+    Writes,
+)
 from hostler.core.events import JsonObject
 
-PART: TypeAlias = Literal["thinking", "text"]
-
-
-@dataclass(frozen=True, slots=True)
-class Spoke:
-    """The user said something, and it is its turn."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Waits:
-    """The user said something that waits for the run that is going."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A model was asked, and has not said anything yet."""
-
-    model: str
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """More of the reply."""
-
-    part: PART
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Anew:
-    """What was told of the reply is void; it begins anew."""
-
-
-@dataclass(frozen=True, slots=True)
-class Writes:
-    """The model writes the arguments of a call."""
-
-    name: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Replied:
-    """The reply is complete."""
-
-
-@dataclass(frozen=True, slots=True)
-class Calls:
-    """A tool began."""
-
-    call: str
-    name: str
-    arguments: JsonObject
-
-
-@dataclass(frozen=True, slots=True)
-class Called:
-    """A tool ended, or was not run at all."""
-
-    call: str
-    name: str
-    arguments: JsonObject
-    outcome: str
-    output: str
-    took_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """A model gave no reply; without `retry_after_s` it is not asked again."""
-
-    code: str
-    message: str
-    retry_after_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Over:
-    """A run ended."""
-
-    run: str
-    status: str
-    reason: str | None
-    usage: JsonObject
-    took_s: float | None
-
-
-Item: TypeAlias = (
-    Spoke | Waits | Asked | Words | Anew | Writes | Replied | Calls | Called | Trouble | Over
-)
+ASK_USER = "ask_user"
+"""The tool with which a model asks."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -117,6 +45,8 @@ class _Run:
     held: list[str]
     """What was said for it and not told yet."""
     started_at: datetime | None = None
+    principal: str = ""
+    """Who said it."""
 
 
 class Story:
@@ -127,6 +57,19 @@ class Story:
         self._telling: dict[PART, _Telling] = {"thinking": _Telling(), "text": _Telling()}
         self._asked: dict[str, tuple[str, JsonObject]] = {}
         self._began: dict[str, tuple[str, JsonObject, datetime]] = {}
+        self._waits: dict[str, Wait] = {}
+        self.agent = ""
+        """Whose session this is, if that is known."""
+
+    @property
+    def waits(self) -> Sequence[Wait]:
+        """What the run that is going waits for, of somebody; oldest first."""
+        return list(self._waits.values())
+
+    @property
+    def run(self) -> str | None:
+        """The run that is going, as far as is known."""
+        return next(iter(self._runs), None)
 
     @property
     def is_busy(self) -> bool:
@@ -144,20 +87,67 @@ class Story:
         match frame.event:
             case "user_spoke":
                 yield from self._spoke(str(data["run"]), said(data["content"]))
+                run = self._run(data)
+                run.principal = run.principal or str(data.get("principal") or "")
             case "run_started":
                 run = self._run(data)
                 run.started_at = _at(data)
                 yield from self._release(run)
             case "run_ended":
                 yield from self._over(data)
-            case "tool_started":
-                began = (str(data["name"]), cast("JsonObject", data["arguments"]))
-                self._began[str(data["call"])] = (*began, _at(data))
-                yield Calls(str(data["call"]), *began)
-            case "tool_finished":
-                yield self._called(data)
+            case _ if "call" in data and frame.event != "delta":
+                yield from self._call(frame.event, data)
             case _:
                 yield from self._reply(frame.event, data)
+
+    def _call(self, event: str, data: JsonObject) -> Iterator[Item]:
+        call = str(data["call"])
+        match event:
+            case "approval_asked":
+                self._waits[call] = wants = self._wants(data)
+                yield wants
+            case "approval_given":
+                wants = self._waits.pop(call, None)
+                yield _decided(data, "?" if not isinstance(wants, Wants) else wants.name)
+            case "tool_started":
+                began = (str(data["name"]), cast("JsonObject", data["arguments"]))
+                self._began[call] = (*began, _at(data))
+                if data.get("expires_at") is None:
+                    yield Calls(call, *began)
+                else:
+                    self._waits[call] = wait = self._for_client(data, *began)
+                    yield wait
+            case "tool_finished":
+                self._waits.pop(call, None)
+                yield self._called(data)
+            case _:
+                pass
+
+    def _wants(self, data: JsonObject) -> Wants:
+        return Wants(
+            call=str(data["call"]),
+            name=str(data["name"]),
+            arguments=cast("JsonObject", data["arguments"]),
+            digest=str(data["digest"]),
+            who=self._who(data),
+        )
+
+    def _for_client(self, data: JsonObject, name: str, arguments: JsonObject) -> Wait:
+        call, question = str(data["call"]), arguments.get("question")
+        if name != ASK_USER or not isinstance(question, str):
+            self._run(data)
+            return Elsewhere(call, name, arguments)
+        return Question(
+            call=call,
+            question=question,
+            options=cast("list[str] | None", arguments.get("options")) or (),
+            schema=cast("JsonObject | None", arguments.get("schema")),
+            who=self._who(data),
+        )
+
+    def _who(self, data: JsonObject) -> str:
+        agent, principal = self.agent or "the agent", self._run(data).principal
+        return f"{agent} (for {principal})" if principal else agent
 
     def _reply(self, event: str, data: JsonObject) -> Iterator[Item]:
         match event:
@@ -213,11 +203,14 @@ class Story:
         if began is not None:
             name, arguments, since = began
             took_s = (_at(data) - since).total_seconds()
-        return Called(call, name, arguments, str(data["outcome"]), str(data["output"]), took_s)
+        principal = None if data.get("principal") is None else str(data["principal"])
+        outcome, output = str(data["outcome"]), str(data["output"])
+        return Called(call, name, arguments, outcome, output, took_s, principal)
 
     def _over(self, data: JsonObject) -> Iterator[Item]:
         run = self._runs.pop(str(data["run"]), _Run(held=[]))
         yield from self._release(run)
+        self._waits = {}
         for telling in self._telling.values():
             telling.settle("")
         reason = data.get("reason")
@@ -268,6 +261,17 @@ def said(content: object) -> str:
         return content
     parts = cast("list[JsonObject]", content)
     return "\n".join(str(part.get("text") or f"[{part.get('type')}]") for part in parts)
+
+
+def _decided(data: JsonObject, name: str) -> Decided:
+    return Decided(
+        call=str(data["call"]),
+        name=name,
+        decision=str(data["decision"]),
+        principal=str(data["principal"]),
+        arguments=cast("JsonObject | None", data.get("arguments")),
+        is_remembered=data.get("remembered") is not None,
+    )
 
 
 def _told(part: PART, words: tuple[bool, str]) -> Iterator[Item]:

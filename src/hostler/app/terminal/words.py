@@ -10,14 +10,27 @@ from collections.abc import Sequence
 
 import msgspec
 
-from hostler.app.terminal.story import Called, Over, Trouble
+from hostler.app.terminal.items import (
+    Called,
+    Decided,
+    Elsewhere,
+    Over,
+    Question,
+    Trouble,
+    Wait,
+    Wants,
+)
 from hostler.core.events import JsonObject
 
 SHORT = 60
 """Characters of arguments, and of what came of them."""
+WHOLE = 10_000
+"""Characters of arguments that somebody has to judge."""
 MARK = {"ok": "✓", "error": "✗", "denied": "✗", "cancelled": "■", "unknown": "?"}
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_TURNS = re.compile("[\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+"""What is not seen, or makes what follows look as if it stood elsewhere."""
 _REASONS = {
     "model_error": "the model gave no reply",
     "step_limit": "it reached its limit of steps",
@@ -44,13 +57,62 @@ def arguments_of(arguments: JsonObject) -> str:
     return brief(", ".join(encoded))
 
 
+def in_full(arguments: JsonObject) -> str:
+    """Return arguments as somebody reads them who answers for them: all, and nothing hidden."""
+    lines = list[str]()
+    for name, value in arguments.items():
+        if isinstance(value, str) and "\n" in value.strip("\n"):
+            lines += [f"{name}:", *(f"  {line}" for line in value.strip("\n").split("\n"))]
+        else:
+            lines.append(f"{name}: {msgspec.json.encode(value).decode()}")
+    text = printable(_TURNS.sub(lambda found: f"\\u{ord(found[0]):04x}", "\n".join(lines)))
+    left = len(text) - WHOLE
+    return text if left <= 0 else f"{text[:WHOLE]}…\n({left:,} more characters)"
+
+
+def wait_of(wait: Wait) -> str:
+    """Return in a line what a run waits for."""
+    match wait:
+        case Wants(name=name, arguments=arguments):
+            return f"an approval of {brief(name)}({arguments_of(arguments)})"
+        case Question(question=question):
+            return f"an answer to: {brief(question)}"
+        case Elsewhere(name=name, arguments=arguments):
+            return f"another client to answer {brief(name)}({arguments_of(arguments)})"
+
+
+def asked_of(wait: Wait) -> tuple[str, str]:
+    """Return what somebody is asked, and what there is to know for an answer."""
+    match wait:
+        case Wants():
+            return f"{brief(wait.who)} wants to run {brief(wait.name)}", in_full(wait.arguments)
+        case Question():
+            about = [f"{n}. {brief(one, 500)}" for n, one in enumerate(wait.options, 1)]
+            if wait.schema is not None:
+                about.append(
+                    f"(it must fit {brief(msgspec.json.encode(wait.schema).decode(), 500)})"
+                )
+            return f"{brief(wait.who)} asks", "\n".join([printable(wait.question), *about])
+        case Elsewhere():
+            return f"waiting for {wait_of(wait)}", ""
+
+
+def decided_of(decided: Decided) -> str:
+    """Return how a request for an approval was answered, and by whom."""
+    how = "allowed" if decided.decision == "allow" else "denied"
+    more = " in this session, from now on" if decided.is_remembered else ""
+    edited = "" if decided.arguments is None else f", with {arguments_of(decided.arguments)}"
+    return f"{brief(decided.name)} was {how} by {brief(decided.principal)}{edited}{more}"
+
+
 def call_of(called: Called) -> str:
     """Return a call with what came of it."""
     mark, outcome = MARK.get(called.outcome, "?"), called.outcome
     what = brief(called.output) or outcome
     told = what if outcome in ("ok", "error") else f"{outcome}: {what}"
     took = "" if called.took_s is None else f" · {seconds(called.took_s)}"
-    return f"{mark} {brief(called.name)}({arguments_of(called.arguments)}) → {told}{took}"
+    by = "" if called.principal is None else f" · by {brief(called.principal)}"
+    return f"{mark} {brief(called.name)}({arguments_of(called.arguments)}) → {told}{by}{took}"
 
 
 def trouble_of(trouble: Trouble) -> str:

@@ -5,18 +5,12 @@ Invariant: times are RFC 3339, and what may be null is there as null.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from msgspec import UNSET, Struct, UnsetType
 
 from hostler.core.errors import Invalid
-from hostler.core.events import Content, Fault, JsonObject, Policy, TextPart, Usage
-from hostler.core.ports import AgentSpec, RunRow, Session
-from hostler.faces.native.wire import stamp
-from hostler.service.runs import RunDetail
-
-DEEPEST = 32
-"""Levels of nesting in what clients attach; see also the limits page of the documentation."""
+from hostler.core.events import Content, Fault, JsonObject, Policy, TextPart, Usage, Verdict
+from hostler.core.records import ClientTool
+from hostler.service.inbox import Receipt
 
 
 class NewSession(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -24,6 +18,7 @@ class NewSession(Struct, kw_only=True, forbid_unknown_fields=True):
     title: str | None = None
     metadata: JsonObject | None = None
     id: str | None = None
+    client_tools: tuple[ClientTool, ...] = ()
 
 
 class Labels(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -41,15 +36,123 @@ class NewCancel(Struct, kw_only=True, forbid_unknown_fields=True):
     reason: str | None = None
 
 
+class NewDecision(Struct, kw_only=True, forbid_unknown_fields=True):
+    decision: Verdict
+    arguments: JsonObject | None = None
+    reason: str | None = None
+    remember: bool = False
+    digest: str | None = None
+
+
+class NewResult(Struct, kw_only=True, forbid_unknown_fields=True):
+    output: object
+    """Text, or any JSON, which the model then reads as JSON."""
+    is_error: bool = False
+
+
+class NewFork(Struct, kw_only=True, forbid_unknown_fields=True):
+    at: int | None = None
+    title: str | None = None
+
+
+class NewShare(Struct, kw_only=True, forbid_unknown_fields=True):
+    expires_in_s: float = 7 * 86_400
+
+
+class NewTicket(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Nothing has to be said."""
+
+
+class NewTyping(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Nothing has to be said."""
+
+
+class Ticket(Struct, kw_only=True):
+    ticket: str
+    expires_in_s: int
+
+
+class ShareView(Struct, kw_only=True):
+    id: str
+    session: str
+    principal: str
+    """Who made it."""
+    created_at: str
+    expires_at: str
+
+
+class NewShareView(ShareView, kw_only=True):
+    token: str
+    """Shown this once."""
+    url: str
+    """The session's events, for whoever has this; relative to this server."""
+
+
+class SharePage(Struct, kw_only=True):
+    items: list[ShareView]
+    cursor: str | None
+    more: bool
+
+
 class SessionView(Struct, kw_only=True):
     id: str
     agent: str
     title: str | None
     metadata: JsonObject
+    client_tools: tuple[ClientTool, ...]
     status: str
+    waits: list[WaitView]
+    forked: ForkView | None
     created_at: str
     updated_at: str
     seq: int
+    watching: int = 0
+    """Streams whose owners let others see that they watch."""
+
+
+class WaitView(Struct, kw_only=True):
+    call: str
+    kind: str
+    expires_at: str
+
+
+class ForkView(Struct, kw_only=True):
+    """Where a fork's history comes from."""
+
+    session: str
+    at: int
+
+
+class ApprovalView(Struct, kw_only=True):
+    call: str
+    session: str
+    run: str
+    name: str
+    arguments: JsonObject
+    digest: str
+    status: str
+    asked_at: str
+    expires_at: str
+    principal: str | None
+    reason: str | None
+    answered_at: str | None
+
+
+class ApprovalPage(Struct, kw_only=True):
+    items: list[ApprovalView]
+    cursor: str | None
+    more: bool
+
+
+class WaitingFor(Struct, kw_only=True):
+    call: str
+    kind: str
+
+
+class WaitingReceipt(Receipt, frozen=True, kw_only=True):
+    """A receipt; with `waiting` for a caller who waited for the end of a run that waits itself."""
+
+    waiting: WaitingFor | UnsetType = UNSET
 
 
 class RunView(Struct, kw_only=True):
@@ -150,10 +253,37 @@ class AgentPage(Struct, kw_only=True):
     more: bool
 
 
+class FactView(Struct, kw_only=True):
+    """A fact as it is in the log; the reference has the further fields of each kind."""
+
+    seq: int
+    at: str
+    session: str
+    kind: str
+    run: str | None
+
+
 class Frame(Struct, kw_only=True):
     id: str
     event: str
     data: JsonObject
+
+
+class SizeView(Struct, kw_only=True):
+    session: str
+    """The id; of a deleted session, what forks still read of it is counted."""
+    events: int
+    fact_bytes: int
+
+
+class StorageView(Struct, kw_only=True):
+    sessions: int
+    events: int
+    fact_bytes: int
+    """Of the facts as JSON."""
+    database_bytes: int
+    """Of the database of all tenants, with indexes and free space; 0 for one in memory."""
+    largest: list[SizeView]
 
 
 class EventPage(Struct, kw_only=True):
@@ -173,85 +303,12 @@ class Problem(Struct, kw_only=True):
     errors: list[dict[str, str]] | None = None
 
 
-def view_session(session: Session) -> SessionView:
-    return SessionView(
-        id=session.id,
-        agent=session.agent,
-        title=session.title,
-        metadata=session.metadata,
-        status=session.head.status,
-        created_at=stamp(session.created_at),
-        updated_at=stamp(session.updated_at),
-        seq=session.head.seq,
-    )
-
-
-def view_run(run: RunRow) -> RunView:
-    return RunView(
-        id=run.id,
-        session=run.session,
-        input=run.input,
-        agent=run.agent,
-        status=run.status,
-        reason=run.reason,
-        created_at=stamp(run.created_at),
-        started_at=_stamp(run.started_at),
-        ended_at=_stamp(run.ended_at),
-        first_seq=run.first_seq,
-        last_seq=run.last_seq,
-        usage=run.usage,
-    )
-
-
-def view_detail(detail: RunDetail) -> RunDetailView:
-    return RunDetailView(
-        run=view_run(detail.run),
-        model_calls=[
-            ModelCallView(
-                attempt=call.attempt,
-                provider=call.provider,
-                model=call.model,
-                status=call.status,
-                asked_at=stamp(call.asked_at),
-                ended_at=_stamp(call.ended_at),
-                usage=call.usage,
-                error=call.error,
-            )
-            for call in detail.model_calls
-        ],
-        tool_calls=[
-            ToolCallView(
-                call=call.call,
-                name=call.name,
-                arguments=call.arguments,
-                status=call.status,
-                started_at=stamp(call.started_at),
-                ended_at=_stamp(call.ended_at),
-                output=call.output,
-            )
-            for call in detail.tool_calls
-        ],
-    )
-
-
-def view_agent(agent: AgentSpec) -> AgentView:
-    return AgentView(
-        name=agent.name,
-        description=agent.description,
-        models=[f"{model.provider}:{model.name}" for model in agent.models],
-        tools=[spec.name for spec in agent.tools.specs],
-        policy=agent.policy,
-        max_steps=agent.limits.max_steps,
-    )
-
-
 def check_message(message: NewMessage) -> None:
     """Refuse what has the form of a message and is none.
 
     Raises:
-        Invalid: it says nothing, a part is incomplete, or the metadata is nested too deeply.
+        Invalid: it says nothing, or a part is incomplete.
     """
-    check_depth("/metadata", message.metadata)
     content = message.content
     if isinstance(content, str):
         if not content:
@@ -266,28 +323,3 @@ def check_message(message: NewMessage) -> None:
         if not one_of or (part.data is not None and not part.media_type):
             wanted = "either url, or data (base64) with media_type"
             raise Invalid(f"part {place} needs {wanted}", fields=[(f"/content/{place}", wanted)])
-
-
-def check_depth(pointer: str, value: object) -> None:
-    """Refuse deep nesting, which every later reader would have to survive.
-
-    Raises:
-        Invalid: deeper than `DEEPEST`.
-    """
-    level: list[object] = [value]
-    for _ in range(DEEPEST):
-        level = [inner for one in level for inner in _inside(one)]
-        if not level:
-            return
-    raise Invalid("nested too deeply", fields=[(pointer, f"at most {DEEPEST} levels")])
-
-
-def _inside(value: object) -> Iterator[object]:
-    if isinstance(value, dict):
-        yield from value.values()
-    elif isinstance(value, list):
-        yield from value
-
-
-def _stamp(at: float | None) -> str | None:
-    return None if at is None else stamp(at)

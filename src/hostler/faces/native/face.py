@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from hostler.faces.native.http import Endpoint, Gate
+from hostler.faces.native.entry import Entrance, Gate
+from hostler.faces.native.http import Endpoint
+from hostler.faces.native.open_streams import OpenStreams
 from hostler.faces.native.operations import Operations
-from hostler.faces.native.stream import OpenStreams
+from hostler.faces.native.socket import Socket
 from hostler.faces.native.table import table
 from hostler.service.service import Service
 
 
-def native_routes(service: Service, gate: Gate, streams: OpenStreams) -> list[Route]:
-    """Return one route per path; the paths that are called most come first."""
-    operations = sorted(
-        table(Operations(service, streams)), key=lambda one: (_rank(one.path), one.path)
-    )
-    return [
-        Route(path, Endpoint(list(same), gate))
+def native_routes(
+    service: Service, gate: Gate, streams: OpenStreams, *, origins: Sequence[str] = ()
+) -> list[BaseRoute]:
+    """Return one route per path; the paths that are called most come first.
+
+    `origins`: of pages that may open sockets, beside this server's own.
+    """
+    entry = Entrance(gate, service.shares)
+    do = Operations(service, streams, entry.tickets)
+    operations = sorted(table(do), key=lambda one: (_rank(one.path), one.path))
+    endpoints = {
+        path: Endpoint(list(same), entry, service.answered, service.admit)
         for path, same in groupby(operations, key=lambda one: one.path)
-    ]
+    }
+    socket = Socket(
+        operations=do, endpoints=endpoints, entry=entry, streams=streams, origins=origins
+    )
+    routes: list[BaseRoute] = [Route(path, endpoint) for path, endpoint in endpoints.items()]
+    return [*routes, WebSocketRoute("/api/sessions/{session}/socket", socket)]
 
 
 def _rank(path: str) -> int:

@@ -16,18 +16,25 @@ from hostler.faces.native.http import VERSION, Operation
 
 REFERENCE = "#/components/schemas/{name}"
 STATUS = {
+    101: "Goes on as a WebSocket",
     200: "OK",
     201: "Made",
     202: "Accepted",
     204: "Nothing to say",
     400: "Not readable",
     401: "No key, or one that is not known",
+    403: "Known, and without this right",
     404: "Absent, or not yours",
     409: "Not in a state that allows this",
     413: "Over a limit",
     422: "Readable, but wrong",
-    503: "The store cannot serve now",
+    426: "A WebSocket, asked for without an upgrade",
+    429: "As many as one caller may have at once",
+    503: "The store, or the server with all it has to do, cannot serve now",
 }
+
+WHOLE = re.compile(r"(\d+) to (\d+)(?:, default (\d+))?")
+ONCE = {"Idempotency-Key": "the same key and body have the same answer, for 24 hours"}
 
 
 def openapi(operations: Sequence[Operation]) -> JsonObject:
@@ -72,8 +79,12 @@ def _types(operations: Sequence[Operation]) -> list[object]:
 def _operation(operation: Operation, schemas: Mapping[str, JsonObject]) -> JsonObject:
     names = re.findall(r"{(\w+)}", operation.path)
     parameters = [_parameter("path", name, f"the {name}'s id", needed=True) for name in names]
-    parameters += [_parameter("query", name, what) for name, what in operation.query.items()]
-    parameters += [_parameter("header", name, what) for name, what in operation.headers.items()]
+    parameters += [
+        _parameter("query", name, what, needed=name in operation.needs)
+        for name, what in operation.query.items()
+    ]
+    headers = {**operation.headers, **(ONCE if operation.keeps_answers else {})}
+    parameters += [_parameter("header", name, what) for name, what in headers.items()]
     errors = [*operation.errors, 503] if operation.public else [401, *operation.errors, 503]
     if operation.body is not None:
         errors += [400, 413, 422]
@@ -83,7 +94,7 @@ def _operation(operation: Operation, schemas: Mapping[str, JsonObject]) -> JsonO
         "parameters": parameters,
         "responses": {
             **{
-                str(status): _answer(status, one, schemas, streams=operation.streams)
+                str(status): _answer(operation, status, one, schemas)
                 for status, one in operation.returns.items()
             },
             **{str(status): _problem(status) for status in sorted(set(errors))},
@@ -92,28 +103,44 @@ def _operation(operation: Operation, schemas: Mapping[str, JsonObject]) -> JsonO
     if operation.body is not None:
         content = {"application/json": {"schema": schemas[repr(operation.body)]}}
         described["requestBody"] = {"content": content, "required": True}
+    if operation.takes is not None:
+        content = {operation.takes[0]: {"schema": {"type": "string"}}}
+        described["requestBody"] = {"content": content, "required": True}
     if operation.public:
         described["security"] = []
     return described
 
 
 def _parameter(place: str, name: str, what: str, *, needed: bool = False) -> JsonObject:
+    text: JsonObject = {"type": "string"}
+    if place == "query" and needed:
+        text["pattern"] = r"\S"
     return {
         "in": place,
         "name": name,
         "description": what,
         "required": needed,
-        "schema": {"type": "string"},
+        "schema": _whole_number(what) or text,
     }
 
 
+def _whole_number(what: str) -> JsonObject | None:
+    """Return the schema of a parameter that is described as `1 to 1000, default 100`."""
+    found = WHOLE.search(what)
+    if found is None:
+        return None
+    least, most, default = found.groups()
+    schema: JsonObject = {"type": "integer", "minimum": int(least), "maximum": int(most)}
+    return schema if default is None else {**schema, "default": int(default)}
+
+
 def _answer(
-    status: int, one: object, schemas: Mapping[str, JsonObject], *, streams: bool
+    operation: Operation, status: int, one: object, schemas: Mapping[str, JsonObject]
 ) -> JsonObject:
     answer: JsonObject = {"description": STATUS[status]}
     if one is not None:
-        content: JsonObject = {"application/json": {"schema": schemas[repr(one)]}}
-        if streams and status == 200:
+        content: JsonObject = {operation.gives: {"schema": schemas[repr(one)]}}
+        if operation.streams and status == 200:
             content["text/event-stream"] = {"schema": {"type": "string"}}
         answer["content"] = content
     return answer

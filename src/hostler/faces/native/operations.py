@@ -6,26 +6,44 @@ Invariant: a handler reads its call, calls one verb of the service and shapes th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import TypeVar, cast, get_args
 
-import anyio
+import msgspec
 from starlette.types import ASGIApp
 
-from hostler.core.errors import Invalid, NotFound
-from hostler.core.events import Event, Key, Policy, RunId, SessionId
-from hostler.core.ports import Piece
-from hostler.faces.native import bodies, wire
-from hostler.faces.native.http import VERSION, Answer, Call, number
-from hostler.faces.native.stream import EventStream, OpenStreams
+from hostler.core.errors import CallerError, Invalid, NotFound
+from hostler.core.events import CallId, Event, Policy, RunId, SessionId
+from hostler.core.news import Attendance
+from hostler.faces.native import bodies, views, wire
+from hostler.faces.native.doctor import LONGEST_EVERY_MS, MOST_TICKS, Ticks
+from hostler.faces.native.entry import TICKET_S, Tickets
+from hostler.faces.native.file_stream import FileStream
+from hostler.faces.native.http import REPLAYED, VERSION, Answer, Call, Caller, number, problem
+from hostler.faces.native.open_streams import OpenStreams
+from hostler.faces.native.stream import Batches, EventStream
+from hostler.service.authorise import authorise
 from hostler.service.cursor import Cursor
-from hostler.service.follow import any_end, end_of, never
-from hostler.service.inbox import Message
+from hostler.service.follow import Ends, any_end, end_of, never
+from hostler.service.inbox import Message, Receipt
+from hostler.service.limits import check_depth
+from hostler.service.runs import Waiting
 from hostler.service.service import Service
+from hostler.service.shares import viewer_id
+from hostler.service.waits import Decision
 
+T = TypeVar("T")
+_UPGRADE = problem(
+    CallerError("this is a WebSocket: ask with `Upgrade: websocket`", code="upgrade_required"),
+    status=426,
+    headers=((b"upgrade", b"websocket"), (b"connection", b"upgrade")),
+)
 LONGEST_WAIT_S = 300
 STREAM = "text/event-stream"
+
+
+_receipts = msgspec.json.Decoder(Receipt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +52,21 @@ class Operations:
 
     service: Service
     streams: OpenStreams
+    tickets: Tickets
 
     async def create_session(self, call: Call) -> ASGIApp:
         body = cast("bodies.NewSession", call.body)
-        bodies.check_depth("/metadata", body.metadata)
         session, is_new = await self.service.sessions.create(
-            call.who, agent=body.agent, title=body.title, metadata=body.metadata, id=body.id
+            call.who,
+            agent=body.agent,
+            title=body.title,
+            metadata=body.metadata,
+            id=body.id,
+            client_tools=body.client_tools,
+            answering=call.answering(201, views.view_session),
+            finding=call.answering(200, views.view_session),
         )
-        return Answer(201 if is_new else 200, bodies.view_session(session))
+        return Answer(201 if is_new else 200, views.view_session(session))
 
     async def list_sessions(self, call: Call) -> ASGIApp:
         limit = number(call, "limit", default=100, most=1000)
@@ -52,19 +77,20 @@ class Operations:
             after=call.query.get("after", ""),
             limit=limit + 1,
         )
-        return _page([bodies.view_session(one) for one in found], limit)
+        return _page([views.view_session(one) for one in found], limit)
 
     async def get_session(self, call: Call) -> ASGIApp:
         session = await self.service.sessions.get(call.who, _session(call))
-        return Answer(200, bodies.view_session(session))
+        view = views.view_session(session)
+        view.watching = len(self.service.following.present(call.who, session.id))
+        return Answer(200, view)
 
     async def label_session(self, call: Call) -> ASGIApp:
         body = cast("bodies.Labels", call.body)
-        bodies.check_depth("/metadata", body.metadata)
         session = await self.service.sessions.relabel(
             call.who, _session(call), title=body.title, metadata=body.metadata
         )
-        return Answer(200, bodies.view_session(session))
+        return Answer(200, views.view_session(session))
 
     async def delete_session(self, call: Call) -> ASGIApp:
         await self.service.sessions.delete(call.who, _session(call))
@@ -78,69 +104,203 @@ class Operations:
         message = Message(content=body.content, policy=policy, metadata=body.metadata)
         wait_s = _prefers_wait(call)
         streams = STREAM in call.headers.get("accept", "")
+        replayed = () if call.kept is None else REPLAYED
+        if streams:
+            self.streams.check(call.who.id)
         if not streams and not wait_s:
-            receipt = await self.service.inbox.speak(call.who, session, message)
-            return Answer(202, receipt)
-        key = Key(call.who.tenant, session)
+            return Answer(202, await self._receipt(call, session, message), replayed)
         with ExitStack() as stack:
-            watch = stack.enter_context(self.service.following.watch(key))
-            receipt = await self.service.inbox.speak(call.who, session, message)
+            seat = stack.enter_context(self.service.following.watch(call.who, session))
+            receipt = await self._receipt(call, session, message)
             after = Cursor.parse(receipt.cursor)
             if streams:
                 batches = self.service.following.follow_on(
-                    key, watch, after=after, ends=end_of(receipt.run), current=True
+                    seat, after=after, ends=end_of(receipt.run), current=call.kept is None
                 )
                 first = wire.sse_frame(receipt.cursor, "receipt", wire.encode(receipt))
-                return EventStream(batches, self.streams, first=first, owns=stack.pop_all())
+                return EventStream(
+                    call, batches, self.streams, first=first, headers=replayed, owns=stack.pop_all()
+                )
             ended = await self.service.runs.wait(
-                key, watch, receipt.run, after=after, timeout_s=wait_s
+                seat,
+                receipt.run,
+                after=after,
+                timeout_s=wait_s,
+                current=call.kept is None,
+                joined=receipt.policy in ("steer", "coalesce"),
             )
-        applied = ((b"preference-applied", b"wait=%d" % wait_s),)
+        applied = ((b"preference-applied", b"wait=%d" % wait_s), *replayed)
+        if isinstance(ended, Waiting):
+            return Answer(202, views.view_waiting(receipt, ended), applied)
         return Answer(202, receipt, applied) if ended is None else Answer(200, ended, applied)
+
+    async def _receipt(self, call: Call, session: SessionId, message: Message) -> Receipt:
+        """Return the receipt of a message that is new, or that was sent before."""
+        if call.kept is not None:
+            return _receipts.decode(call.kept.split(b" ", 1)[1])
+        return await self.service.inbox.speak(
+            call.who, session, message, answering=call.answering(202, _same)
+        )
 
     async def cancel(self, call: Call) -> ASGIApp:
         body = cast("bodies.NewCancel", call.body)
-        done = await self.service.inbox.cancel(call.who, _session(call), body.reason)
+        done = await self.service.inbox.cancel(
+            call.who, _session(call), body.reason, answering=call.answering(202, _same)
+        )
         return Answer(202, done)
 
-    async def read_events(self, call: Call) -> ASGIApp:
-        key = Key(call.who.tenant, _session(call))
-        head = (await self.service.sessions.get(call.who, key.session)).head
-        text = call.headers.get("last-event-id") or call.query.get("after") or "0"
-        after = Cursor(head.seq) if text == "now" else Cursor.parse(text)
-        if STREAM not in call.headers.get("accept", ""):
-            return await self._page(call, key, after)
-        until_end = call.query.get("until") == "run_end"
-        if until_end and head.active is None and after.seq >= head.seq:
-            return Answer(204)
-        await self.service.following.check(key, after)
-        ends = any_end if until_end else never
-        batches = self.service.following.follow(key, after=after, ends=ends)
-        return EventStream(batches, self.streams)
+    async def approve(self, call: Call) -> ASGIApp:
+        body = cast("bodies.NewDecision", call.body)
+        check_depth("/arguments", body.arguments)
+        decision = Decision(
+            verdict=body.decision,
+            arguments=body.arguments,
+            reason=body.reason,
+            remember=body.remember,
+            digest=body.digest,
+        )
+        event = await self.service.waits.approve(
+            call.who, _session(call), _call(call), decision, answering=call.answering(200, _fact)
+        )
+        return Answer(200, wire.data_of(event))
 
-    async def _page(self, call: Call, key: Key, after: Cursor) -> ASGIApp:
+    async def list_approvals(self, call: Call) -> ASGIApp:
+        limit = number(call, "limit", default=100, most=1000)
+        found = await self.service.waits.list(
+            call.who,
+            session=call.query.get("session"),
+            status=call.query.get("status", "open") or None,
+            after=call.query.get("after", ""),
+            limit=limit + 1,
+        )
+        return _page([views.view_approval(one) for one in found], limit, mark="call")
+
+    async def answer(self, call: Call) -> ASGIApp:
+        body = cast("bodies.NewResult", call.body)
+        check_depth("/output", body.output)
+        output = body.output if isinstance(body.output, str) else wire.encode(body.output).decode()
+        event = await self.service.waits.answer(
+            call.who,
+            _session(call),
+            _call(call),
+            output=output,
+            is_error=body.is_error,
+            answering=call.answering(200, _fact),
+        )
+        return Answer(200, wire.data_of(event))
+
+    async def fork(self, call: Call) -> ASGIApp:
+        body = cast("bodies.NewFork", call.body)
+        session = await self.service.sessions.fork(
+            call.who,
+            _session(call),
+            at=body.at,
+            title=body.title,
+            answering=call.answering(201, views.view_session),
+        )
+        return Answer(201, views.view_session(session))
+
+    async def export(self, call: Call) -> ASGIApp:
+        session = _session(call)
+        pieces = await self.service.archive.export(call.who, session)
+        return FileStream(call=call, streams=self.streams, name=f"{session}.jsonl", pieces=pieces)
+
+    async def restore(self, call: Call) -> ASGIApp:
+        assert call.pieces is not None
+        session = await self.service.archive.restore(call.who, call.pieces, id=call.query.get("id"))
+        return Answer(201, views.view_session(session))
+
+    async def storage(self, call: Call) -> ASGIApp:
+        limit = number(call, "limit", default=20, most=1000)
+        found = await self.service.sessions.storage(call.who, limit=limit)
+        return Answer(200, views.view_storage(found))
+
+    async def read_events(self, call: Call) -> ASGIApp:
+        session = _session(call)
+        if STREAM not in call.headers.get("accept", ""):
+            return await self._page(call, session)
+        until_end = call.query.get("until") == "run_end"
+        if until_end:
+            head = (await self.service.sessions.get(call.who, session)).head
+            after = await self._after(call, session)
+            if head.active is None and after.seq >= head.seq:
+                return Answer(204)
+        batches = await self.follow(call, ends=any_end if until_end else never)
+        return EventStream(call, batches, self.streams, attendance=self.attendance(call))
+
+    async def follow(self, call: Call, *, ends: Ends = never) -> Batches:
+        """Return the events past the call's cursor, then what is new.
+
+        Raises:
+            NotFound, Malformed: before the first of them.
+        """
+        session = _session(call)
+        self.streams.check(call.who.id)
+        after = await self._after(call, session)
+        await self.service.following.check(call.who, session, after)
+        return self.service.following.follow(call.who, session, after=after, ends=ends)
+
+    def attendance(self, call: Call) -> AbstractContextManager[Attendance] | None:
+        """Return the seat of a caller who wants to see who watches, and to be seen."""
+        if call.query.get("presence") != "true":
+            return None
+        return self.service.following.attend(call.who, _session(call))
+
+    async def _after(self, call: Call, session: SessionId) -> Cursor:
+        text = call.headers.get("last-event-id") or call.query.get("after") or "0"
+        if text != "now":
+            return Cursor.parse(text)
+        return Cursor((await self.service.sessions.get(call.who, session)).head.seq)
+
+    async def _page(self, call: Call, session: SessionId) -> ASGIApp:
         limit = number(call, "limit", default=100, most=1000)
         wait_s = number(call, "wait", default=0, most=LONGEST_WAIT_S, least=0)
-        items: Sequence[Event | Piece] = await self.service.following.page(
-            key, after=after, limit=limit + 1
+        after = await self._after(call, session)
+        items = await self.service.following.page(
+            call.who,
+            session,
+            after=after,
+            limit=limit + 1,
+            wait_s=wait_s,
+            deltas=call.query.get("deltas") == "true",
         )
-        deltas = call.query.get("deltas") == "true"
-        if not items and (wait_s or deltas):
-            items = await self._first(key, after, wait_s, deltas=deltas)
         shown, more = items[:limit], len(items) > limit
         cursor = Cursor.after(shown[-1]) if shown else after
         return Answer(200, wire.json_page(shown, str(cursor), more=more))
 
-    async def _first(
-        self, key: Key, after: Cursor, wait_s: int, *, deltas: bool
-    ) -> Sequence[Event | Piece]:
-        """Return what comes first within `wait_s`, if anything does."""
-        with anyio.move_on_after(wait_s or 0.05):
-            async for batch in self.service.following.follow(key, after=after):
-                wanted = [item for item in batch if deltas or isinstance(item, Event)]
-                if wanted:
-                    return wanted
-        return []
+    async def open_socket(self, call: Call) -> ASGIApp:
+        await self.service.sessions.get(call.who, _session(call))
+        return _UPGRADE
+
+    async def give_ticket(self, call: Call) -> ASGIApp:
+        authorise(call.who, "read", None)
+        ticket = self.tickets.give(Caller(call.who, call.until))
+        return Answer(201, bodies.Ticket(ticket=ticket, expires_in_s=TICKET_S))
+
+    async def type_in(self, call: Call) -> ASGIApp:
+        await self.service.following.typing(call.who, _session(call))
+        return Answer(204)
+
+    async def share(self, call: Call) -> ASGIApp:
+        body = cast("bodies.NewShare", call.body)
+        share, token = await self.service.shares.share(
+            call.who, _session(call), expires_in_s=body.expires_in_s
+        )
+        return Answer(201, views.view_new_share(share, token))
+
+    async def list_shares(self, call: Call) -> ASGIApp:
+        found = await self.service.shares.list(call.who, _session(call))
+        return _page([views.view_share(one) for one in found], len(found))
+
+    async def revoke_share(self, call: Call) -> ASGIApp:
+        share = call.path["share"]
+        await self.service.shares.revoke(call.who, _session(call), share)
+        self.streams.revoke(viewer_id(share))
+        return Answer(204)
+
+    async def tick(self, call: Call) -> ASGIApp:
+        count = number(call, "n", default=20, most=MOST_TICKS)
+        return Ticks(count, number(call, "every_ms", default=100, most=LONGEST_EVERY_MS))
 
     async def list_runs(self, call: Call) -> ASGIApp:
         limit = number(call, "limit", default=100, most=1000)
@@ -151,22 +311,22 @@ class Operations:
             after=call.query.get("after", ""),
             limit=limit + 1,
         )
-        return _page([bodies.view_run(one) for one in found], limit)
+        return _page([views.view_run(one) for one in found], limit)
 
     async def get_run(self, call: Call) -> ASGIApp:
         detail = await self.service.runs.get(call.who, RunId(call.path["run"]))
-        return Answer(200, bodies.view_detail(detail))
+        return Answer(200, views.view_detail(detail))
 
     async def list_agents(self, call: Call) -> ASGIApp:
         del call
         agents = sorted(self.service.agents.values(), key=lambda agent: agent.name)
-        return _page([bodies.view_agent(one) for one in agents], len(agents))
+        return _page([views.view_agent(one) for one in agents], len(agents))
 
     async def get_agent(self, call: Call) -> ASGIApp:
         agent = self.service.agents.get(call.path["agent"])
         if agent is None:
             raise NotFound(f"no agent {call.path['agent']}")
-        return Answer(200, bodies.view_agent(agent))
+        return Answer(200, views.view_agent(agent))
 
     async def search(self, call: Call) -> ASGIApp:
         words = call.query.get("q", "")
@@ -188,7 +348,7 @@ class Operations:
         about = bodies.Capabilities(
             version=VERSION,
             policies=list(get_args(Policy)),
-            transports=["request", "chunked", "sse", "long-poll"],
+            transports=["request", "chunked", "sse", "long-poll", "websocket"],
         )
         return Answer(200, about)
 
@@ -206,9 +366,21 @@ def _session(call: Call) -> SessionId:
     return SessionId(call.path["session"])
 
 
-def _page(items: Sequence[object], limit: int) -> Answer:
+def _call(call: Call) -> CallId:
+    return CallId(call.path["call"])
+
+
+def _same(result: T) -> T:
+    return result
+
+
+def _fact(event: Event) -> msgspec.Raw:
+    return msgspec.Raw(wire.data_of(event))
+
+
+def _page(items: Sequence[object], limit: int, *, mark: str = "id") -> Answer:
     shown, more = items[:limit], len(items) > limit
-    cursor = getattr(shown[-1], "id", None) if shown else None
+    cursor = getattr(shown[-1], mark, None) if shown else None
     return Answer(200, {"items": shown, "cursor": cursor, "more": more})
 
 

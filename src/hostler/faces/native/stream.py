@@ -1,20 +1,22 @@
 """A session's events as a response that does not end by itself.
 
-Invariant: a stream begins at once, is never silent for long, and costs nobody else anything.
+Invariant: a stream begins at once, is never silent for long, and is sent in chunks of bounded size.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import ExitStack, aclosing, contextmanager
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, aclosing
 
 import anyio
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from hostler.core.errors import HostlerError
+from hostler.core.errors import HostlerError, NotFound
 from hostler.core.events import Event
-from hostler.core.ports import Piece
-from hostler.faces.native.wire import sse
+from hostler.core.news import Attendance, Piece
+from hostler.faces.native.http import Call
+from hostler.faces.native.open_streams import OpenStream, OpenStreams, cutter
+from hostler.faces.native.wire import sse, sse_presence
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -23,72 +25,83 @@ HEADERS = [
 ]
 OPENING = b"retry: 1000\n: open\n\n"
 HEARTBEAT = b": still here\n\n"
+LARGEST_CHUNK = 64 * 1024
+"""Frames are joined up to here, or sent alone: what waits for a client stays small."""
 
 Batches = AsyncGenerator[Sequence[Event | Piece], None]
-
-
-class OpenStreams:
-    """The streams of one server, so that a shutdown can end them: they have no end of their own."""
-
-    def __init__(self) -> None:
-        self._scopes = set[anyio.CancelScope]()
-
-    def __len__(self) -> int:
-        return len(self._scopes)
-
-    @contextmanager
-    def one(self, scope: anyio.CancelScope) -> Generator[None]:
-        self._scopes.add(scope)
-        try:
-            yield
-        finally:
-            self._scopes.discard(scope)
-
-    def close(self) -> None:
-        """Cut every stream; its client comes back with its cursor."""
-        for scope in self._scopes:
-            scope.cancel()
 
 
 class EventStream:
     """An ASGI application that sends `first` and then each batch as Server-Sent Events.
 
-    A client that goes away ends the stream and nothing else.
+    A client that goes away ends the stream and nothing else.  With `attendance`, who watches is
+    sent beside, whenever that changes.
     """
 
     def __init__(
         self,
+        call: Call,
         batches: Batches,
         streams: OpenStreams,
         *,
         first: bytes = b"",
+        headers: tuple[tuple[bytes, bytes], ...] = (),
         owns: ExitStack | None = None,
+        attendance: AbstractContextManager[Attendance] | None = None,
     ) -> None:
-        self._batches, self._streams = batches, streams
-        self._first, self._owns = first, owns or ExitStack()
+        self._call, self._batches, self._streams = call, batches, streams
+        self._first, self._headers = first, [*HEADERS, *headers]
+        self._owns, self._attendance = owns or ExitStack(), attendance
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del scope
         with self._owns:
-            await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-            async with anyio.create_task_group() as tasks:
-                with self._streams.one(tasks.cancel_scope):
+            await send({"type": "http.response.start", "status": 200, "headers": self._headers})
+            with self._streams.one(send, self._call.who.id, self._call.until) as stream:
+                async with anyio.create_task_group() as tasks:
                     tasks.start_soon(_until_gone, receive, tasks.cancel_scope)
-                    await self._send(send)
+                    if self._attendance is not None:
+                        tasks.start_soon(_send_presence, self._attendance, stream)
+                    await self._send(stream)
                     tasks.cancel_scope.cancel()
+        if stream.why == "slow" and (cut := cutter(scope)) is not None:
+            cut(0, "slow")
 
-    async def _send(self, send: Send) -> None:
-        opening = OPENING + self._first
-        await send({"type": "http.response.body", "body": opening, "more_body": True})
+    async def _send(self, stream: OpenStream) -> None:
+        await stream.send(_body(OPENING + self._first))
         async with aclosing(self._batches) as batches:
             try:
                 async for batch in batches:
-                    body = b"".join([sse(item) for item in batch]) if batch else HEARTBEAT
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
+                    for chunk in chunks(map(sse, batch)) if batch else (HEARTBEAT,):
+                        await stream.send(_body(chunk))
+            except NotFound:
+                pass  # the session was deleted: whoever comes back is told so
             except HostlerError:
-                # The session was deleted, or the store went away: a cut that the client resumes.
-                return
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return  # the store went away: a cut that the client resumes
+        await stream.send(_body(b"", more=False))
+
+
+def chunks(frames: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the frames joined, as many as fit a chunk."""
+    joined, size = list[bytes](), 0
+    for frame in frames:
+        if joined and size + len(frame) > LARGEST_CHUNK:
+            yield b"".join(joined)
+            joined, size = [], 0
+        joined.append(frame)
+        size += len(frame)
+    yield b"".join(joined)
+
+
+def _body(body: bytes, *, more: bool = True) -> Message:
+    return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+async def _send_presence(
+    attendance: AbstractContextManager[Attendance], stream: OpenStream
+) -> None:
+    with attendance as seat:
+        while True:
+            await stream.send(_body(sse_presence(await seat.next())))
 
 
 async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from hostler.core.events import AttemptId, CallId, Event
-from hostler.core.ports import Piece
+from hostler.core.news import Piece, Presence
 from hostler.service.cursor import Cursor
 
 encode = msgspec.json.Encoder(decimal_format="string").encode
@@ -66,13 +66,53 @@ def sse_frame(cursor: str, event: str, data: bytes) -> bytes:
     return b"id: %b\nevent: %b\ndata: %b\n\n" % (cursor.encode(), event.encode(), data)
 
 
+def text(item: Event | Piece) -> str:
+    """Return a frame as the text of a socket's message, made once per item."""
+    if item.text is None:
+        item.text = json_frame(item).decode()
+    return item.text
+
+
+def json_frame(item: Event | Piece) -> bytes:
+    """Return a frame as a JSON object."""
+    return b'{"id":"%b","event":"%b","data":%b}' % (
+        str(Cursor.after(item)).encode(),
+        name_of(item).encode(),
+        data_of(item),
+    )
+
+
+class _Watching(Struct, gc=False):
+    principal: str
+    since: str
+    typing: bool
+
+
+class _Presence(Struct, gc=False):
+    watching: list[_Watching]
+
+
+def view_presence(presence: Presence) -> bytes:
+    """Return the JSON object of `data`; the frame has no id, since there is nothing to resume."""
+    seen = presence.watching
+    return encode(_Presence([_Watching(p.principal, stamp(p.since), p.typing) for p in seen]))
+
+
+def sse_presence(presence: Presence) -> bytes:
+    if presence.wire is None:
+        presence.wire = b"event: presence\ndata: %b\n\n" % view_presence(presence)
+    return presence.wire
+
+
+def text_presence(presence: Presence) -> str:
+    if presence.text is None:
+        presence.text = f'{{"event":"presence","data":{view_presence(presence).decode()}}}'
+    return presence.text
+
+
 def json_page(items: Sequence[Event | Piece], cursor: str, *, more: bool) -> bytes:
     """Return a page of frames as JSON."""
-    frames = b",".join(
-        b'{"id":"%b","event":"%b","data":%b}'
-        % (str(Cursor.after(item)).encode(), name_of(item).encode(), data_of(item))
-        for item in items
-    )
+    frames = b",".join(map(json_frame, items))
     return b'{"events":[%b],"cursor":"%b","more":%b}' % (
         frames,
         cursor.encode(),

@@ -1,15 +1,21 @@
 -- Every statement of stores/sqlite.py, by name.  `{rows}` stands for the rows of one batch:
 -- many rows in one statement let go of Python's interpreter lock once instead of once a row.
+-- A line that ends in `-- if NAME` is left out when that is not asked for: a condition that is
+-- there and says nothing keeps SQLite from using an index.
 
 -- name: create_session
-INSERT INTO sessions (tenant, id, agent, principal, title, metadata, created_at)
-VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+INSERT INTO sessions
+    (tenant, id, agent, principal, title, metadata, created_at, client_tools, lineage)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 
--- name: insert_heads (tenant, session, head, status, active, updated_at)
+-- name: insert_heads (tenant, session, head, status, active, updated_at, due)
 INSERT INTO heads VALUES {rows}
 ON CONFLICT (tenant, session) DO UPDATE SET
-    head = excluded.head, status = excluded.status,
-    active = excluded.active, updated_at = excluded.updated_at
+    head = excluded.head, status = excluded.status, active = excluded.active,
+    updated_at = excluded.updated_at, due = excluded.due
+
+-- name: insert_forks (tenant, origin, session, upto)
+INSERT INTO forks VALUES {rows}
 
 -- name: insert_events (tenant, session, seq, at, kind, fact)
 INSERT INTO events VALUES {rows}
@@ -24,6 +30,17 @@ ON CONFLICT (tenant, id) DO UPDATE SET
     reason = coalesce(excluded.reason, reason),
     usage = coalesce(excluded.usage, usage)
 
+-- name: upsert_approvals (tenant, call, session, run, status, name, arguments, digest, asked_at, expires_at, principal, reason, answered_at)
+INSERT INTO approvals VALUES {rows}
+ON CONFLICT (tenant, session, call) DO UPDATE SET
+    status = excluded.status,
+    principal = coalesce(excluded.principal, principal),
+    reason = coalesce(excluded.reason, reason),
+    answered_at = coalesce(excluded.answered_at, answered_at)
+
+-- name: insert_answers (tenant, scope, digest, answer, at)
+INSERT OR REPLACE INTO answers VALUES {rows}
+
 -- name: insert_said (id, tenant, session, seq)
 INSERT INTO said VALUES {rows}
 
@@ -37,24 +54,34 @@ SELECT coalesce(max(id), 0) FROM said
 SELECT head FROM heads WHERE tenant = ? AND session = ?
 
 -- name: head_and_agent
-SELECT h.head, s.agent FROM heads h JOIN sessions s ON s.tenant = h.tenant AND s.id = h.session
+SELECT h.head, s.agent, s.client_tools, s.lineage FROM heads h JOIN sessions s ON s.tenant = h.tenant AND s.id = h.session
 WHERE h.tenant = ? AND h.session = ?
 
 -- name: session
-SELECT s.id, s.agent, s.principal, s.title, s.metadata, s.created_at, h.updated_at, h.head
+SELECT s.id, s.agent, s.principal, s.title, s.metadata, s.created_at, s.client_tools, s.lineage,
+    h.updated_at, h.head
 FROM sessions s JOIN heads h ON h.tenant = s.tenant AND h.session = s.id
 WHERE s.tenant = ? AND s.id = ?
 
 -- name: sessions
--- Newest first, past the session `after`.
-SELECT s.id, s.agent, s.principal, s.title, s.metadata, s.created_at, h.updated_at, h.head
-FROM sessions s JOIN heads h ON h.tenant = s.tenant AND h.session = s.id
+-- Newest first, past the session `after`.  The order of tables is what a CROSS JOIN keeps.
+SELECT s.id, s.agent, s.principal, s.title, s.metadata, s.created_at, s.client_tools, s.lineage,
+    h.updated_at, h.head
+FROM sessions s CROSS JOIN heads h ON h.tenant = s.tenant AND h.session = s.id
 WHERE s.tenant = :tenant
-    AND (:agent IS NULL OR s.agent = :agent)
-    AND (:status IS NULL OR h.status = :status)
-    AND (:after = '' OR (s.created_at, s.id) < (
-        SELECT created_at, id FROM sessions WHERE tenant = :tenant AND id = :after
-    ))
+    AND s.agent = :agent -- if agent
+    AND h.status = :status -- if status
+    AND (s.created_at, s.id) < (SELECT created_at, id FROM sessions WHERE tenant = :tenant AND id = :after) -- if after
+ORDER BY s.created_at DESC, s.id DESC LIMIT :limit
+
+-- name: busy_sessions
+-- As `sessions`, for a status other than idle: those are few, and are found first.
+SELECT s.id, s.agent, s.principal, s.title, s.metadata, s.created_at, s.client_tools, s.lineage,
+    h.updated_at, h.head
+FROM heads h INDEXED BY heads_busy CROSS JOIN sessions s ON s.tenant = h.tenant AND s.id = h.session
+WHERE h.tenant = :tenant AND h.status = :status AND h.status <> 'idle'
+    AND s.agent = :agent -- if agent
+    AND (s.created_at, s.id) < (SELECT created_at, id FROM sessions WHERE tenant = :tenant AND id = :after) -- if after
 ORDER BY s.created_at DESC, s.id DESC LIMIT :limit
 
 -- name: relabel
@@ -70,22 +97,98 @@ UPDATE heads SET updated_at = ? WHERE tenant = ? AND session = ?
 SELECT group_concat(seq), group_concat(at), group_concat(fact) FROM events
 WHERE tenant = ? AND session = ? AND seq > ? AND seq <= ?
 
+-- name: read_own
+-- As `read`, and nothing of a deleted session: what is left of it is for its forks.
+SELECT group_concat(seq), group_concat(at), group_concat(fact) FROM events
+WHERE tenant = ? AND session = ? AND seq > ? AND seq <= ?
+    AND EXISTS (SELECT 1 FROM sessions WHERE tenant = ? AND id = ?)
+
 -- name: past
 SELECT group_concat(seq), group_concat(fact) FROM events
-WHERE tenant = ? AND session = ? AND seq < ? AND kind IN (?, ?, ?, ?)
+WHERE tenant = ? AND session = ? AND seq > ? AND seq <= ? AND kind IN (?, ?, ?, ?, ?, ?)
 
 -- name: unfinished
-SELECT tenant, session, active FROM heads WHERE active IS NOT NULL
+SELECT tenant, session, active FROM heads WHERE due <= ?
+
+-- name: lineage
+SELECT lineage FROM sessions WHERE tenant = ? AND id = ?
+
+-- name: idle_since
+-- Idle sessions that were not touched since a time, oldest first.
+SELECT updated_at, tenant, session FROM heads WHERE active IS NULL AND updated_at < ?
+ORDER BY updated_at LIMIT ?
+
+-- name: crowded
+-- Tenants with more sessions than may be kept.
+SELECT tenant, count(*) - ? FROM heads GROUP BY tenant HAVING count(*) > ?
+
+-- name: idle_of
+SELECT updated_at, tenant, session FROM heads WHERE active IS NULL AND tenant = ?
+ORDER BY updated_at LIMIT ?
+
+-- name: count_sessions
+SELECT count(*) FROM sessions WHERE tenant = ?
+
+-- name: storage
+-- By who said it: what is kept of a deleted session for its forks stands under its id.
+SELECT session, count(*), sum(length(CAST(fact AS BLOB))) FROM events
+WHERE tenant = ? GROUP BY session ORDER BY 3 DESC, 1
+
+-- name: database_bytes
+SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()
+
+-- name: is_idle
+-- Whether a session has no active run and was not touched since a time.
+SELECT 1 FROM heads WHERE tenant = ? AND session = ? AND active IS NULL AND updated_at < ?
+
+-- name: answer
+SELECT digest, answer FROM answers WHERE tenant = ? AND scope = ? AND at > ?
+
+-- name: delete_old_answers
+DELETE FROM answers WHERE at <= ?
+
+-- name: delete_old_shares
+DELETE FROM shares WHERE expires_at <= ?
+
+-- name: approval
+SELECT * FROM approvals WHERE tenant = ? AND session = ? AND call = ?
+
+-- name: approvals
+SELECT * FROM approvals
+WHERE tenant = :tenant
+    AND session = :session -- if session
+    AND status = :status -- if status
+    AND call > :after -- if after
+ORDER BY call LIMIT :limit
+
+-- name: create_share
+INSERT INTO shares (digest, tenant, id, session, principal, created_at, expires_at)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+
+-- name: shares
+SELECT tenant, id, session, digest, principal, created_at, expires_at FROM shares
+WHERE tenant = ? AND session = ? ORDER BY id
+
+-- name: unshare
+DELETE FROM shares WHERE tenant = ? AND session = ? AND id = ?
+
+-- name: shared
+SELECT tenant, id, session, digest, principal, created_at, expires_at FROM shares
+WHERE digest = ? AND expires_at > ?
+
+-- name: has_run
+SELECT 1 FROM runs WHERE tenant = ? AND id = ?
 
 -- name: run
 SELECT * FROM runs WHERE tenant = ? AND id = ?
 
 -- name: runs
 SELECT * FROM runs
+    INDEXED BY runs_of_session -- if session
 WHERE tenant = :tenant
-    AND (:session IS NULL OR session = :session)
-    AND (:status IS NULL OR status = :status)
-    AND (:after = '' OR id < :after)
+    AND session = :session -- if session
+    AND status = :status -- if status
+    AND id < :after -- if after
 ORDER BY id DESC LIMIT :limit
 
 -- name: search
@@ -108,8 +211,27 @@ WHERE s.tenant = ? AND s.session = ?
 -- name: delete_said
 DELETE FROM said WHERE tenant = ? AND session = ?
 
+-- name: forked_upto
+-- How far forks read a session, 0 for not at all.
+SELECT coalesce(max(upto), 0) FROM forks WHERE tenant = ? AND origin = ?
+
+-- name: origins
+SELECT origin FROM forks WHERE tenant = ? AND session = ?
+
+-- name: delete_forks
+DELETE FROM forks WHERE tenant = ? AND session = ?
+
+-- name: is_there
+SELECT 1 FROM sessions WHERE tenant = ? AND id = ?
+
 -- name: delete_events
-DELETE FROM events WHERE tenant = ? AND session = ?
+DELETE FROM events WHERE tenant = ? AND session = ? AND seq > ?
+
+-- name: delete_approvals
+DELETE FROM approvals WHERE tenant = ? AND session = ?
+
+-- name: delete_shares
+DELETE FROM shares WHERE tenant = ? AND session = ?
 
 -- name: delete_runs
 DELETE FROM runs WHERE tenant = ? AND session = ?

@@ -1,0 +1,135 @@
+"""What a session's log amounts to for those who write to it: kept by stores with each append.
+
+A head is small and says what is going on without reading the log: which run is active, which
+wait, and what a run waits for.
+
+Invariant: pure; `advance` over a whole log gives the head that was kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+from hostler.core.events import (
+    START,
+    ApprovalAsked,
+    ApprovalGiven,
+    CallId,
+    CancelRequested,
+    Fact,
+    ModelReplied,
+    RunClaimed,
+    RunEnded,
+    RunId,
+    RunStarted,
+    Seq,
+    SessionForked,
+    ToolFinished,
+    ToolStarted,
+    UserSpoke,
+)
+
+Status: TypeAlias = Literal["idle", "queued", "running", "waiting"]
+LONGEST_QUEUE = 100
+"""Runs that may wait in one session; more are refused, so that no client can fill it blindly."""
+
+
+class Wait(Struct, frozen=True):
+    """A call that somebody outside has to answer."""
+
+    call: CallId
+    kind: Literal["approval", "client_tool"]
+    expires_at: float
+    """Unix seconds; then the call is answered without them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """Where a session stands."""
+
+    seq: Seq = START
+    fence: int = 0
+    base: Seq = START
+    """Where the last active run ended: what is before this is for `remember`."""
+    active: RunId | None = None
+    """The one run that has, or should have, a job."""
+    started: bool = False
+    queue: tuple[RunId, ...] = ()
+    unanswered: int = 0
+    """Calls of the active run without an outcome."""
+    waits: tuple[Wait, ...] = ()
+    """Those of them that somebody outside has to answer."""
+    cancelled: bool = False
+    """The active run has to end, whatever it waits for."""
+
+    @property
+    def status(self) -> Status:
+        if self.active is None:
+            return "idle"
+        if self.parked:
+            return "waiting"
+        return "running" if self.started else "queued"
+
+    @property
+    def parked(self) -> bool:
+        """Whether nothing can be done for the active run until somebody answers."""
+        return bool(self.waits) and len(self.waits) >= self.unanswered and not self.cancelled
+
+    @property
+    def due(self) -> float | None:
+        """Return when a parked run goes on without an answer; None when it is not parked."""
+        return min(wait.expires_at for wait in self.waits) if self.parked else None
+
+
+def advance(head: Head, seq: Seq, fact: Fact) -> Head:
+    """Return a session's head after `fact` is written at `seq`."""
+    match fact:
+        case UserSpoke():
+            return _spoke(head, seq, fact)
+        case RunClaimed(claim=claim):
+            return replace(head, seq=seq, fence=claim)
+        case CancelRequested(run=run) if run is not None and run == head.active:
+            return replace(head, seq=seq, cancelled=True)
+        case RunStarted():
+            return replace(head, seq=seq, started=True)
+        case RunEnded(run=run) if run != head.active:
+            return replace(head, seq=seq, queue=tuple(one for one in head.queue if one != run))
+        case RunEnded():
+            active, queue = (head.queue[0], head.queue[1:]) if head.queue else (None, ())
+            return Head(seq=seq, fence=head.fence, base=seq, active=active, queue=queue)
+        case SessionForked():  # what was going on before it goes on elsewhere
+            return Head(seq=seq, fence=head.fence, base=seq)
+        case ModelReplied() | ApprovalAsked() | ApprovalGiven() | ToolStarted() | ToolFinished():
+            return _call(head, seq, fact)
+        case _:
+            return replace(head, seq=seq)
+
+
+def _spoke(head: Head, seq: Seq, fact: UserSpoke) -> Head:
+    run = fact.run
+    if run is None or run == head.active or run in head.queue:
+        return replace(head, seq=seq)
+    if head.active is None:
+        return replace(head, seq=seq, active=run, started=False)
+    queue = (run, *head.queue) if fact.policy == "interrupt" else (*head.queue, run)
+    return replace(head, seq=seq, queue=queue)
+
+
+def _call(
+    head: Head,
+    seq: Seq,
+    fact: ModelReplied | ApprovalAsked | ApprovalGiven | ToolStarted | ToolFinished,
+) -> Head:
+    if isinstance(fact, ModelReplied):
+        return replace(head, seq=seq, unanswered=len(fact.calls), waits=())
+    left = tuple(wait for wait in head.waits if wait.call != fact.call)
+    if isinstance(fact, ToolFinished):
+        return replace(head, seq=seq, unanswered=max(0, head.unanswered - 1), waits=left)
+    if isinstance(fact, ApprovalAsked):
+        left = (*left, Wait(fact.call, "approval", fact.expires_at.timestamp()))
+    elif isinstance(fact, ToolStarted) and fact.expires_at is not None:
+        left = (*left, Wait(fact.call, "client_tool", fact.expires_at.timestamp()))
+    return replace(head, seq=seq, waits=left) if left != head.waits else replace(head, seq=seq)

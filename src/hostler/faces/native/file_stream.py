@@ -1,0 +1,48 @@
+"""A file that is made while it is sent.
+
+Invariant: a file that could not be finished does not end as if it were whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from starlette.types import Receive, Scope, Send
+
+from hostler.core.errors import HostlerError
+from hostler.faces.native.http import Call
+from hostler.faces.native.open_streams import OpenStreams, cutter
+
+JSONL = "application/jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileStream:
+    """An ASGI application that sends `pieces`."""
+
+    call: Call
+    streams: OpenStreams
+    name: str
+    pieces: AsyncGenerator[bytes, None]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del receive
+        headers = [
+            (b"content-type", JSONL.encode()),
+            (b"content-disposition", f'attachment; filename="{self.name}"'.encode()),
+            (b"cache-control", b"no-store"),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        with self.streams.one(send, self.call.who.id, self.call.until) as stream:
+            async with aclosing(self.pieces) as pieces:
+                try:
+                    async for piece in pieces:
+                        body = {"type": "http.response.body", "body": piece, "more_body": True}
+                        await stream.send(body)
+                except HostlerError:
+                    return  # a cut, which no client takes for the end
+            await stream.send({"type": "http.response.body", "body": b"", "more_body": False})
+        if stream.why == "slow" and (cut := cutter(scope)) is not None:
+            cut(0, "slow")

@@ -1,0 +1,53 @@
+"""Where long results of tools are kept: `TENANT/SESSION/CALL.txt` under one folder.
+
+Invariant: a path is made of ids that can name a file, and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio.to_thread
+
+from hostler.core.events import CallId, Key, SessionId, TenantId
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.@-]{0,127}")
+
+
+def file_of(folder: Path, key: Key, call: CallId) -> Path | None:
+    """Return where a call's result is; None when its ids make no path."""
+    where = folder_of(folder, key)
+    return None if where is None or not _NAME.fullmatch(call) else where / f"{call}.txt"
+
+
+def folder_of(folder: Path, key: Key) -> Path | None:
+    """Return where a session's results are; None when its ids make no path."""
+    if not all(_NAME.fullmatch(part) for part in key):
+        return None
+    return folder / key.tenant / key.session
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The folder as `service.retention.Leftovers`."""
+
+    folder: Path
+
+    async def remove(self, key: Key) -> None:
+        path = folder_of(self.folder, key)
+        if path is not None:
+            await anyio.to_thread.run_sync(shutil.rmtree, path, True)  # noqa: FBT003
+
+    async def keys(self) -> Iterable[Key]:
+        return await anyio.to_thread.run_sync(self._keys)
+
+    def _keys(self) -> list[Key]:
+        return [
+            Key(TenantId(path.parent.name), SessionId(path.name))
+            for path in self.folder.glob("*/*")
+            if path.is_dir()
+        ]

@@ -1,0 +1,133 @@
+"""The facts of a session's file, checked as they are read: nothing that no log could hold gets in.
+
+Invariant: after `close`, nothing in it is open, and no row that is kept from it lacks a column.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import msgspec
+from msgspec import Raw, Struct
+
+from hostler.core import codec
+from hostler.core.decide import End, closing
+from hostler.core.errors import Invalid
+from hostler.core.events import (
+    KIND_OF,
+    AttemptDropped,
+    CancelRequested,
+    Event,
+    Fact,
+    InputDropped,
+    RunEnded,
+    RunId,
+    RunStarted,
+    Seq,
+    SessionForked,
+    SessionId,
+    Unknown,
+    Usage,
+    UserSpoke,
+)
+from hostler.core.head import Head, advance
+from hostler.core.state import State, fold
+
+IMPORTED = End("cancelled", "imported")
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class _Line(Struct, kw_only=True):
+    seq: int
+    at: datetime
+    fact: Raw
+
+
+_line = msgspec.json.Decoder(_Line)
+
+
+@dataclass(slots=True)
+class Restored:
+    """The facts so far, checked one by one."""
+
+    length: int = 0
+    """How many there shall be."""
+    events: list[Event] = field(default_factory=list[Event])
+    head: Head = field(default_factory=Head)
+    state: State = field(default_factory=State)
+    ended: set[RunId] = field(default_factory=set[RunId])
+
+    def take(self, session: SessionId, line: bytes) -> None:
+        """Read one line.  Raises Invalid."""
+        try:
+            read = _line.decode(line)
+            fact = codec.load(bytes(read.fact))
+        except UNREADABLE as error:
+            raise Invalid(f"this is no event: {error}") from error
+        except codec.CorruptFact as error:
+            raise Invalid(str(error)) from error
+        if read.seq != self.head.seq + 1:
+            raise Invalid(f"event {self.head.seq + 1} should be here, this is {read.seq}")
+        if read.seq > self.length:
+            raise Invalid(f"there are {self.length} events, says the first line")
+        if isinstance(fact, Unknown):
+            raise Invalid(f"a {fact.kind} is of a newer build than this one")
+        self._check_order(fact)
+        self._add(session, seconds(read.at), fact)
+
+    def close(self, session: SessionId, now: float) -> None:
+        """End what is open, so that nobody waits for it or runs on."""
+        while (run := self.head.active) is not None:
+            for fact in self._ending(run):
+                self._add(session, now, fact)
+
+    def _ending(self, run: RunId) -> list[Fact]:
+        r = self.state.run
+        if r is None or r.id != run:
+            return [
+                *(
+                    InputDropped(run=run, input=spoke.input, reason="imported")
+                    for spoke, _ in self.state.pending.get(run, [])
+                ),
+                RunEnded(run=run, status="cancelled", reason="imported", usage=Usage()),
+            ]
+        facts: list[Fact] = []
+        if r.attempt is not None:
+            facts.append(AttemptDropped(run=run, attempt=r.attempt, reason="imported"))
+        return [*facts, *closing(r, IMPORTED)]
+
+    def _check_order(self, fact: Fact) -> None:
+        """Refuse a fact that no log could have here: rows are kept from it.  Raises Invalid."""
+        run, kind = fact.run, KIND_OF[type(fact)]
+        if isinstance(fact, SessionForked):
+            return
+        if run is None:
+            raise Invalid(f"a {kind} of no run")
+        if isinstance(fact, UserSpoke):
+            if run in self.ended:
+                raise Invalid("this was said to a run that had ended")
+        elif run != self.head.active:
+            waits = isinstance(fact, InputDropped | RunEnded | CancelRequested)
+            if not waits or run not in self.head.queue:
+                raise Invalid(f"a {kind} of a run that does not go here")
+        elif isinstance(fact, RunStarted) and self.head.started:
+            raise Invalid("this run had started")
+
+    def _add(self, session: SessionId, at: float, fact: Fact) -> None:
+        seq = Seq(self.head.seq + 1)
+        event = Event(session=session, seq=seq, at=at, fact=fact, raw=b"")
+        if isinstance(fact, RunEnded) and fact.run is not None:
+            self.ended.add(fact.run)
+        elif isinstance(fact, SessionForked):
+            self.ended |= {one for one in (self.head.active, *self.head.queue) if one is not None}
+        self.head = advance(self.head, seq, fact)
+        fold(self.state, [event])
+        self.events.append(event)
+
+
+def seconds(time: datetime) -> float:
+    """Return Unix seconds.  Raises Invalid for a time without a zone."""
+    if time.tzinfo is None:
+        raise Invalid("a time has no zone: write it with Z")
+    return time.timestamp()

@@ -1,0 +1,114 @@
+"""How much of everything a client may send or hold, why, and the checks.
+
+What is over a limit of size is refused with 413, another mistake with 422 and a pointer, and too
+many at once with 429 or 409; nothing of it is stored.
+
+Invariant: a limit is a constant here or, where the rules of the core enforce it, there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from hostler.core.decide import MOST_CALLS
+from hostler.core.errors import Invalid, TooLarge
+from hostler.core.events import Content, JsonObject, TextPart
+from hostler.core.head import LONGEST_QUEUE
+from hostler.core.records import ClientTool
+
+__all__ = ["LONGEST_QUEUE", "MOST_CALLS"]
+
+LONGEST_TEXT = 4_000_000
+"""Characters of one message: some million tokens, as much as any model reads at once."""
+MOST_PARTS = 100
+"""Parts of one message: providers take fewer images than this, and text can be joined."""
+LARGEST_METADATA = 16 * 1024
+"""Bytes of JSON: labels, which every list of sessions carries along; data belongs in messages."""
+DEEPEST = 32
+"""Levels of nesting in any JSON that is kept: every later reader has to survive it."""
+LONGEST_TITLE = 500
+"""Characters: a line to choose a session by."""
+MOST_CLIENT_TOOLS = 64
+"""Of one session: a model chooses badly among more, and each costs tokens in every prompt."""
+LARGEST_CLIENT_TOOL = 32 * 1024
+"""Bytes of JSON, name, description and schema: it is sent with every prompt."""
+MOST_SESSIONS = 1_000_000
+"""Of one tenant, whatever retention is set to: lists and search stay quick up to here."""
+MOST_STREAMS = 10_000
+"""Open at once by one principal, over SSE and sockets: up to 60 KiB each."""
+LARGEST_ARCHIVE = 64 * 1024 * 1024
+"""Bytes of an import: its facts are in memory at once."""
+LARGEST_ARCHIVE_LINE = 16 * 1024 * 1024
+"""Bytes of one fact in it: a body's worth of content, with room for escapes."""
+
+
+def check_content(content: Content) -> None:
+    """Refuse a message that is too much to read.
+
+    Raises:
+        TooLarge: too much text.
+        Invalid: too many parts.
+    """
+    if isinstance(content, str):
+        length = len(content)
+    elif len(content) > MOST_PARTS:
+        wanted = f"at most {MOST_PARTS} parts"
+        raise Invalid(f"content has {len(content)} parts", fields=[("/content", wanted)])
+    else:
+        length = sum(len(part.text) for part in content if isinstance(part, TextPart))
+    if length > LONGEST_TEXT:
+        raise TooLarge(f"content has {length:,} characters; {LONGEST_TEXT:,} are allowed")
+
+
+def check_labels(title: object, metadata: JsonObject | None) -> None:
+    """Refuse labels that lists could not carry.  Raises Invalid."""
+    if isinstance(title, str) and len(title) > LONGEST_TITLE:
+        wanted = f"at most {LONGEST_TITLE} characters"
+        raise Invalid(f"the title has {len(title):,} characters", fields=[("/title", wanted)])
+    if metadata:
+        check_metadata(metadata)
+
+
+def check_metadata(metadata: JsonObject) -> None:
+    """Refuse metadata that is large or deep.  Raises Invalid."""
+    check_depth("/metadata", metadata)
+    _check_size("/metadata", metadata, LARGEST_METADATA)
+
+
+def check_client_tools(tools: Sequence[ClientTool]) -> None:
+    """Refuse tools that no prompt should carry.  Raises Invalid."""
+    if len(tools) > MOST_CLIENT_TOOLS:
+        wanted = f"at most {MOST_CLIENT_TOOLS} tools"
+        raise Invalid(f"there are {len(tools)} client tools", fields=[("/client_tools", wanted)])
+    for place, tool in enumerate(tools):
+        check_depth(f"/client_tools/{place}/parameters", tool.parameters)
+        _check_size(f"/client_tools/{place}", tool, LARGEST_CLIENT_TOOL)
+
+
+def check_depth(pointer: str, value: object) -> None:
+    """Refuse deep nesting.
+
+    Raises:
+        Invalid: deeper than `DEEPEST`.
+    """
+    level: list[object] = [value]
+    for _ in range(DEEPEST):
+        level = [inner for one in level for inner in _inside(one)]
+        if not level:
+            return
+    raise Invalid("nested too deeply", fields=[(pointer, f"at most {DEEPEST} levels")])
+
+
+def _check_size(pointer: str, value: object, most: int) -> None:
+    size = len(msgspec.json.encode(value))
+    if size > most:
+        raise Invalid(f"{size:,} bytes of JSON", fields=[(pointer, f"at most {most:,} bytes")])
+
+
+def _inside(value: object) -> Iterator[object]:
+    if isinstance(value, dict):
+        yield from value.values()
+    elif isinstance(value, list):
+        yield from value

@@ -1,0 +1,228 @@
+"""What runs wait for from outside: approvals, and the results of tools that clients bring.
+
+Nothing is held in memory while a run waits.  An answer is a fact; it rings for the run.
+
+Invariant: the first answer is the only one; whoever comes later is told what it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hostler.core.errors import Conflict, HostlerError, Invalid, NotFound, ToolError
+from hostler.core.events import (
+    START,
+    ApprovalGiven,
+    CallId,
+    Event,
+    Fact,
+    JsonObject,
+    Key,
+    Principal,
+    RunKey,
+    SessionId,
+    ToolCall,
+    ToolFinished,
+    ToolStarted,
+    Verdict,
+)
+from hostler.core.head import Head
+from hostler.core.memory import remember
+from hostler.core.ports import AgentSpec, Engine, Job, Store, Toolbox, World
+from hostler.core.records import Approval
+from hostler.core.state import fold
+from hostler.service.authorise import authorise, key_of
+from hostler.service.inbox import by_head
+from hostler.service.once import Answering, once_of
+
+PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What somebody says to a request for an approval."""
+
+    verdict: Verdict
+    arguments: JsonObject | None = None
+    """To run the call with instead."""
+    reason: str | None = None
+    remember: bool = False
+    """Ask no more about this tool in this session."""
+    digest: str | None = None
+    """What the approver saw; refused if it is not what would be run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    store: Store
+    engine: Engine
+    agents: Mapping[str, AgentSpec]
+    world: World
+
+    async def list(
+        self, who: Principal, *, session: str | None, status: str | None, after: str, limit: int
+    ) -> Sequence[Approval]:
+        """Return approvals over all sessions, oldest first, past the call `after`."""
+        authorise(who, "read", None)
+        return await self.store.approvals(
+            who.tenant, session=session, status=status, after=after, limit=limit
+        )
+
+    async def approve(
+        self,
+        who: Principal,
+        session: SessionId,
+        call: CallId,
+        decision: Decision,
+        *,
+        answering: Answering[Event] | None = None,
+    ) -> Event:
+        """Answer a request for an approval; return the fact.
+
+        Raises:
+            NotFound: no such request.
+            Conflict: it was answered (`already_answered`), or it is too late (`expired`).
+            Invalid: the arguments do not fit the tool, or `digest` is of another call.
+        """
+        key = key_of(who, "write", session)
+        asked = await self.store.approval(who.tenant, session, call)
+        await self._check(key, asked, decision)
+
+        async def facts(head: Head) -> list[Fact]:
+            if not self._waits(head, call, "approval"):
+                raise _too_late(await self.store.approval(who.tenant, session, call))
+            allows = decision.verdict == "allow"
+            given = ApprovalGiven(
+                run=head.active,
+                call=call,
+                decision=decision.verdict,
+                principal=who.id,
+                arguments=decision.arguments if allows else None,
+                reason=decision.reason,
+                remembered=asked.name if decision.remember and allows else None,
+            )
+            return [given]
+
+        return await self._write(key, facts, answering)
+
+    async def answer(
+        self,
+        who: Principal,
+        session: SessionId,
+        call: CallId,
+        *,
+        output: str,
+        is_error: bool,
+        answering: Answering[Event] | None = None,
+    ) -> Event:
+        """Give the result of a call that a client has to answer; return the fact.
+
+        Raises:
+            NotFound: no such call, or it is not for clients.
+            Conflict: as `approve`.
+            Invalid: the result is not what the call asked for.
+        """
+        key = key_of(who, "write", session)
+
+        async def facts(head: Head) -> list[Fact]:
+            if not self._waits(head, call, "client_tool"):
+                raise await self._was_answered(key, call)
+            return [await self._result(who, key, call, output, is_error=is_error)]
+
+        return await self._write(key, facts, answering)
+
+    async def _write(
+        self,
+        key: Key,
+        facts: Callable[[Head], Awaitable[list[Fact]]],
+        answering: Answering[Event] | None,
+    ) -> Event:
+        once = once_of(answering, lambda done: done.events[0])
+        done = await by_head(self.store, key, facts, once=once)
+        event = done.events[0]
+        if event.fact.run is not None:
+            await self.engine.enqueue(Job(RunKey(*key, event.fact.run)))
+        return event
+
+    def _waits(self, head: Head, call: CallId, kind: str) -> bool:
+        """Whether the call still waits: a wait that is over is answered by its run."""
+        now = self.world.clock()
+        return any(
+            wait.call == call and wait.kind == kind and now < wait.expires_at for wait in head.waits
+        )
+
+    async def _check(self, key: Key, asked: Approval, decision: Decision) -> None:
+        if decision.digest is not None and decision.digest != asked.digest:
+            raise Invalid(
+                "this is not the call that would be run",
+                fields=[("/digest", "the digest of the approval as it is stored")],
+            )
+        if decision.arguments is None or decision.verdict != "allow":
+            return
+        tools = await self._tools(key)
+        edited = ToolCall(id=asked.call, name=asked.name, arguments=decision.arguments)
+        found = tools.check(edited, asked.run) if tools is not None else None
+        if isinstance(found, ToolFinished):
+            raise Invalid(found.output, fields=[("/arguments", f"arguments of {asked.name}")])
+
+    async def _result(
+        self, who: Principal, key: Key, call: CallId, output: str, *, is_error: bool
+    ) -> ToolFinished:
+        recall = await self.store.recall(key)
+        state = fold(remember(recall.past), recall.events)
+        started = state.run.open.get(call) if state.run is not None else None
+        if started is None or started.run is None:
+            raise await self._was_answered(key, call)
+        agent = self.agents.get(recall.agent)
+        outcome: Literal["ok", "error"] = "error" if is_error else "ok"
+        finished = ToolFinished(
+            run=started.run, call=call, outcome=outcome, output=output, principal=who.id
+        )
+        if agent is None:
+            return finished
+        try:
+            return await agent.tools.with_clients(recall.client_tools).accept(
+                started, finished, RunKey(*key, started.run)
+            )
+        except ToolError as error:
+            raise Invalid(str(error), fields=[("/output", "what the call asked for")]) from error
+
+    async def _tools(self, key: Key) -> Toolbox | None:
+        session = await self.store.session(key)
+        agent = self.agents.get(session.agent)
+        return None if agent is None else agent.tools.with_clients(session.client_tools)
+
+    async def _was_answered(self, key: Key, call: CallId) -> HostlerError:
+        """Return why a call cannot be answered (again)."""
+        after, is_for_clients = START, False
+        while events := await self.store.read(key, after=after, limit=PAGE):
+            for event in events:
+                fact = event.fact
+                if isinstance(fact, ToolStarted) and fact.call == call:
+                    is_for_clients = fact.expires_at is not None
+                elif isinstance(fact, ToolFinished) and fact.call == call and is_for_clients:
+                    return _finished(event.at, fact)
+            after = events[-1].seq
+        if is_for_clients:
+            return Conflict("nobody answered this call in time", code="expired")
+        return NotFound(f"no call {call} that a client has to answer")
+
+
+def _finished(at: float, fact: ToolFinished) -> Conflict:
+    if fact.principal is None:
+        return Conflict("nobody answered this call in time", code="expired")
+    more = {"outcome": fact.outcome, "principal": fact.principal, "at": at}
+    return Conflict("this call was answered already", code="already_answered", more=more)
+
+
+def _too_late(approval: Approval) -> Conflict:
+    if approval.status in ("open", "closed"):
+        return Conflict("nobody answered this request in time", code="expired")
+    more = {
+        "decision": approval.status,
+        "principal": approval.principal,
+        "at": approval.answered_at,
+    }
+    return Conflict("this request was answered already", code="already_answered", more=more)

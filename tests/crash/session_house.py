@@ -1,0 +1,467 @@
+"""A house for generated programs: one SQLite file, a clock by hand, workers that wait to be let.
+
+A worker goes as far as its model or its slow tool, and stays there until the program says what
+comes next.  Dying means all of the process: workers, streams, jobs, all that is not in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias, TypeVar
+
+import anyio
+import anyio.abc
+
+from hostler.core.decide import Limits
+from hostler.core.errors import Fenced, NotFound, ToolError
+from hostler.core.events import (
+    Event,
+    Fact,
+    Key,
+    ModelAsked,
+    Principal,
+    PrincipalId,
+    RunKey,
+    Seq,
+    SessionId,
+    TenantId,
+    ToolStarted,
+)
+from hostler.core.head import Head
+from hostler.core.loop import Drive, Interrupt
+from hostler.core.news import Piece
+from hostler.core.ports import Delta, Failure, Handler, Job, Reply, Request, World
+from hostler.core.records import Appended, Once, Session
+from hostler.engine.reconcile import reconcile
+from hostler.service.cursor import Cursor
+from hostler.service.service import Service, make_service
+from hostler.signals.local import LocalSignals
+from hostler.stores.sqlite import SqliteStore
+from hostler.testing.crashing import check_prompt
+from hostler.testing.doubles import Crash, ToolboxDouble, a_tool, an_agent, whole_log
+
+T = TypeVar("T")
+ME = Principal(id=PrincipalId("me"), tenant=TenantId("default"))
+PATIENCE_S = 15
+"""Real seconds after which something hangs that never should."""
+APPROVAL_S, AGENT_CLIENT_S, BROWSER_S = 900.0, 500.0, 1000.0
+TOOLS = {
+    spec.name: spec
+    for spec in (
+        a_tool("gated", approval=True),
+        a_tool("client", client=True, timeout_s=AGENT_CLIENT_S),
+        a_tool("never"),
+        a_tool("safe", twice="safe"),
+        a_tool("reader", twice="safe", effects="read"),
+        a_tool("slow"),
+    )
+}
+Order: TypeAlias = str | Reply | Failure
+"""What the model of a worker does next: say a word, or end."""
+_working: ContextVar[Worker] = ContextVar("_working")
+
+
+@dataclass(eq=False)
+class Worker:
+    """One drive of one run."""
+
+    key: RunKey
+    moved: Callable[[], None]
+    where: Literal["busy", "model", "tool", "over"] = "busy"
+    is_last: bool = True
+    """No other worker has taken the run over."""
+    said: str = ""
+    """By the model, in this attempt."""
+    until: float | None = None
+    interrupt: Interrupt = field(default_factory=Interrupt)
+    _order: Order = ""
+    _let: anyio.Event = field(default_factory=anyio.Event)
+
+    def ring(self) -> None:
+        if self.where in ("model", "tool"):
+            self.where = "busy"
+        self.interrupt.ring()
+
+    def let(self, order: Order = "") -> None:
+        self.where, self._order = "busy", order
+        self._let.set()
+
+    async def wait(self, where: Literal["model", "tool"]) -> Order:
+        self._let, self.where = anyio.Event(), where
+        self.moved()
+        await self._let.wait()
+        return self._order
+
+
+@dataclass(eq=False)
+class Viewer:
+    """All that one client was ever shown, and where it would go on."""
+
+    session: Key
+    seen: list[Event | Piece] = field(default_factory=list[Event | Piece])
+    scope: anyio.CancelScope | None = None
+    news: anyio.Event = field(default_factory=anyio.Event)
+
+    @property
+    def cursor(self) -> Cursor:
+        return Cursor.parse(str(Cursor.after(self.seen[-1]))) if self.seen else Cursor()
+
+    @property
+    def facts(self) -> list[tuple[int, bytes]]:
+        return [(one.seq, one.raw) for one in self.seen if isinstance(one, Event)]
+
+    @property
+    def texts(self) -> dict[int, str]:
+        """What was streamed, by attempt; a piece that does not follow on shows as a hole."""
+        texts = dict[int, str]()
+        for one in self.seen:
+            if isinstance(one, Piece):
+                so_far = texts.get(one.asked, "")
+                hole = "" if one.start == len(so_far) else f"<{one.start}>"
+                texts[one.asked] = f"{so_far}{hole}{one.delta.text}"
+        return texts
+
+    def see(self, batch: Iterable[Event | Piece]) -> None:
+        self.seen += batch
+        self.news.set()
+        self.news = anyio.Event()
+
+    async def comes_to(self, wanted: Callable[[], bool]) -> None:
+        while not wanted():
+            await self.news.wait()
+
+
+@dataclass
+class Jobs:
+    """A `core.ports.Engine` that hands a job out when it is told to."""
+
+    clock: Callable[[], float]
+    due: dict[RunKey, float] = field(default_factory=dict[RunKey, float])
+    running: dict[RunKey, Worker] = field(default_factory=dict[RunKey, Worker])
+    again: dict[RunKey, float] = field(default_factory=dict[RunKey, float])
+
+    async def enqueue(self, job: Job) -> None:
+        where = self.again if job.key in self.running else self.due
+        where[job.key] = min(job.not_before, where.get(job.key, job.not_before))
+
+    def is_live(self, key: RunKey) -> bool:
+        return key in self.due or key in self.running
+
+    async def serve(self, handler: Handler, *, slots: int) -> None: ...
+
+    @property
+    def ready(self) -> list[RunKey]:
+        return [key for key, at in self.due.items() if at <= self.clock()]
+
+    def ended(self, worker: Worker) -> None:
+        if self.running.get(worker.key) is not worker:
+            return
+        del self.running[worker.key]
+        again = self.again.pop(worker.key, None)
+        times = [at for at in (worker.until, again) if at is not None]
+        if times:
+            self.due[worker.key] = min(times)
+
+
+class LettingModel:
+    """Each worker's model does what that worker is told."""
+
+    provider = name = "let"
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Reply | Failure, None]:
+        worker = _working.get()
+        worker.said = ""
+        check_prompt(request.transcript)
+        self._house.asked.append((worker.key, tuple(map(str, request.transcript))))
+        while isinstance(order := await worker.wait("model"), str):
+            if worker.is_last:  # another process's text does not get here
+                worker.said += order
+                self._house.spoken[worker.key.session, self._house.asking(worker)] = worker.said
+                yield Delta("text", order)
+        yield order
+
+
+@dataclass
+class House:
+    """A server's life after life on one file; `recorded` is what observers were told."""
+
+    file: Path
+    now: float = 1_000_000.0
+    minted: int = 0
+    recorded: dict[Key, dict[Seq, Event]] = field(default_factory=dict[Key, dict[Seq, Event]])
+    asked: list[tuple[RunKey, tuple[str, ...]]] = field(
+        default_factory=list[tuple[RunKey, tuple[str, ...]]]
+    )
+    """Every request to a model: of which run, and its transcript."""
+    spoken: dict[tuple[SessionId, int], str] = field(
+        default_factory=dict[tuple[SessionId, int], str]
+    )
+    """What was streamed, by session and attempt."""
+    viewers: list[Viewer] = field(default_factory=list[Viewer])
+    workers: list[Worker] = field(default_factory=list[Worker])
+    fuse: tuple[int, bool] | None = None
+    """Writes until the process dies, and whether the last of them is written."""
+    leaving: Key | None = None
+    """Somebody asked for this session to be deleted."""
+    overtake: Callable[[], Awaitable[None]] | None = None
+    """Done after the next time that somebody looks at a head."""
+    overtaken: dict[Key, int] | None = None
+    """How long the logs were then."""
+    dead: bool = False
+    deaths: int = 0
+
+    def __post_init__(self) -> None:
+        effects = {"slow": self._slow}
+        self.tools = ToolboxDouble(TOOLS, effects=effects)
+        limits = Limits(approval_s=APPROVAL_S)
+        self.agent = an_agent(LettingModel(self), tools=self.tools, limits=limits)
+        self._news, self._stop, self._stopped = anyio.Event(), anyio.Event(), anyio.Event()
+        self.jobs = Jobs(self.clock)
+
+    def clock(self) -> float:
+        return self.now
+
+    def mint(self, prefix: str) -> str:
+        self.minted += 1
+        return f"{prefix}_{self.minted:028x}"
+
+    # -- life and death ----------------------------------------------------------------------
+
+    async def live(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """One process, until it is stopped; it gets no chance to tidy up."""
+        self.dead, self.workers, self.jobs = False, [], Jobs(self.clock)
+        self._stop, self._stopped = anyio.Event(), anyio.Event()
+        self.signals = LocalSignals()
+        world = World(f"life-{self.deaths}", self.clock, self.mint, lambda: 0.0)
+
+        async def outbox(key: RunKey) -> None:
+            await self.jobs.enqueue(Job(key))
+
+        store = self.store = SqliteStore.open(
+            self.file, observer=self._observe, outbox=outbox, clock=self.clock
+        )
+        self._mine(store)
+        self._between(store)
+        self.service: Service = make_service(
+            store=store,
+            engine=self.jobs,
+            signals=self.signals,
+            agents={self.agent.name: self.agent},
+            default_agent=self.agent.name,
+            world=world,
+        )
+        self.world = world
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                task_status.started()
+                await self._stop.wait()
+                self._tasks.cancel_scope.cancel()
+        finally:
+            store.close()
+            self._stopped.set()
+
+    async def begin(self, lives: anyio.abc.TaskGroup) -> None:
+        self._lives = lives
+        await lives.start(self.live)
+
+    async def end(self) -> None:
+        self._stop.set()
+        await self._stopped.wait()
+
+    async def restart(self) -> None:
+        """Lose all but the file; what was told to anybody has to be in it."""
+        watching = [viewer for viewer in self.viewers if viewer.scope is not None]
+        self.deaths += 1
+        await self.end()
+        await self._lives.start(self.live)
+        for key, told in self.recorded.items():
+            try:
+                log = {event.seq: event for event in await whole_log(self.store, key)}
+            except NotFound:
+                assert key == self.leaving, "a session is gone"
+                continue
+            for seq, event in told.items():
+                assert log[seq].raw == event.raw, "an acknowledged fact is gone"
+            self.recorded[key] = log
+        await reconcile(self.store, self.jobs)
+        for viewer in watching:
+            self.connect(viewer)
+
+    def _mine(self, store: SqliteStore) -> None:
+        append, create = store.append, store.create
+
+        async def mined_append(
+            key: Key,
+            facts: Sequence[Fact],
+            *,
+            fence: int | None = None,
+            expected: Seq | None = None,
+            once: Once | None = None,
+        ) -> Appended:
+            return await self._burn(
+                lambda: append(key, facts, fence=fence, expected=expected, once=once)
+            )
+
+        async def mined_create(
+            session: Session, facts: Sequence[Fact] = (), *, once: Once | None = None
+        ) -> bool:
+            return await self._burn(lambda: create(session, facts, once=once))
+
+        store.append, store.create = mined_append, mined_create  # type: ignore[method-assign]
+
+    def _between(self, store: SqliteStore) -> None:
+        head = store.head
+
+        async def overtaken_head(key: Key) -> Head:
+            """Return the head, and then let somebody write who makes it old."""
+            found, overtake = await head(key), self.overtake
+            if overtake is not None:
+                self.overtake = None
+                await overtake()
+                self.overtaken = self.written()
+            return found
+
+        store.head = overtaken_head  # type: ignore[method-assign]
+
+    async def _burn(self, write: Callable[[], Awaitable[T]]) -> T:
+        dies = self.fuse is not None and self.fuse[0] <= 1
+        after = self.fuse is not None and self.fuse[1]
+        if self.fuse is not None:
+            self.fuse = None if dies else (self.fuse[0] - 1, after)
+        if self.dead or (dies and not after):
+            self.die()
+        done = await write()
+        if dies:
+            self.die()
+        return done
+
+    def die(self) -> None:
+        self.dead = True
+        self.moved()
+        raise Crash
+
+    # -- who works ---------------------------------------------------------------------------
+
+    def work(self, key: RunKey) -> Worker:
+        """Drive a run; whoever drove it before is overtaken."""
+        for other in self.workers:
+            other.is_last = other.is_last and other.key != key
+        self.jobs.due.pop(key, None)
+        worker = self.jobs.running[key] = Worker(key, self.moved)
+        self.workers.append(worker)
+        self._tasks.start_soon(self._drive, worker)
+        return worker
+
+    async def _drive(self, worker: Worker) -> None:
+        _working.set(worker)
+        drive = Drive(
+            key=worker.key,
+            agents=lambda _: self.agent,
+            store=self.store,
+            signals=self.signals,
+            interrupt=worker.interrupt,
+            world=self.world,
+        )
+        try:
+            with self.signals.on_cancel(worker.key, worker.ring):
+                worker.until = await drive.run()
+        except (Crash, Fenced, NotFound):
+            pass
+        except BaseExceptionGroup as group:
+            if group.split((Crash, Fenced, NotFound))[1] is not None:
+                raise
+        finally:
+            worker.where = "over"
+            self.workers.remove(worker)
+            self.jobs.ended(worker)
+            self.moved()
+
+    async def _slow(self, started: ToolStarted) -> str:
+        if await _working.get().wait("tool"):
+            raise ToolError("it did not work out")
+        return str(started.arguments)
+
+    def log(self, key: Key) -> list[Event]:
+        return list(self.recorded[key].values())
+
+    def written(self) -> dict[Key, int]:
+        return {key: len(log) for key, log in self.recorded.items()}
+
+    def at(self, where: str) -> list[Worker]:
+        return [worker for worker in self.workers if worker.where == where]
+
+    def asking(self, worker: Worker) -> int:
+        """Return where the run's last attempt was written."""
+        log = self.recorded[Key(worker.key.tenant, worker.key.session)].values()
+        return max(e.seq for e in log if isinstance(e.fact, ModelAsked))
+
+    # -- rest --------------------------------------------------------------------------------
+
+    def moved(self) -> None:
+        self._news.set()
+        self._news = anyio.Event()
+
+    async def something(self) -> None:
+        await self._news.wait()
+
+    async def quiet(self) -> None:
+        """Wait until nobody does anything that the program did not ask for, or all are dead."""
+        while not self.dead and self.at("busy"):
+            await self.something()
+
+    async def settle(self) -> None:
+        """Wait for quiet, be alive then, and let those who watch see all there is."""
+        await self.quiet()
+        if self.dead:
+            await self.restart()
+        for viewer in self.viewers:
+            if viewer.scope is not None:
+                await viewer.comes_to(lambda viewer=viewer: self._is_current(viewer))
+
+    def _is_current(self, viewer: Viewer) -> bool:
+        """Whether it has seen every fact, and all that is being said."""
+        log, texts = self.recorded[viewer.session], viewer.texts
+        if viewer.cursor.seq != len(log):
+            return False
+        return all(
+            texts.get(self.asking(worker), "") == worker.said
+            for worker in self.at("model")
+            if worker.is_last and Key(worker.key.tenant, worker.key.session) == viewer.session
+        )
+
+    # -- who watches -------------------------------------------------------------------------
+
+    def connect(self, viewer: Viewer) -> None:
+        viewer.scope = anyio.CancelScope()
+        self._tasks.start_soon(self._watch, viewer, viewer.scope)
+
+    async def _watch(self, viewer: Viewer, scope: anyio.CancelScope) -> None:
+        with scope:
+            try:
+                following, session = self.service.following, viewer.session.session
+                async with aclosing(following.follow(ME, session, after=viewer.cursor)) as stream:
+                    async for batch in stream:
+                        if viewer.scope is not scope:
+                            return
+                        viewer.see(batch)
+            except NotFound:
+                viewer.scope = None
+
+    def cut(self, viewer: Viewer) -> None:
+        if viewer.scope is not None:
+            viewer.scope.cancel()
+            viewer.scope = None
+
+    def _observe(self, key: Key, events: Sequence[Event]) -> None:
+        log = self.recorded.setdefault(key, {})
+        for event in events:
+            assert event.seq not in log, "told twice"
+            log[event.seq] = event
+        self.signals.publish(key, events)
