@@ -51,7 +51,8 @@ async def run(setting: Setting) -> list[Row]:
 
     long = await anyio.to_thread.run_sync(build)
     async with servers.hostler(folder, setting.model_port) as server:
-        for _ in range(1 + size.reps):
+        await _resume(server.client, long, size.events)
+        for _ in range(size.reps):
             seconds = await _resume(server.client, long, size.events)
             figures.add("hostler", f"{size.events} events", "resume", seconds * 1e3, "ms")
         for case, queries in _lists(size.kept_sessions - 1, size.asks).items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from decimal import Decimal
 from typing import NamedTuple, cast
 
 from docs.build.markdown import page, table
@@ -153,7 +152,7 @@ def _told(limit: Limit) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{Decimal(str(value)).normalize():,f}"
+    return f"{int(value):,}" if value == int(value) else f"{value:,}"
 
 
 def _size(value: float) -> str:

@@ -115,8 +115,8 @@ def test_arguments_are_edited_until_they_fit(home: Careful) -> None:
         terminal.until('arguments> {"code":"print(1)"}')
         terminal.type(f"{CTRL_A}{CTRL_K}{{oops{ENTER}")
         terminal.until("not sent: the arguments must be a JSON object", "arguments> {oops")
-        terminal.type(f'{CTRL_A}{CTRL_K}{{"code": 5}}{ENTER}')
-        terminal.until("not sent: ", 'arguments> {"code": 5}')
+        terminal.type(f"{CTRL_A}{CTRL_K}{{}}{ENTER}")
+        terminal.until("not sent: ", "arguments> {}")
         terminal.type(f'{CTRL_A}{CTRL_K}{{"code": "print(2 * 4)"}}{ENTER}')
         screen = terminal.until("It is done.", " out\n")
 
@@ -163,7 +163,7 @@ def test_an_answer_that_does_not_fit_is_asked_for_again(home: Careful) -> None:
         after = terminal.until("Well.", " out\n")
 
     assert "? careful (for admin) asks\n  Which colour?\n  1. red\n  2. green\n" in screen
-    assert "→ green · by admin · " in after
+    assert "→ green · by admin" in after
 
 
 def test_a_question_can_be_answered_later(home: Careful) -> None:
@@ -278,7 +278,7 @@ def test_a_dumb_terminal_asks_in_lines(home: Careful) -> None:
     with home.terminal("chat", *flags, TERM="dumb") as terminal:
         terminal.until(">")
         terminal.type("go\n")
-        terminal.until("? careful (for admin) wants to run python", "e edit>")
+        terminal.until("? careful wants to run python", "e edit>")
         terminal.type("y\n")
         terminal.until("It is done.", "→ 42 · ")
 

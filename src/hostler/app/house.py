@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -60,16 +61,10 @@ async def open_house(
         await engine.enqueue(Job(key))
 
     store = _store(file, signals, outbox)
-    driver = Driver(
-        agents=lambda name: agents.get(name) or (absent(name) if is_server else None),
-        store=store,
-        signals=signals,
-        world=world,
-    )
+    known = partial(_agent, agents, is_server=is_server)
+    driver = Driver(agents=known, store=store, signals=signals, world=world)
     admission = Admission(active=lambda: engine.live)
-    forgetting = Forgetting(
-        store=store, signals=signals, leftovers=None if results is None else Results(results)
-    )
+    left = None if results is None else Results(results)
     service = make_service(
         store=store,
         engine=engine,
@@ -78,7 +73,7 @@ async def open_house(
         default_agent=default_agent,
         world=world,
         admission=admission,
-        forgetting=forgetting,
+        forgetting=(forgetting := Forgetting(store=store, signals=signals, leftovers=left)),
     )
     with closing(store):
         try:
@@ -97,6 +92,10 @@ def _store(file: Path | None, signals: LocalSignals, outbox: Outbox) -> MemorySt
     if file is None:
         return MemoryStore(observer=signals.publish, outbox=outbox)
     return SqliteStore.open(file, observer=signals.publish, outbox=outbox)
+
+
+def _agent(agents: Mapping[str, AgentSpec], name: str, *, is_server: bool) -> AgentSpec | None:
+    return agents.get(name) or (absent(name) if is_server else None)
 
 
 def absent(name: str) -> AgentSpec:
