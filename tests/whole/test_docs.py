@@ -56,8 +56,12 @@ def untold(page: str, wanted: Iterable[str]) -> list[str]:
 # -- the reference ---------------------------------------------------------------------------
 
 
-def test_the_reference_is_what_the_code_says_today(capsys: pytest.CaptureFixture[str]) -> None:
-    assert build(["--check"]) == 0, capsys.readouterr().err
+def test_the_reference_is_what_the_code_says_today() -> None:
+    # In a process of its own: other tests may have changed numbers that the pages show.
+    command = [sys.executable, "-m", "docs.build", "--check"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, text=True)
+
+    assert told.returncode == 0, told.stderr
 
 
 def test_the_reference_names_everything_that_users_meet() -> None:
