@@ -153,6 +153,7 @@ class Shell:
 
     async def _serve(self, command: str) -> None:
         """Start a server and wait until it listens."""
+        assert self.server is None, "a page has one server, until its end"
         command = command.replace("make run", "hostler serve", 1)
         self.server = await anyio.open_process(
             ["bash", "-c", f"exec {command}"],
