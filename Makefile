@@ -34,8 +34,8 @@ check: .venv/ready  ## format, lint, types, imports, dependencies, docs, then th
 	@$(PY) -m docs.build --check
 	@$(MAKE) --no-print-directory test
 
-check-full: check  ## check, then the slow families at full counts
-	@HOSTLER_TEST_FULL=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal tests
+check-full: check  ## check, then all at full counts, with canaries for secrets
+	@HOSTLER_TEST_FULL=1 HOSTLER_TEST_CANARIES=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal tests
 
 lock: $(UV)  ## write the lock anew, with the newest versions
 	@$(UV) pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-header --all-extras --group test --group check --group build pyproject.toml -o $(LOCK)
@@ -68,5 +68,5 @@ tests/js/node_modules: tests/js/package-lock.json | .venv/ready
 
 .venv/ready: pyproject.toml $(LOCK) | $(PY)
 	@echo "installing Hostler, its extras and its tools (about a minute the first time)"
-	@$(INSTALL) -e '.[local]' --group test --group check
+	@$(INSTALL) -e '.[local,otel]' --group test --group check
 	@touch $@ .venv/run-ready

@@ -16,8 +16,11 @@ from bench import (
     big,
     burst,
     first_token,
+    guards,
     idle,
     long_session,
+    masking,
+    metrics,
     models_stream,
     overload,
     paced,
@@ -38,11 +41,14 @@ QUESTIONS: dict[str, Callable[[Setting], Awaitable[list[Row]]]] = {
     "start": start.run,
     "long_session": long_session.run,
     "models": models_stream.run,
+    "guards": guards.run,
+    "masking": masking.run,
     "watchers": watchers.run,
     "streams": paced.run_many,
     "idle": idle.run,
     "big": big.run,
     "overload": overload.run,
+    "metrics": metrics.run,
 }
 RESULTS = Path(__file__).parent / "results"
 

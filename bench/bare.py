@@ -181,7 +181,7 @@ class Client:
     def __init__(self, port: int, headers: Mapping[str, str] | None = None) -> None:
         self._port, self._idle = port, list[tuple[float, _Connection]]()
         lines = [f"{name}: {value}\r\n" for name, value in (headers or {}).items()]
-        self._head = "".join(["Host: bench\r\nContent-Type: application/json\r\n", *lines])
+        self._head = "".join(["Host: localhost\r\nContent-Type: application/json\r\n", *lines])
 
     @property
     def port(self) -> int:

@@ -110,7 +110,7 @@ def ours(port: int, transport: Aiohttp) -> Read:
         name="mock",
         base_url=f"http://{HOST}:{port}/v1",
         transport=transport,
-        key=lambda: "sk-bench",
+        key=lambda _: "sk-bench",
         provider="openai",
     )
 

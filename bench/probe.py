@@ -15,7 +15,7 @@ EVERY_S = 0.01
 def probe(port: int, secs: float, key: str) -> list[str]:
     """Return a line for each request."""
     request = (
-        f"POST /api/sessions HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {key}\r\n"
+        f"POST /api/sessions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n"
         "Content-Length: 2\r\n\r\n{}"
     ).encode()
     seen = list[str]()

@@ -81,7 +81,7 @@ async def hostler(folder: Path, model_port: int) -> AsyncGenerator[Server]:
     }
     began = time.perf_counter()
     with _process(command, folder, environ) as process:
-        port = await _port(process, folder, r" on http://\S+:(\d+)\n")
+        port = await _port(process, folder, r" on http://[^\s\"]+:(\d+)\b")
         client = await _healthy(port)
         start_s = time.perf_counter() - began
         yield Server("hostler", process.pid, client, data / "hostler.db", start_s)

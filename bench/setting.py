@@ -48,6 +48,8 @@ class Size(Struct, frozen=True, kw_only=True):
     """In them."""
     asks: int = 200
     """Requests, of which a percentile is taken."""
+    live_runs: int = 1000
+    """While metrics are asked for."""
 
 
 SMALLEST = Size(
@@ -69,6 +71,7 @@ SMALLEST = Size(
     kept_sessions=20,
     messages=100,
     asks=2,
+    live_runs=3,
 )
 
 

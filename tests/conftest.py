@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.canaries import CANARIES, ON
 from tests.serving import Client, Serve, serving
 
 from hostler.app import house
 from hostler.core.ports import AgentSpec
 from hostler.engine.reconcile import keep_reconciling
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_canary_is_left(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """Search what all tests wrote for this run's canaries, if it has any."""
+    yield
+    if ON:
+        assert CANARIES.seen_in(tmp_path_factory.getbasetemp()) == []
 
 
 @pytest.fixture

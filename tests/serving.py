@@ -13,15 +13,21 @@ from typing import TypeAlias, cast
 import aiohttp
 import anyio
 from blockbuster import blockbuster_ctx
+from tests.canaries import CANARIES, ON, canary_vault
 
 from hostler.app.house import open_house
 from hostler.app.keys import AdminGate
+from hostler.app.observing import Observing
 from hostler.app.server import listen, make_app, serve_http
-from hostler.core.ports import AgentSpec
+from hostler.core.ports import AgentSpec, Reply
+from hostler.faces.native.entry import Ways
 from hostler.faces.native.stream import OpenStreams
+from hostler.service.rates import Rates
 from hostler.service.retention import FOR_EVER, Keep
+from hostler.testing.doubles import ModelDouble
+from hostler.vault.vault import SealedVault
 
-KEY = "hk_test_0123456789abcdef0123456789abcdef"
+KEY = CANARIES.new("admin key") if ON else "hk_test_0123456789abcdef0123456789abcdef"
 Json: TypeAlias = dict[str, object]
 
 
@@ -58,7 +64,10 @@ class Client:
             method, f"{self.url}{path}", data=sent, headers=self._headers(headers)
         ) as answer:
             told = await answer.text()
-            return answer.status, json.loads(told) if told else {}
+            read: Json = json.loads(told) if told else {}
+            if "request_id" in read:  # of no two answers the same
+                assert read.pop("request_id") == answer.headers["X-Request-Id"]
+            return answer.status, read
 
     async def get(self, path: str) -> Json:
         """Return the JSON of a path that is there."""
@@ -115,6 +124,11 @@ class Client:
         return {**key, **(more or {})}
 
 
+def quick() -> ModelDouble:
+    """Return a model that says one word at once."""
+    return ModelDouble(lambda _: Reply(text="well", stop="end"))
+
+
 Serve: TypeAlias = Callable[..., AbstractAsyncContextManager[Client]]
 
 
@@ -123,16 +137,32 @@ async def serving(
     *agents: AgentSpec,
     file: Path | None,
     streams: OpenStreams | None = None,
+    ways: Ways | None = None,
+    hosts: Sequence[str] = (),
     origins: Sequence[str] = (),
+    rates: Rates | None = None,
     results: Path | None = None,
     keep: Keep = FOR_EVER,
+    observing: Observing | None = None,
+    vault: SealedVault | None = None,
 ) -> AsyncGenerator[Client]:
     """Serve agents; the first is the default."""
+    vault = canary_vault(KEY) if vault is None else vault
     served = {agent.name: agent for agent in agents}
     streams = OpenStreams() if streams is None else streams
-    house = open_house(served, default_agent=agents[0].name, file=file, results=results, keep=keep)
+    house = open_house(
+        served,
+        default_agent=agents[0].name,
+        file=file,
+        results=results,
+        keep=keep,
+        rates=rates,
+        observing=observing,
+        vault=vault,
+    )
     async with house as service:
-        app = make_app(service, AdminGate(KEY.encode()), streams, origins=origins)
+        gate = AdminGate(KEY.encode())
+        app = make_app(service, gate, streams, ways=ways, hosts=hosts, origins=origins)
         with listen("127.0.0.1", 0) as listening:
             port = listening.getsockname()[1]
             async with anyio.create_task_group() as tasks:

@@ -132,7 +132,7 @@ class Serving:
         said: list[str] = []
         for line in process.stderr:
             said.append(line)
-            if " serving " in line:
+            if "serving " in line:
                 return
         raise AssertionError("".join(said))
 

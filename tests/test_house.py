@@ -19,27 +19,35 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LINES_PER_FILE = 500
 LINES_PER_FUNCTION = 50
 LINES_OF = {
-    # docs/decisions/0003-size-of-the-core.md and 0011 say why these are not smaller
-    "core": 2720,
+    # docs/decisions/0003-size-of-the-core.md, 0011, 0017 and 0019 to 0022 say why these are so
+    "core": 3960,
+    "core/audited.py": 250,
     "core/errors.py": 140,
-    "core/events.py": 390,
+    "core/events.py": 425,
+    "core/directory.py": 150,
     "core/codec.py": 140,
-    "core/head.py": 140,
+    "core/head.py": 160,
+    "core/ledger.py": 165,
     "core/memory.py": 120,
-    "core/records.py": 175,
+    "core/records.py": 185,
     "core/state.py": 370,
-    "core/decide.py": 225,
-    "core/gate.py": 120,
-    "core/ports.py": 455,
-    "core/news.py": 115,
-    "core/loop.py": 400,
+    "core/decide.py": 250,
+    "core/gate.py": 130,
+    "core/ports.py": 330,
+    "core/store.py": 240,
+    "core/sealed.py": 180,
+    "core/news.py": 120,
+    "core/trail.py": 120,
+    "core/loop.py": 440,
 }
 LINES_IN = {
     "models": 400,
     "tools": 200,
     "stores": 400,
-    "signals": 250,
+    "signals": 260,
     "harness": 400,
+    "telemetry": 300,
+    "vault": 300,
     "engine": 400,
     "service": 300,
     "faces": 400,
@@ -50,6 +58,8 @@ MAY_CATCH_EVERYTHING = {
     "harness/toolbox.py",  # around a tool: a stranger's code
     "engine/drive.py",  # around one session: its trouble must not end the others
     "faces/native/http.py",  # at the edge of a face: a 500
+    "telemetry/timeline.py",  # what is told of a run must not become its trouble
+    "telemetry/export.py",  # around an exporter: a stranger's code
 }
 
 

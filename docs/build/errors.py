@@ -42,14 +42,21 @@ PROBLEMS = {
     "busy": "A run is going, and the message's policy is `reject`.",
     "exists": "The id is taken by a session that was made with another body.",
     "expired": "Nobody answered in time, or the run ended before somebody did.",
+    "host": "The server is not known by this name; see the setting `hosts`.",
     "in_progress": "The first request with this `Idempotency-Key` is still being answered.",
     "internal": "A bug of ours. The server's log has it; the answer says nothing about it.",
+    "invalid_token": "The token is not accepted. Why is in the server's log, and nowhere else.",
     "key_reused": "This `Idempotency-Key` was used with another body.",
     "method_not_allowed": "There is such a route, for other methods; `Allow` names them.",
     "open_step": "A call or a reply is open there; `detail` names the last position at which none is.",
-    "origin": "A page of another site may not open a socket; see the setting `origins`.",
+    "origin": "A page of another site may not do this; see the setting `origins`.",
     "overloaded": "The server has more to do than it can; what has begun goes on. Try again.",
     "queue_full": "As many runs wait in the session as may; see [limits](limits.md).",
+    "scope": "The key's role may do this, and its scopes do not name it; `detail` says which would.",
+    "rate": "More came of late than one caller may send; `Retry-After` says when it may go on.",
+    "too_many_secrets": "The tenant has 1,000 secrets; remove some.",
+    "no_vault": "This server was opened without a place for secrets.",
+    "no_master_key": "The master key that is needed is not here, or cannot be read; the detail says.",
     "too_many_sessions": "The tenant has as many sessions as it may; delete some.",
     "unavailable": "The store cannot serve now. Nothing was written; the same call may work later.",
     "upgrade_required": "The route is a WebSocket, and was asked for without an upgrade.",
@@ -75,6 +82,10 @@ ENDS = {
     ("failed", "model_error"): "The last model of the chain failed for good.",
     ("failed", "poisoned"): "Its workers died several times in a row without any progress.",
     ("failed", "step_limit"): "The agent's `max_steps` is reached.",
+    (
+        "failed",
+        "wait_too_long",
+    ): "The last model of the chain is to be asked again later than the run has time for.",
     ("failed", "stuck"): "It repeated itself, failed or said nothing several times in a row.",
     ("cancelled", "imported"): "It was open in the archive that its session was imported from.",
     ("cancelled", "replaced"): "It was waiting, and a message with the policy `replace` came.",
@@ -142,7 +153,7 @@ def _special(classes: Mapping[str, type[tree.CallerError]]) -> Iterable[tuple[st
                 yield own, statuses[called(call)]
             if called(call) == "problem" and (status := _given(call, "status")) is not None:
                 yield str(keyword(cast("ast.Call", call.args[0]), "code")), _number(status)
-            if called(call) == "_details" and text_of(call.args[1]) is not None:
+            if called(call) == "details_of" and text_of(call.args[1]) is not None:
                 yield str(text_of(call.args[1])), _number(call.args[0])
 
 
@@ -161,6 +172,8 @@ def _ends() -> Iterable[tuple[str, str]]:
             status, reason = map(text_of, call.args)
         elif called(call) == "RunEnded":
             status, reason = keyword(call, "status"), keyword(call, "reason")
+        elif called(call) == "_drop" and len(call.args) == 3:  # the queue's, in `service.inbox`
+            status, reason = "cancelled", text_of(call.args[2])
         else:
             continue
         if status is not None and reason is not None:

@@ -30,7 +30,8 @@ string. Send the key as `Authorization: Bearer KEY`; only routes marked *public*
 are `{items, cursor, more}`: pass `cursor` as `after` to get the next page. Refusals are
 [problems](errors.md); any route can answer 401, 500 and 503.
 
-A key has all rights on all sessions of its tenant. The token of a [share link](../howto/share-a-session.md)
+The admin key has all rights everywhere, and acts in another tenant with `Hostler-Tenant: TENANT`;
+what [other keys](../howto/let-people-in.md) open, their role and scopes say. The token of a [share link](../howto/share-a-session.md)
 is sent in a key's place, or as `?share=`; it may read one session and do nothing else. With an
 `Idempotency-Key` a request can be [sent again](../howto/retry-safely.md) without harm.
 

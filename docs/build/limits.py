@@ -31,6 +31,8 @@ HELD = {
     "LARGEST_METADATA": "Metadata of a session or a message, as JSON",
     "DEEPEST": "Nesting of JSON that is kept",
     "LONGEST_TITLE": "Title of a session",
+    "LONGEST_LABEL": "Purpose of a run, key of a rating",
+    "LONGEST_COMMENT": "Comment of a rating",
     "MOST_CLIENT_TOOLS": "Client tools of a session",
     "LARGEST_CLIENT_TOOL": "One of them, as JSON",
     "MOST_SESSIONS": "Sessions of a tenant",
@@ -85,6 +87,15 @@ GROUPS: dict[str, list[Limit]] = {
         Limit("A wait for an approval or a client", decide.MOST_WAIT_S / DAY_S, "days"),
         Limit("Steps of a run, unless the agent says otherwise", LIMITS.max_steps),
         Limit("Calls of one model for one step, the first included", LIMITS.attempts),
+        Limit(
+            "The same, while it limits the rate of requests or is overloaded", decide.MOST_LIMITED
+        ),
+        Limit("One model is waited for in one step", LIMITS.wait_s, "s"),
+        Limit(
+            "A longer wait than this is not waited if the chain has another model",
+            decide.IMPATIENT_S,
+            "s",
+        ),
         Limit("Longest waits between them, unless the provider says how long", loop.BACKOFF_S, "s"),
         Limit("Equal calls with equal results in a row: stuck", LIMITS.stuck_after),
         Limit("Replies in a row that say nothing: stuck", decide.EMPTY_AFTER),

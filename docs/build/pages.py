@@ -16,6 +16,7 @@ from docs.build.limits import limits
 from docs.build.providers import provider_page
 from docs.build.python import python
 from docs.build.settings import settings
+from docs.build.tables import tables
 
 PAGES: Mapping[str, Callable[[], str]] = {
     "cli.md": cli,
@@ -27,6 +28,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "providers.md": provider_page,
     "python.md": python,
     "settings.md": settings,
+    "tables.md": tables,
 }
 
 

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import click
 from docs.build.cli import commands
 from docs.build.markdown import code, page, table
 from docs.build.source import Undocumented, fields
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
+from pydantic_core import PydanticUndefined
 
-from hostler.app.settings import FILE, PREFIX, OwnProvider, Settings, default_data
+from hostler.app.identity.settings import Jwt, Mapped, Proxy
+from hostler.app.settings import (
+    FILE,
+    PREFIX,
+    EgressRules,
+    OwnProvider,
+    Rated,
+    Settings,
+    default_data,
+)
 
 INTRO = f"""
 A flag goes before a variable, a variable before `{FILE}` in the working folder, the file before
@@ -27,6 +38,36 @@ What is different about a provider, or a whole one of your own; `HOSTLER_PROVIDE
 as JSON. [How to use a provider](../howto/use-a-provider.md) has examples.
 
 """
+EGRESS = """
+## `[egress]`
+`HOSTLER_EGRESS` takes the same as JSON. [Where tenants may point](../howto/egress.md) has examples.
+
+"""
+RATES = """
+## `[rates]`
+How often one principal may ask; what is beyond is 429, with `Retry-After`. Answers to those who have
+a limit say how much is left in `RateLimit` and `RateLimit-Policy`. The holder of the admin key has
+none.
+
+"""
+JWT = """
+## `[[identity.jwt]]`
+An issuer of tokens; several are several such sections. [How to use one](../howto/identity-with-oidc.md)
+has examples.
+
+"""
+PROXY = """
+## `[identity.proxy]`
+A proxy that is trusted to say who calls. Without this section its headers mean nothing.
+
+"""
+SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
+    RATES: (Rated,),
+    JWT: (Jwt, Mapped),
+    PROXY: (Proxy, Mapped),
+    PROVIDERS: (OwnProvider,),
+    EGRESS: (EgressRules,),
+}
 
 
 def settings() -> str:
@@ -49,19 +90,22 @@ def settings() -> str:
             ]
         )
     heads = [f"`{FILE}`", "flag", "variable", "default", "meaning"]
-    return page("Settings", INTRO, table(heads, rows), KEYS, _own_providers())
+    sections = (intro + _section(*several) for intro, several in SECTIONS.items())
+    return page("Settings", INTRO, table(heads, rows), KEYS, *sections)
 
 
-def _own_providers() -> str:
-    """Return the section on `[providers.NAME]`."""
+def _section(*several: type[BaseModel]) -> str:
+    """Return a table of the keys of a section.  Raises Undocumented: one has no docstring."""
     rows: list[list[str]] = []
-    for one in fields(OwnProvider):
-        if one.name == "model_config":
-            continue
-        if not one.about:
-            raise Undocumented(f"OwnProvider.{one.name} has no docstring")
-        rows.append([code(one.name), one.about])
-    return PROVIDERS + table(["key", "meaning"], rows)
+    for model in several:
+        for one in fields(model):
+            if one.name == "model_config":
+                continue
+            if not one.about:
+                raise Undocumented(f"{model.__name__}.{one.name} has no docstring")
+            default = model.model_fields[one.name].get_default()
+            rows.append([code(one.name), _default(default), one.about])
+    return table(["key", "default", "meaning"], rows)
 
 
 def _flags() -> dict[str, str]:
@@ -77,6 +121,8 @@ def _flags() -> dict[str, str]:
 def _default(value: object) -> str:
     if isinstance(value, Path) and value == default_data():
         return "`hostler` in `$XDG_DATA_HOME` or `~/.local/share`"
-    if value is None or isinstance(value, SecretStr):
+    if value is None or value is PydanticUndefined or isinstance(value, SecretStr | BaseModel):
         return ""
-    return code(str(value).lower() if isinstance(value, bool) else str(value))
+    if isinstance(value, tuple):
+        return ", ".join(map(code, map(str, cast("tuple[object, ...]", value))))
+    return code(str(value).lower() if isinstance(value, bool) else str(value) if value else "")

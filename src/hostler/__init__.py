@@ -11,10 +11,11 @@ agent = Agent("forecaster", instructions="Be brief.", tools=[weather])
 """
 
 from hostler.app.agent import Agent, Budget, Finished, Frame
-from hostler.core.errors import HostlerError, SetupError, ToolError
+from hostler.core.errors import HostlerError, SetupError, ToolDown, ToolError
 from hostler.core.ports import CallContext
 from hostler.core.records import ClientTool
 from hostler.harness.permissions import Permissions
+from hostler.tools.command import run_command
 from hostler.tools.function import tool
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "HostlerError",
     "Permissions",
     "SetupError",
+    "ToolDown",
     "ToolError",
+    "run_command",
     "tool",
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hostler.core.ports import Observer, Outbox, Store
+from hostler.core.store import Observer, Outbox, Store
 from hostler.stores.memory import MemoryStore
 from hostler.stores.sqlite import SqliteStore
 from hostler.testing.store_kit import Check, Clock

@@ -37,12 +37,12 @@ from hostler.core.loop import Drive, Interrupt
 from hostler.core.memory import remember
 from hostler.core.ports import (
     AgentSpec,
-    Recall,
     Reply,
     Request,
     World,
     mint,
 )
+from hostler.core.records import Recall
 from hostler.core.state import State, fold
 from hostler.service.admission import Admission
 from hostler.service.inbox import Inbox, Message

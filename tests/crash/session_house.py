@@ -40,7 +40,9 @@ from hostler.engine.reconcile import reconcile
 from hostler.service.cursor import Cursor
 from hostler.service.service import Service, make_service
 from hostler.signals.local import LocalSignals
+from hostler.stores.memory_audit import MemoryAudits
 from hostler.stores.sqlite import SqliteStore
+from hostler.stores.sqlite_directory import SqliteDirectory
 from hostler.testing.crashing import check_prompt
 from hostler.testing.doubles import Crash, ToolboxDouble, a_tool, an_agent, whole_log
 
@@ -250,7 +252,9 @@ class House:
         self._mine(store)
         self._between(store)
         self.service: Service = make_service(
+            audits=MemoryAudits(),
             store=store,
+            directory=SqliteDirectory(store),
             engine=self.jobs,
             signals=self.signals,
             agents={self.agent.name: self.agent},

@@ -152,19 +152,22 @@ class Play:
         assert receipt.position == position
 
     async def cancel(self, which: int, how: int) -> None:
-        del how
         sketch = self.pick(which)
         if sketch is None:
             return
+        run = [None, *sketch.queue][how % (1 + len(sketch.queue))]
 
         async def verb(answering: Answering[Cancelled]) -> Cancelled:
-            inbox = self.house.service.inbox
-            return await inbox.cancel(ME, sketch.key.session, "enough", answering=answering)
+            inbox, session = self.house.service.inbox, sketch.key.session
+            return await inbox.cancel(ME, session, "enough", run=run, answering=answering)
 
-        answer = await self.desk.post(f"cancel {sketch.key}", verb, lambda done: done)
+        answer = await self.desk.post(f"cancel {run} {sketch.key}", verb, lambda done: done)
         assert isinstance(answer, bytes)
-        assert msgspec.json.decode(answer, type=Cancelled).run == sketch.active
-        if sketch.active is not None:
+        assert msgspec.json.decode(answer, type=Cancelled).run == (run or sketch.active)
+        if run is not None:
+            sketch.queue.remove(run)
+            sketch.dropped[run] = "enough"
+        elif sketch.active is not None:
             sketch.cancelled.add(sketch.active)
 
     async def approve(self, which: int, how: int) -> None:

@@ -59,7 +59,8 @@ class Sketch:
     started: bool = False
     queue: list[RunId] = field(default_factory=list[RunId])
     cancelled: set[RunId] = field(default_factory=set[RunId])
-    replaced: set[RunId] = field(default_factory=set[RunId])
+    dropped: dict[RunId, str] = field(default_factory=dict[RunId, str])
+    """Runs that ended while they waited in the queue, with the reason that their end will have."""
     waits: dict[CallId, Wait] = field(default_factory=dict[CallId, Wait])
     at: int = 0
     """How far the log was read."""
@@ -85,7 +86,7 @@ class Sketch:
             self.active, self.started = run, False
         elif run != self.active and run not in self.queue:
             if policy == "replace":
-                self.replaced |= set(self.queue)
+                self.dropped |= dict.fromkeys(self.queue, "replaced")
                 self.queue = []
             if policy == "interrupt":
                 self.cancelled.add(self.active)
@@ -123,9 +124,8 @@ class Sketch:
     def _ended(self, end: RunEnded) -> None:
         run = end.run
         assert run is not None
-        if run in self.replaced:
-            self.replaced.remove(run)
-            assert (end.status, end.reason) == ("cancelled", "replaced")
+        if run in self.dropped:
+            assert (end.status, end.reason) == ("cancelled", self.dropped.pop(run))
             return
         assert run == self.active, "a run ended that was not going"
         assert (end.status == "cancelled") == (run in self.cancelled), end
@@ -166,7 +166,7 @@ class Sketch:
         ended = [f.run for f in own if isinstance(f, RunEnded)]
         assert len(ended) == len(set(ended)), "a run with two ends"
         assert set(ended) == {f.run for f in own if isinstance(f, UserSpoke)}
-        assert not self.replaced
+        assert not self.dropped
         done = {f.run for f in own if isinstance(f, RunEnded) and f.status == "done"}
         dropped = {f.run for f in own if isinstance(f, InputDropped)}
         assert not done & dropped, "done, and something that was said to it has no answer"

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from hostler.core.events import Policy, Principal, PrincipalId, TenantId, ToolSaid
-from hostler.core.ports import Reply, Request, Store, ToolSpec, World
+from hostler.core.events import Key, Policy, Principal, PrincipalId, TenantId, ToolSaid
+from hostler.core.ports import Reply, Request, ToolSpec, World
+from hostler.core.store import Store
 from hostler.service.admission import Admission
 from hostler.service.inbox import Inbox, Message
 from hostler.signals.local import LocalSignals
 from hostler.stores.memory import MemoryStore
 from hostler.stores.sqlite import SqliteStore
+from hostler.stores.sqlite_entries import rebuild
 from hostler.testing.crashing import NoEngine, Workers, check_log, every_death
 from hostler.testing.doubles import (
     ModelDouble,
@@ -68,6 +70,20 @@ SPEAKING: dict[str, Sequence[Policy | None]] = {
 }
 
 
+async def check_rows(store: Store, key: Key) -> None:
+    """Assert that what is kept of the session's runs is what its log gives."""
+
+    async def rows() -> list[object]:
+        runs = await store.runs(key.tenant, session=key.session, status=None, after="", limit=9)
+        return [runs, *[await store.ledger.calls(key.tenant, run.id) for run in runs]]
+
+    kept = await rows()
+    if isinstance(store, SqliteStore):
+        await store.writing(lambda db: rebuild(db, key))
+    assert await rows() == kept
+    assert kept[0], "no run is kept"
+
+
 @pytest.mark.parametrize("make", [in_memory, on_sqlite])
 @pytest.mark.parametrize("doing", SPEAKING)
 async def test_wherever_the_worker_dies_the_next_one_finishes_and_nothing_unsafe_is_repeated(
@@ -103,6 +119,7 @@ async def test_wherever_the_worker_dies_the_next_one_finishes_and_nothing_unsafe
             finally:
                 store.append = whole  # type: ignore[method-assign]
             check_log(log)
+            await check_rows(store, key)
             never = [call for name, call in tools.done if name == "never"]
             assert len(never) == len(set(never)), "an unsafe effect happened twice"
             return workers.crashes > 0

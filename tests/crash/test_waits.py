@@ -26,8 +26,9 @@ from hostler.core.events import (
     ToolStarted,
 )
 from hostler.core.head import Head, Wait
-from hostler.core.ports import AgentSpec, Reply, Request, Store, World
+from hostler.core.ports import AgentSpec, Reply, Request, World
 from hostler.core.records import Appended
+from hostler.core.store import Store
 from hostler.service.admission import Admission
 from hostler.service.inbox import Inbox, Message
 from hostler.service.waits import Decision, Waits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,13 +14,15 @@ import pytest
 from tests.serving import serving
 
 from hostler.core.errors import Unavailable
-from hostler.core.ports import Reply
+from hostler.core.ports import Delta, Failure, Reply, Request
+from hostler.engine.pace import AT_ONCE, Pace, Place
+from hostler.service import admission
 from hostler.service.admission import (
-    GRACE_S,
+    BURST_S,
     LATE_S,
-    LEAST_ACTIVE,
     LOOK_S,
     MOST_ACTIVE,
+    STANDING_S,
     Admission,
     Begins,
 )
@@ -30,14 +33,20 @@ pytestmark = pytest.mark.anyio
 
 @dataclass
 class Load:
-    """A controller with a clock and a number of runs that a test sets."""
+    """A line, a loop and a number of runs that a test sets; it is the `Line`, too."""
 
     now: float = 100.0
     runs: int = 0
+    wait_s: float = 0.0
+    stands_s: float = 0.0
     admission: Admission = field(init=False)
 
     def __post_init__(self) -> None:
-        self.admission = Admission(active=lambda: self.runs, clock=lambda: self.now)
+        self.admission = Admission(self, active=lambda: self.runs, clock=lambda: self.now)
+
+    @property
+    def waiting(self) -> int:
+        return round(self.wait_s * 100)
 
     def look(self, late_s: float, *, for_s: float = 0.0) -> None:
         """Look again and again at a loop that is so late."""
@@ -56,11 +65,8 @@ class Load:
         return True
 
 
-def test_a_loop_in_time_lets_everybody_in() -> None:
-    load = Load(runs=MOST_ACTIVE - 1)
-    load.look(0.001, for_s=10)
-    assert load.lets_in()
-    assert load.admission.limit == MOST_ACTIVE
+def test_without_a_line_everybody_is_let_in() -> None:
+    assert Load(runs=MOST_ACTIVE - 1, stands_s=BURST_S * 2).lets_in()
 
 
 def test_no_more_runs_than_memory_is_meant_for_are_let_in() -> None:
@@ -74,60 +80,40 @@ def test_no_more_runs_than_memory_is_meant_for_are_let_in() -> None:
 
 
 def test_a_burst_is_let_in_whole() -> None:
-    load = Load(runs=2000)
-    load.look(LATE_S * 4, for_s=GRACE_S * 0.8)
-    assert load.lets_in()
-    load.look(0.0, for_s=1.0)
-    load.look(LATE_S * 4, for_s=GRACE_S * 0.8)
-    assert load.lets_in()
+    assert Load(wait_s=BURST_S * 0.99, stands_s=BURST_S * 0.99).lets_in()
 
 
-def test_one_long_block_refuses_nobody() -> None:
+def test_more_than_can_be_worked_off_soon_is_no_burst() -> None:
+    load = Load(wait_s=BURST_S, stands_s=0.1)
+    assert not load.lets_in()
+    load.wait_s *= 0.95
+    assert load.lets_in()
+    assert not load.lets_in("session")
+
+
+def test_a_line_that_does_not_go_away_is_kept_short() -> None:
+    load = Load(wait_s=STANDING_S, stands_s=BURST_S)
+    assert not load.lets_in()
+    load.wait_s = STANDING_S * 0.95
+    assert load.lets_in(), "so that there is always something to do"
+
+
+def test_a_loop_that_is_late_all_the_time_lets_nobody_in() -> None:
     load = Load()
-    load.look(0.9)
+    load.look(LATE_S * 2, for_s=BURST_S * 0.9)
+    assert load.lets_in()
+    load.look(LATE_S * 2, for_s=BURST_S * 0.3)
+    assert not load.lets_in()
     load.look(0.0, for_s=1.0)
-    load.look(0.9)
     assert load.lets_in()
 
 
-def test_a_load_that_does_not_end_is_refused_until_it_fits() -> None:
-    load = Load(runs=500)
-    load.look(LATE_S * 4, for_s=GRACE_S + 3)
-    assert not load.lets_in()
-    assert load.admission.limit == LEAST_ACTIVE
-    load.runs = LEAST_ACTIVE - 1
-    assert load.lets_in(), "so few are never too many"
-
-
-def test_a_loop_that_hardly_turns_lets_nobody_in() -> None:
-    load = Load(runs=0)
-    load.look(2.0, for_s=GRACE_S + 10)
-    assert not load.lets_in()
-    load.look(0.0, for_s=2.0)
-    assert load.lets_in()
-
-
-def test_the_limit_grows_back_and_faster_when_it_is_used() -> None:
-    used, unused = Load(runs=500), Load(runs=500)
-    for load in (used, unused):
-        load.look(LATE_S * 4, for_s=GRACE_S + 3)
-    unused.runs = 0
-    for _ in range(100):
-        used.runs = used.admission.limit
-        used.look(0.0)
-        unused.look(0.0)
-    assert LEAST_ACTIVE < unused.admission.limit < used.admission.limit
-    unused.look(0.0, for_s=60)
-    assert unused.admission.limit == MOST_ACTIVE
-
-
-def test_the_limit_stays_where_the_loop_is_neither_late_nor_early() -> None:
-    load = Load(runs=500)
-    load.look(LATE_S * 4, for_s=GRACE_S + 1)
-    load.look(LATE_S * 0.7, for_s=1.0)
-    before = load.admission.limit
-    load.look(LATE_S * 0.7, for_s=5.0)
-    assert load.admission.limit == before
+def test_a_loop_that_is_late_by_turns_refuses_nobody() -> None:
+    load = Load()
+    for _ in range(20):
+        load.look(LATE_S * 2, for_s=BURST_S * 0.4)
+        load.look(0.0, for_s=1.0)
+        assert load.lets_in()
 
 
 def test_what_is_being_let_in_counts_before_it_shows() -> None:
@@ -137,7 +123,115 @@ def test_what_is_being_let_in_counts_before_it_shows() -> None:
     assert load.lets_in()
 
 
-async def test_a_blocked_loop_refuses_new_work_alone_and_recovers(tmp_path: Path) -> None:
+@dataclass
+class Runs:
+    """Runs that begin when they are let, and make room when a test says so."""
+
+    pace: Pace
+    begun: list[int] = field(default_factory=list[int])
+    places: dict[int, Place] = field(default_factory=dict[int, Place])
+
+    async def begin(self, name: int) -> None:
+        with self.pace.place() as self.places[name]:
+            await self.places[name].turn()
+            self.begun.append(name)
+            await anyio.sleep_forever()
+
+
+async def test_so_many_runs_begin_at_once_and_the_others_in_turn() -> None:
+    runs = Runs(Pace(at_once=2))
+    async with anyio.create_task_group() as tasks:
+        for name in range(5):
+            tasks.start_soon(runs.begin, name)
+        await anyio.wait_all_tasks_blocked()
+        assert (runs.begun, runs.pace.waiting) == ([0, 1], 3)
+        for name, begun in ((1, [0, 1, 2]), (0, [0, 1, 2, 3]), (3, [0, 1, 2, 3, 4])):
+            runs.places[name].leave()
+            runs.places[name].leave()  # twice is once
+            await anyio.wait_all_tasks_blocked()
+            assert runs.begun == begun
+        assert (runs.pace.waiting, runs.pace.stands_s) == (0, 0.0)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_run_that_goes_away_leaves_the_line_or_makes_room() -> None:
+    runs = Runs(Pace(at_once=1))
+    async with anyio.create_task_group() as tasks:
+        async with anyio.create_task_group() as first:
+            first.start_soon(runs.begin, 0)
+            await anyio.wait_all_tasks_blocked()
+            async with anyio.create_task_group() as second:
+                second.start_soon(runs.begin, 1)
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(runs.begin, 2)
+                await anyio.wait_all_tasks_blocked()
+                second.cancel_scope.cancel()
+            assert (runs.begun, runs.pace.waiting) == ([0], 1)
+            first.cancel_scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert (runs.begun, runs.pace.waiting) == ([0, 2], 0)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_run_that_is_stopped_does_not_wait_for_its_turn_and_takes_nobodys() -> None:
+    runs = Runs(Pace(at_once=1))
+    async with anyio.create_task_group() as tasks:
+        for name in range(3):
+            tasks.start_soon(runs.begin, name)
+        await anyio.wait_all_tasks_blocked()
+        runs.places[2].go()
+        await anyio.wait_all_tasks_blocked()
+        assert runs.begun == [0, 2]
+        runs.places[2].leave()
+        await anyio.wait_all_tasks_blocked()
+        assert runs.begun == [0, 2]
+        runs.places[0].leave()
+        await anyio.wait_all_tasks_blocked()
+        assert runs.begun == [0, 2, 1]
+        tasks.cancel_scope.cancel()
+
+
+async def test_the_line_knows_how_long_it_takes() -> None:
+    now = 0.0
+    runs = Runs(Pace(at_once=1, clock=lambda: now))
+    async with anyio.create_task_group() as tasks:
+        for name in range(500):
+            tasks.start_soon(runs.begin, name)
+        await anyio.wait_all_tasks_blocked()
+        for name in range(400):
+            now += 0.02
+            runs.places[name].leave()
+            await anyio.lowlevel.checkpoint()
+        assert runs.pace.waiting == 99
+        assert runs.pace.wait_s == pytest.approx(99 * 0.02, rel=0.05)
+        assert runs.pace.stands_s == pytest.approx(400 * 0.02)
+        tasks.cancel_scope.cancel()
+
+
+class SilentModel(ModelDouble):
+    """Never answers."""
+
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Reply | Failure, None]:
+        self.asked.append(request)
+        await anyio.sleep_forever()
+        yield Delta("text", "")
+
+
+async def test_runs_that_wait_for_a_model_keep_no_other_from_beginning(tmp_path: Path) -> None:
+    silent, many = SilentModel(lambda _: Reply(text="", stop="end")), AT_ONCE * 2
+    async with serving(an_agent(silent, name="plain"), file=tmp_path / "log.db") as client:
+        for _ in range(many):
+            message = f"/api/sessions/{await client.session()}/messages"
+            await client.call("POST", message, {"content": "x"})
+        with anyio.fail_after(20):
+            while len(silent.asked) < many:
+                await anyio.lowlevel.checkpoint()
+
+
+async def test_a_blocked_loop_refuses_new_work_alone_and_recovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "BURST_S", 0.5)
     agent = an_agent(ModelDouble(lambda _: Reply(text="ok", stop="end")), name="plain")
     async with serving(agent, file=tmp_path / "log.db") as client:
         session = await client.session()

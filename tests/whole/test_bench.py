@@ -25,6 +25,7 @@ ANSWERS = {
     "start": {"RSS", "RSS each", "database each", "CPU per second"},
     "long_session": {"CPU per turn", "turn p50"},
     "models": {"CPU per token"},
+    "guards": {"CPU per token", "CPU each"},
     "streams": {"CPU per token", "wall", "errors"},
 }
 ONLY_OURS = {
@@ -32,6 +33,7 @@ ONLY_OURS = {
     "idle": {f"{SMALLEST.idle_sessions} idle sessions", f"{SMALLEST.idle_streams} open streams"},
     "big": {f"{SMALLEST.events} events", "anywhere", "status=waiting (0.1 %)", "a word in all"},
     "overload": {"5 x rated"},
+    "metrics": {f"{SMALLEST.live_runs} live runs", "a turn"},
     "start": {"import hostler", "import what serves"},
     "long_session": {f"{SMALLEST.events} events"},
 }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import cycle
 
 import anyio
 import pytest
@@ -111,6 +112,17 @@ class Viewer:
     facts: list[Event] = field(default_factory=list[Event])
     texts: dict[Seq, str] = field(default_factory=dict[Seq, str])
     """By attempt, as streamed."""
+    takes: Iterator[bool] = field(default_factory=lambda: cycle([False]))
+    """What this client says, time after time, to text that it could take without waiting."""
+    taken: int = 0
+
+    def take(self, items: Sequence[Event | Piece]) -> bool:
+        if not next(self.takes):
+            return False
+        for item in items:
+            self.see(item)
+            self.taken += 1
+        return True
 
     def see(self, item: Event | Piece) -> None:
         self.cursor = Cursor.after(item)
@@ -124,7 +136,7 @@ class Viewer:
         for cut in (*cuts, 10**9):
             seen = 0
             stream = session.following.follow(
-                ADMIN, session.key.session, after=self.cursor, ends=any_end
+                ADMIN, session.key.session, after=self.cursor, ends=any_end, at_once=self.take
             )
             async with aclosing(stream) as batches:
                 async for batch in batches:
@@ -150,16 +162,18 @@ steps = st.lists(
 
 
 @given(
-    steps=steps, viewers=st.lists(st.lists(st.integers(0, 3), max_size=12), min_size=1, max_size=4)
+    steps=steps,
+    viewers=st.lists(st.lists(st.integers(0, 3), max_size=12), min_size=1, max_size=4),
+    takes=st.lists(st.booleans(), min_size=1, max_size=5),
 )
 @settings(max_examples=200, deadline=None)
 def test_every_viewer_ends_with_the_same_facts_and_with_text_that_fits(
-    steps: list[str], viewers: list[list[int]]
+    steps: list[str], viewers: list[list[int]], takes: list[bool]
 ) -> None:
     async def scenario() -> None:
         session = Session()
         await session.begin()
-        watching = [Viewer() for _ in viewers]
+        watching = [Viewer(takes=cycle(takes)) for _ in viewers]
         said: dict[Seq, str] = {}
         with anyio.fail_after(10):
             async with anyio.create_task_group() as tasks:
@@ -200,8 +214,16 @@ async def play(session: Session, steps: Sequence[str]) -> dict[Seq, str]:
     return said
 
 
-async def test_an_unbroken_viewer_sees_every_character_in_order() -> None:
-    session, viewer, said = Session(), Viewer(), dict[Seq, str]()
+@pytest.mark.parametrize(
+    "takes",
+    [
+        pytest.param([False], id="woken for all of it"),
+        pytest.param([True], id="given what it can take at once"),
+        pytest.param([True, False, True], id="given some at once"),
+    ],
+)
+async def test_an_unbroken_viewer_sees_every_character_in_order(takes: list[bool]) -> None:
+    session, viewer, said = Session(), Viewer(takes=cycle(takes)), dict[Seq, str]()
     await session.begin()
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
@@ -210,6 +232,7 @@ async def test_an_unbroken_viewer_sees_every_character_in_order() -> None:
             said |= await play(session, ["word", "pause", "words", "steer", "word", "pause"] * 5)
 
     assert viewer.texts == said
+    assert bool(viewer.taken) == any(takes)
 
 
 async def test_a_viewer_that_falls_behind_reads_the_log_and_misses_no_fact(

@@ -26,6 +26,7 @@ from hostler.core.events import (
     ToolStarted,
 )
 from hostler.core.ports import CallContext, Tool
+from hostler.harness.breakers import Breakers, Rules
 from hostler.harness.toolbox import Toolbox
 from hostler.tools.function import THREADS, function_tool, tool
 
@@ -163,7 +164,8 @@ async def test_a_function_that_hangs_is_given_up_and_so_is_its_tool_in_the_end()
     def hang() -> None:
         let_go.wait(15)
 
-    tools = Toolbox([function_tool(hang, timeout_s=0.05)], spill_folder=None)
+    patient = Breakers(Rules(failures=10**6, rate=2.0))  # what would answer in its stead
+    tools = Toolbox([function_tool(hang, timeout_s=0.05)], spill_folder=None, breakers=patient)
     started = ToolStarted(run=RUN.run, call=CallId("call_1"), name="hang", arguments={})
     outcomes = list[str]()
 

@@ -86,7 +86,10 @@ async def failure(model: Local, request: Request | None = None) -> Failure:
 def is_there(process: int) -> bool:
     try:
         return "(python" in Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (
+        FileNotFoundError,
+        ProcessLookupError,
+    ):  # gone before it is opened, or before it is read
         return False
 
 

@@ -297,6 +297,56 @@ async def test_a_cancel_with_nothing_to_cancel_is_accepted_and_changes_nothing(
         assert await client.facts(session) == []
 
 
+async def test_a_run_that_waits_is_cancelled_by_name_and_the_others_go_on(serve: Serve) -> None:
+    model = GatedModel(["one "])
+    async with serve(an_agent(model)) as client:
+        session = await client.session()
+        path, cancel = f"/api/sessions/{session}/messages", f"/api/sessions/{session}/cancel"
+        runs = [(await client.call("POST", path, {"content": c}))[1]["run"] for c in "abc"]
+
+        status, body = await client.call("POST", cancel, {"run": runs[1], "reason": "not now"})
+        again = await client.call("POST", cancel, {"run": runs[1]})
+        model.let(4)
+        with anyio.fail_after(10):
+            frames = list[Frame]()
+            async for frame in client.frames(f"/api/sessions/{session}/events"):
+                frames.append(frame)
+                if kinds(frames).count("run_ended") == len(runs):
+                    break
+
+        assert (status, body["run"]) == (202, runs[1])
+        assert (again[0], again[1]["run"]) == (202, None), "it is over"
+        ends = {f.data["run"]: f.data for f in frames if f.event == "run_ended"}
+        assert [ends[run]["status"] for run in runs] == ["done", "cancelled", "done"]
+        assert ends[runs[1]]["reason"] == "not now"
+        begun = [f.data["run"] for f in frames if f.event == "run_started"]
+        assert begun == [runs[0], runs[2]]
+        dropped = [f.data for f in frames if f.event == "input_dropped"]
+        assert [(one["run"], one["reason"]) for one in dropped] == [(runs[1], "not now")]
+
+
+async def test_a_run_of_another_session_cannot_be_cancelled_here(serve: Serve) -> None:
+    model = GatedModel(["one "])
+    async with serve(an_agent(model)) as client:
+        mine, other = await client.session(), await client.session()
+        _, receipt = await client.call("POST", f"/api/sessions/{mine}/messages", {"content": "x"})
+        for run in (receipt["run"], "run_that_is_not_there"):
+            status, _ = await client.call("POST", f"/api/sessions/{other}/cancel", {"run": run})
+            assert status == 404
+        assert "cancel_requested" not in [fact["kind"] for fact in await client.facts(mine)]
+
+
+async def test_deleting_a_session_ends_what_waits_in_it_too(serve: Serve) -> None:
+    model = GatedModel(["never "])
+    async with serve(an_agent(model)) as client:
+        session = await client.session()
+        for _ in range(3):
+            await client.call("POST", f"/api/sessions/{session}/messages", {"content": "go"})
+        with anyio.fail_after(4):  # it would wait for the wrong end for five seconds
+            await model.asked.wait()
+            assert (await client.call("DELETE", f"/api/sessions/{session}"))[0] == 204
+
+
 async def test_messages_that_wait_say_so_and_run_one_after_the_other(serve: Serve) -> None:
     model = GatedModel(["ok"])
     async with serve(an_agent(model)) as client:

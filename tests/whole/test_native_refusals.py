@@ -139,6 +139,19 @@ async def test_a_bad_cursor_or_number_is_refused(serve: Serve, query: str, expec
             assert status == expected, problem
 
 
+@pytest.mark.parametrize("path", ["/api/sessions", "/api/runs", "/api/approvals"])
+async def test_a_status_that_nothing_can_have_is_refused_with_those_there_are(
+    serve: Serve, path: str
+) -> None:
+    async with serve(an_ordinary_agent()) as client:
+        status, problem = await client.call("GET", f"{path}?status=asleep")
+        assert (status, problem["detail"]) == (422, "status cannot be 'asleep'")
+        (field,) = cast("list[dict[str, str]]", problem["errors"])
+        for word in field["detail"].removeprefix("one of: ").split(", "):
+            assert (await client.call("GET", f"{path}?status={word}"))[0] == 200
+        assert (await client.call("GET", f"{path}?status="))[0] == 200, "empty is not said"
+
+
 async def test_a_method_that_a_path_does_not_have_says_which_it_has(serve: Serve) -> None:
     async with serve(an_ordinary_agent()) as client:
         status, problem = await client.call("PUT", "/api/sessions")

@@ -49,7 +49,7 @@ def workers() -> set[int]:
     """Return the processes that this one has started and not seen the end of."""
     found = set[int]()
     for thread in Path("/proc/self/task").iterdir():
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, ProcessLookupError):
             children = (thread / "children").read_text(encoding="ascii").split()
             found |= {child for child in map(int, children) if "monty" in name(child)}
     return found

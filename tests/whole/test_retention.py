@@ -18,8 +18,9 @@ from tests.waiting import a_model, parked, serving_agents
 from hostler import Agent
 from hostler.core.errors import NotFound, Unavailable
 from hostler.core.events import Key, SessionId, TenantId, ToolSaid
-from hostler.core.ports import AgentSpec, Reply, Request, Store, World
+from hostler.core.ports import AgentSpec, Reply, Request, World
 from hostler.core.records import ClientTool
+from hostler.core.store import Store
 from hostler.harness.results import Results
 from hostler.harness.toolbox import Toolbox
 from hostler.service.retention import Forgetting, Keep
@@ -291,7 +292,16 @@ async def test_what_is_deleted_is_gone_everywhere(tmp_path: Path) -> None:
         assert (await client.call("DELETE", f"/api/sessions/{session}"))[0] == 404
     assert f"{SECRET} of old".encode() not in file.read_bytes()
     with sqlite3.connect(file) as db:
-        tables = ("sessions", "heads", "events", "runs", "said", "shares", "approvals", "forks")
+        tables = (
+            "sessions",
+            "heads",
+            "events",
+            "agent_runs",
+            "said",
+            "shares",
+            "approvals",
+            "forks",
+        )
         counts = [db.execute(f"SELECT count(*) FROM {one}").fetchone()[0] for one in tables]
     db.close()
     assert counts == [0] * len(tables)

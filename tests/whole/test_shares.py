@@ -76,7 +76,11 @@ async def test_a_link_opens_nothing_else(serve: Serve) -> None:
                         run=receipt["run"],
                         call="call_1",
                         share="shr_1",
+                        secret="github",
                         agent="double",
+                        tenant="default",
+                        key="key_1",
+                        user="alice",
                     )
                     if path in public or (method, where) in allowed:
                         continue
@@ -198,10 +202,23 @@ STRANGER = Principal(
     only=SessionId("ses_mine0000"),
 )
 OPEN = {
+    "Auditing.during": "goes around verbs, which ask",
+    "Auditing.refused": "writes that somebody was refused",
+    "Auditing.keep": "is retention, not somebody",
     "Following.follow_on": "takes a seat, which only those have who may see the session",
+    "Rates.standing": "says how often the caller may ask, and nothing of anybody else's",
+    "Rates.take": "counts what the caller asks",
     "Runs.wait": "as above",
     "Shares.holder": "finds out who calls",
     "Service.ready": "says nothing of anybody's",
+    "Access.forget": "is told what has changed",
+    "Keys.holder": "finds out who calls",
+    "Keys.note_use": "writes what it was told",
+    "Keys.keep_noting": "as above",
+    "Tenants.known_settings": "tells limits of the tenant that the caller is of",
+    "Tenants.exists": "is asked at the door, of the tenant that a token names",
+    "Tenants.settings_of": "what is looked up for everybody, and shown to nobody",
+    "Tenants.with_settings": "as above",
 }
 
 
@@ -218,7 +235,9 @@ class Untouchable:
 def a_service() -> Service:
     nothing = Untouchable()
     return make_service(
+        audits=nothing,  # type: ignore[arg-type]
         store=nothing,  # type: ignore[arg-type]
+        directory=nothing,  # type: ignore[arg-type]
         engine=nothing,  # type: ignore[arg-type]
         signals=nothing,  # type: ignore[arg-type]
         agents={"double": quick()},

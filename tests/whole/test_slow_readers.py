@@ -47,7 +47,7 @@ async def a_stuck_client(client: Client, session: str, kind: str) -> AsyncGenera
         stuck.connect(("127.0.0.1", int(client.url.rpartition(":")[2])))
         stuck.settimeout(0)
         path = f"/api/sessions/{session}/{kind}"
-        head = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+        head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
         stuck.send(f"{head}{KINDS[kind]}\r\n\r\n".encode())
         yield stuck
 
@@ -127,6 +127,9 @@ async def test_what_a_client_that_stops_reading_costs_is_bounded(tmp_path: Path,
         session = await client.session()
         for _ in range(99):
             await say(client, session, "x" * 200_000)
+        with anyio.fail_after(15):  # a run that is read just now would be counted
+            while '"kind":"model_asked"' not in await first_page(client, session):
+                await anyio.lowlevel.checkpoint()
         gc.collect()
         tracemalloc.start()
         try:
@@ -145,6 +148,14 @@ async def test_what_a_client_that_stops_reading_costs_is_bounded(tmp_path: Path,
             tracemalloc.stop()
 
     assert 0 < each < 6_000_000, "of the 20 MB there are"
+
+
+async def first_page(client: Client, session: str) -> str:
+    """Return the first of a session's facts, as they are sent."""
+    url = f"{client.url}/api/sessions/{session}/events?limit=1000"
+    headers = {"Authorization": f"Bearer {client.key}"}
+    async with client.http.get(url, headers=headers) as answer:
+        return await answer.text()
 
 
 async def _be_stuck(client: Client, session: str, kind: str) -> None:

@@ -293,8 +293,6 @@ async def test_damage_in_one_session_is_reported_and_does_not_spread(tmp_path: P
         ),
         ("busy_sessions", ["status"], "heads_busy (tenant=? AND status=?)"),
         ("busy_sessions", ["agent", "status", "after"], "heads_busy (tenant=? AND status=?)"),
-        ("runs", ["session"], "runs_of_session (tenant=? AND session=?)"),
-        ("runs", ["session", "after"], "runs_of_session (tenant=? AND session=? AND id<?)"),
         ("approvals", ["status"], "approvals_open (tenant=? AND status=?)"),
         ("approvals", ["status", "after"], "approvals_open (tenant=? AND status=? AND call>?)"),
     ],

@@ -50,7 +50,7 @@ async def model(url: str) -> AsyncGenerator[Anthropic]:
         name="claude-sonnet-5-5",
         base_url=url,
         transport=transport,
-        key=lambda: None,
+        key=lambda _: None,
         provider="somebody",
         able={"prices": "anthropic", "context_window": 200, "cache_markers": False},
     )

@@ -310,7 +310,7 @@ async def sent_by_us(
             name=MODEL,
             base_url=server.url,
             transport=transport,
-            key=lambda: "sk-test",
+            key=lambda _: "sk-test",
             provider="anthropic",
             headers=headers,
             able=msgspec.to_builtins(ABLE) | able,

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from hostler.core.events import UserSaid
+from hostler.core.events import NO_USAGE, UserSaid
 from hostler.core.ports import Delta, Failure, Reply, Request
 from hostler.models.exchange import LARGEST_REPLY, Patience
 from hostler.models.faults import Failed
@@ -83,7 +83,7 @@ def model(answer: Listed | Failed) -> OpenAIChat:
         name="gpt-5-mini",
         base_url="https://api.openai.com/v1",
         transport=Wire(answer),
-        key=lambda: " sk-1\n",
+        key=lambda _: " sk-1\n",
         provider="openai",
         headers={"X-Team": "a"},
         patience=PATIENCE,
@@ -155,6 +155,17 @@ async def test_an_incomplete_message_is_a_failure(batches: list[Batch], code: st
     failure = await told(Listed(batches))
 
     assert (failure.code, failure.again) == (code, True)
+
+
+async def test_what_was_counted_before_a_fault_is_priced_and_told_with_it() -> None:
+    _, whole = await ask(Listed([[SAYS], [USAGE, FINISH, DONE]]))
+    failure = await told(Listed([[SAYS, USAGE], Failed("truncated")]))
+    nothing = await told(Listed([[SAYS], Failed("truncated")]))
+
+    assert isinstance(whole, Reply)
+    assert failure.usage == whole.usage
+    assert failure.usage.cost == Decimal("0.00045")
+    assert nothing.usage is NO_USAGE
 
 
 async def test_what_was_said_before_a_fault_is_passed_on_first() -> None:

@@ -215,7 +215,7 @@ async def test_the_key_goes_in_googles_header_and_nowhere_else() -> None:
             name="m",
             base_url=server.url,
             transport=transport,
-            key=lambda: next(keys),
+            key=lambda _: next(keys),
             provider="gemini",
         )
         for _ in range(2):

@@ -266,7 +266,7 @@ async def ask_the_sdk(
 async def ask_us(url: str, request: Request) -> Reply:
     transport = Aiohttp()
     model = Gemini(
-        name=MODEL, base_url=url, transport=transport, key=lambda: "sk-test", provider="gemini"
+        name=MODEL, base_url=url, transport=transport, key=lambda _: "sk-test", provider="gemini"
     )
     last: Delta | Failure | Reply | None = None
     async for part in model.stream(request):

@@ -246,7 +246,7 @@ async def sent_by_us(golden: Golden) -> Asked:
             name="gpt-4o",
             base_url=f"{server.url}/v1",
             transport=transport,
-            key=lambda: "sk-test",
+            key=lambda _: "sk-test",
             provider="openai",
             able=msgspec.to_builtins(OPENAI),
         )

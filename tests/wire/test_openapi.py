@@ -98,14 +98,17 @@ def config() -> schemathesis.Config:
     the right form may still name an agent that is not here, and a cursor may be beyond the end.
     """
     accepted = ["2xx", "404", "409"]
-    bodies = {"include-method": ["POST", "PATCH"], "checks": rightly([*accepted, "422"])}
+    bodies = {"include-method": ["POST", "PATCH", "PUT"], "checks": rightly([*accepted, "422"])}
     events = {"include-operation-id": "read_events", "checks": rightly([*accepted, "400"])}
+    # Times, groups and the closed list of actions are more than the document says.
+    asked = ["list_runs", "usage", "list_audit"]
+    times = {"include-operation-id": asked, "checks": rightly([*accepted, "422"])}
     imports = {"include-operation-id": "import_session", "checks": rightly(["2xx", "400", "422"])}
     return schemathesis.Config.from_dict(  # pyright: ignore[reportUnknownMemberType]
         {
             "generation": {"allow-extra-parameters": False, "with-security-parameters": False},
             "checks": rightly(accepted),
-            "operations": [imports, bodies, events],
+            "operations": [imports, bodies, events, times],
         }
     )
 

@@ -241,7 +241,7 @@ async def asked_through(
         name="gpt-5.6",
         base_url=f"{server.url}/v1",
         transport=transport,
-        key=lambda: "sk-test",
+        key=lambda _: "sk-test",
         provider="openai",
         able=msgspec.to_builtins(OPENAI),
     )

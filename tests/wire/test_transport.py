@@ -128,7 +128,7 @@ def model(url: str, transport: Aiohttp, patience: Patience | None = None) -> Ope
         name="m",
         base_url=url,
         transport=transport,
-        key=lambda: None,
+        key=lambda _: None,
         provider="p",
         patience=patience,
     )

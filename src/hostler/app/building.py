@@ -1,7 +1,7 @@
 """Agents as users describe them, made into what the core drives: models opened, tools guarded.
 
-Invariant: a key is read from the environment at each call, so that it can be changed under a
-running server, and is kept nowhere.
+Invariant: a key is asked for at each call, of the vault or the environment, so that it can be
+changed under a running server; no model keeps one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, TypeAlias, cast, runtime_checkable
 
 import anyio
 from msgspec.structs import replace
@@ -20,18 +20,29 @@ from hostler.app import wiring
 from hostler.app.agent import Agent, ToolLike
 from hostler.app.providers import Place, place
 from hostler.app.settings import OwnProvider, Settings
+from hostler.app.vaults import environment_key
 from hostler.core.errors import SetupError
+from hostler.core.events import TenantId
 from hostler.core.ports import AgentSpec, Model, Tool
+from hostler.harness.breakers import Breakers
 from hostler.harness.clients import OfClient
+from hostler.harness.egress import Egress
+from hostler.harness.outbound import Outbound
 from hostler.harness.toolbox import Toolbox
+from hostler.models.breaker import Breaking
 from hostler.models.capabilities import capabilities
 from hostler.models.discover import Chosen
 from hostler.models.exchange import Patience
 from hostler.models.transport import Aiohttp
 from hostler.tools.function import function_tool
+from hostler.vault.vault import SealedVault
 
 RESULTS = "results"
 """Folder, in the data folder, for tool results that are too long for a model."""
+
+
+KeyOf: TypeAlias = Callable[[str], str | None]
+"""Returns the key that a tenant's requests are made with.  Raises SetupError."""
 
 
 @runtime_checkable
@@ -47,9 +58,21 @@ class Parts:
     environ: Mapping[str, str]
     chosen: Chosen | None = None
     """The model of agents that name none, when the settings name none either."""
+    breakers: Breakers = field(default_factory=Breakers)
     transport: Aiohttp = field(default_factory=Aiohttp)
+    """For what the operator configures: goes wherever it is told."""
+    guarded: Aiohttp = field(init=False)
+    """For what a tenant does: goes where the operator's egress rules let it."""
+    vault: SealedVault | None = None
+    """Where tenants' own keys are, which go before the operator's."""
     _models: dict[str, Model] = field(default_factory=dict[str, Model])
     _tools: dict[str, Tool] = field(default_factory=dict[str, Tool])
+
+    def __post_init__(self) -> None:
+        """Raises SetupError: the egress rules cannot be read."""
+        rules = self.settings.egress
+        egress = Egress(allow=rules.allow, deny=rules.deny, ports=rules.ports)
+        self.guarded = Aiohttp(guard=Outbound(egress))
 
     def model(self, name: str) -> Model:
         """Return the model `provider:model`.  Raises SetupError."""
@@ -68,7 +91,8 @@ class Parts:
         return function_tool(cast("Callable[..., object]", like))
 
     async def aclose(self) -> None:
-        for part in (*self._models.values(), *self._tools.values(), self.transport):
+        sockets = (self.transport, self.guarded)
+        for part in (*self._models.values(), *self._tools.values(), *sockets):
             if isinstance(part, _Closable):
                 await part.aclose()
 
@@ -80,19 +104,41 @@ class Parts:
             return wiring.local(rest, self.settings.data)
         where = self._place(name)
         own = self.settings.providers.get(where.provider, OwnProvider())
+        key = partial(self._key, where)
+        return self._open(where, own, key=key, transport=self.transport)
+
+    def tenant_model(self, where: Place, *, key: KeyOf) -> Model:
+        """Return a model at a place that a tenant named, with a key of theirs.
+
+        It is connected to within the egress rules only, and gets none of the headers that the
+        operator sends to a provider of that name.  Raises SetupError.
+        """
+        return self._open(where, OwnProvider(), key=key, transport=self.guarded)
+
+    def _open(self, where: Place, own: OwnProvider, *, key: KeyOf, transport: Aiohttp) -> Model:
         patience = {"first_byte_s": own.first_byte_s, "idle_s": own.idle_s}
         made = wiring.wire(where.wire)(
             name=where.model,
             base_url=where.base_url,
-            transport=self.transport,
-            key=partial(_first, where.key_env),
+            transport=transport,
+            key=key,
             provider=where.provider,
             headers=own.headers,
             able=own.capabilities,
             patience=Patience(**{k: v for k, v in patience.items() if v is not None}),
         )
         able = capabilities(where.provider, where.base_url, where.model, own.capabilities)
-        return made if able.native_tools else wiring.prompted(made)
+        model = Breaking(made, self.breakers, place=where.base_url, key=key)
+        return model if able.native_tools else wiring.prompted(model)
+
+    def _key(self, where: Place, tenant: str) -> str | None:
+        """Return the tenant's own key, else the operator's.  Raises SetupError."""
+        if self.vault is not None:
+            for name in (f"model:{where.provider}", where.provider):
+                own = self.vault.find(TenantId(tenant), name)
+                if own is not None:
+                    return own
+        return environment_key(where.key_env, self.vault)
 
     def _place(self, name: str) -> Place:
         chosen, own = self.chosen, self.settings.providers
@@ -104,16 +150,22 @@ class Parts:
 
 @asynccontextmanager
 async def build_agents(
-    agents: Sequence[Agent], settings: Settings, *, chosen: Chosen | None = None
+    agents: Sequence[Agent],
+    settings: Settings,
+    *,
+    chosen: Chosen | None = None,
+    breakers: Breakers | None = None,
+    vault: SealedVault | None = None,
 ) -> AsyncGenerator[dict[str, AgentSpec]]:
     """Yield the agents by name; leaving closes what they opened.
 
     `chosen` is for agents that name no model, unless the settings do (`app.first_model`).
+    `breakers`: those to use, for who wants to see them.
 
     Raises:
         SetupError: two have one name, or a model or tool of theirs is wrong; says which agent.
     """
-    parts = Parts(settings, os.environ, chosen)
+    parts = Parts(settings, os.environ, chosen, breakers or Breakers(), vault=vault)
     specs: dict[str, AgentSpec] = {}
     try:
         for agent in agents:
@@ -141,7 +193,11 @@ def _spec(agent: Agent, parts: Parts) -> AgentSpec:
         instructions=agent.instructions,
         models=models,
         tools=Toolbox(
-            tools, spill_folder=parts.settings.data / RESULTS, permissions=agent.permissions
+            tools,
+            spill_folder=parts.settings.data / RESULTS,
+            permissions=agent.permissions,
+            breakers=parts.breakers,
+            owner=agent.name,
         ),
         limits=agent.limits(models=len(models)),
         policy=agent.policy,
@@ -149,7 +205,3 @@ def _spec(agent: Agent, parts: Parts) -> AgentSpec:
         options=agent.options,
         description=agent.description,
     )
-
-
-def _first(names: Sequence[str]) -> str | None:
-    return next((value for name in names if (value := os.environ.get(name))), None)

@@ -11,7 +11,7 @@ import ssl
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -76,6 +76,12 @@ class Client:
     http: aiohttp.ClientSession
     url: str
     key: str
+    tenant: str | None = None
+    """For whom an operator acts; None: the key's own tenant."""
+
+    def acting_in(self, tenant: str | None) -> Client:
+        """Return this client in another tenant, which the operator's key may act in."""
+        return self if tenant is None else replace(self, tenant=tenant)
 
     async def get(self, path: str, **query: str | int | None) -> JsonObject:
         return await self._ask("GET", path, query=query)
@@ -96,6 +102,9 @@ class Client:
 
     async def patch(self, path: str, body: JsonObject) -> JsonObject:
         return await self._ask("PATCH", path, body=body)
+
+    async def put(self, path: str, body: JsonObject) -> JsonObject:
+        return await self._ask("PUT", path, body=body)
 
     async def delete(self, path: str) -> None:
         await self._ask("DELETE", path)
@@ -185,6 +194,10 @@ class Client:
             await anyio.sleep(wait_s)
             wait_s = min(2 * wait_s, LATEST_S)
 
+    def _who(self) -> dict[str, str]:
+        tenant = {} if self.tenant is None else {"Hostler-Tenant": self.tenant}
+        return {"Authorization": f"Bearer {self.key}", **tenant}
+
     async def _ask(
         self,
         method: str,
@@ -199,6 +212,10 @@ class Client:
             method, path, query=query, content=content, headers=headers
         ) as answer:
             return _decoded(await answer.read(), self.url)
+
+    def _headers(self, more: Mapping[str, str] | None) -> dict[str, str]:
+        tenant = {} if self.tenant is None else {"Hostler-Tenant": self.tenant}
+        return {"Authorization": f"Bearer {self.key}", **tenant, **(more or {})}
 
     @asynccontextmanager
     async def _open(
@@ -217,7 +234,7 @@ class Client:
                 self.url + path,
                 params=given,
                 data=content,
-                headers={"Authorization": f"Bearer {self.key}", **(headers or {})},
+                headers=self._headers(headers),
                 allow_redirects=False,
             ) as answer:
                 if answer.status >= 300:

@@ -19,18 +19,20 @@ from hostler.app.building import RESULTS, build_agents
 from hostler.app.first_model import first_model, needs_model
 from hostler.app.house import open_house
 from hostler.app.keys import ADMIN, AdminGate, admin_key
-from hostler.app.server import make_app
+from hostler.app.server import make_app, opened_ways
 from hostler.app.settings import Settings, load_settings
+from hostler.app.vaults import make_vault
 from hostler.core.errors import SetupError
 from hostler.core.events import Event, JsonObject
 from hostler.core.news import Piece
 from hostler.faces.native import wire
+from hostler.faces.native.guard import ANY
 from hostler.faces.native.stream import OpenStreams
 from hostler.models.discover import Chosen
 from hostler.service.cursor import Cursor
 from hostler.service.follow import end_of
 from hostler.service.inbox import Message
-from hostler.service.retention import Keep
+from hostler.service.rates import Rates
 
 _object: msgspec.json.Decoder[JsonObject] = msgspec.json.Decoder(dict[str, object])
 
@@ -41,12 +43,16 @@ async def stream(
     """Yield the frames of one run; see `Agent.stream`."""
     settings = load_settings({"data": data})
     file = None if data is None else settings.database_file
+    chosen = await _chosen(agent, settings)
+    vault = make_vault(settings, admin_key=settings.given_key or "", environ=os.environ)
     async with (
-        build_agents([agent], settings, chosen=await _chosen(agent, settings)) as agents,
-        open_house(agents, default_agent=agent.name, file=file, is_server=False) as service,
+        build_agents([agent], settings, chosen=chosen, vault=vault) as agents,
+        open_house(
+            agents, default_agent=agent.name, file=file, is_server=False, vault=vault
+        ) as service,
     ):
         made, _ = await service.sessions.create(ADMIN, agent=agent.name, id=session)
-        with service.following.watch(ADMIN, made.id) as seat:
+        with await service.following.watch(ADMIN, made.id) as seat:
             message = Message(content=prompt, policy="queue", metadata={})
             receipt = await service.inbox.speak(ADMIN, made.id, message)
             yield Frame(
@@ -144,22 +150,35 @@ class Mounted:
                 settings = load_settings(self._flags)
                 key, _ = admin_key(settings.given_key, settings.data)
                 chosen = await _chosen(self._agent, settings)
+                vault = make_vault(settings, admin_key=key, environ=os.environ)
                 agents = await stack.enter_async_context(
-                    build_agents([self._agent], settings, chosen=chosen)
+                    build_agents([self._agent], settings, chosen=chosen, vault=vault)
                 )
                 house = open_house(
                     agents,
                     default_agent=self._agent.name,
                     file=settings.database_file,
                     results=settings.data / RESULTS,
-                    keep=Keep(days=settings.retention_days, sessions=settings.retention_sessions),
+                    keep=settings.keep,
+                    rates=Rates(settings.rates.limits()),
+                    vault=vault,
                 )
                 service = await stack.enter_async_context(house)
+                ways = await stack.enter_async_context(opened_ways(settings.identity, service))
             except SetupError as error:
                 opened.set_exception(error)
                 return
             streams = OpenStreams()
-            opened.set_result(make_app(service, AdminGate(key.encode()), streams))
+            app = make_app(
+                service,
+                AdminGate(key.encode()),
+                streams,
+                ways=ways,
+                # How it is called is the business of the application that it is mounted in.
+                hosts=settings.named_hosts or (ANY,),
+                origins=settings.named_origins,
+            )
+            opened.set_result(app)
             await over.wait()
             streams.close()
 

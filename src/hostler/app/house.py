@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, TypeAlias, cast
 
 import anyio
 
-from hostler.core.events import RunKey
-from hostler.core.ports import AgentSpec, Job, Outbox, World
+from hostler.app.observing import UNOBSERVED, Observing
+from hostler.core.audited import Audits
+from hostler.core.directory import Directory
+from hostler.core.events import RunKey, TenantId
+from hostler.core.ports import AgentSpec, Job, World
+from hostler.core.sealed import SealedRows
+from hostler.core.store import Outbox
 from hostler.engine.drive import Driver
 from hostler.engine.queuer import EmbeddedEngine
 from hostler.engine.reconcile import keep_reconciling
@@ -25,14 +31,26 @@ from hostler.harness.results import Results
 from hostler.harness.toolbox import Toolbox
 from hostler.models.absent import Absent
 from hostler.service.admission import Admission
+from hostler.service.rates import Rates
 from hostler.service.retention import FOR_EVER, Forgetting, Keep
+from hostler.service.secrets import Sealing
 from hostler.service.service import Service, make_service
 from hostler.signals.local import LocalSignals
 from hostler.stores.memory import MemoryStore
+from hostler.stores.memory_audit import MemoryAudits
+from hostler.stores.memory_directory import MemoryDirectory
+from hostler.stores.memory_sealed import MemorySealed
 from hostler.stores.sqlite import SqliteStore
+from hostler.stores.sqlite_audit import SqliteAudits
+from hostler.stores.sqlite_directory import SqliteDirectory
+from hostler.stores.sqlite_sealed import SqliteSealed
+from hostler.vault.vault import SealedVault
 
 SLOTS = 5000
 """Runs driven at once: a waiting run costs about 10 KB, so the machine is the limit before this."""
+
+
+Work: TypeAlias = Callable[[], Coroutine[object, object, None]]
 
 
 @asynccontextmanager
@@ -44,54 +62,123 @@ async def open_house(
     is_server: bool = True,
     results: Path | None = None,
     keep: Keep = FOR_EVER,
+    rates: Rates | None = None,
+    observing: Observing | None = None,
+    vault: SealedVault | None = None,
 ) -> AsyncGenerator[Service]:
     """Open the store (in memory without a `file`), drive what is unfinished, yield the verbs.
 
-    Runs of agents that are not among `agents` end with an error that says so; in a house that is
-    no server, and is soon closed again, they are left for the one that serves them.
-    `results`: the folder of long results of tools, which go with their session.
-
-    Raises:
-        SetupError: the file cannot be used.
+    Runs of agents that are not among `agents` end with an error that says so; if this is no server,
+    they are left for one.  `results`: the folder of long results.  Raises SetupError.
     """
-    engine, signals = EmbeddedEngine(), LocalSignals()
+    seen, left = observing or UNOBSERVED, results and Results(results)
+    engine, signals = EmbeddedEngine(), LocalSignals(first=seen.first)
     world = World(f"{socket.gethostname()}-{os.getpid()}")
-
-    async def outbox(key: RunKey) -> None:
-        await engine.enqueue(Job(key))
-
-    store = _store(file, signals, outbox)
-    known = partial(_agent, agents, is_server=is_server)
-    driver = Driver(agents=known, store=store, signals=signals, world=world)
-    admission = Admission(active=lambda: engine.live)
-    left = None if results is None else Results(results)
+    store, beside = _store(file, seen, signals, partial(_ring, engine), vault)
+    known = seen.naming(partial(_agent, agents, is_server=is_server))
+    driver = Driver(agents=known, store=store, signals=signals, world=world, secrets=vault)
+    admission = Admission(driver.pace, active=lambda: engine.live)
+    seen.enter(_Rooms(engine, signals, admission))
     service = make_service(
         store=store,
+        audits=beside.audits,
+        directory=beside.directory,
         engine=engine,
         signals=signals,
         agents=agents,
         default_agent=default_agent,
         world=world,
         admission=admission,
-        forgetting=(forgetting := Forgetting(store=store, signals=signals, leftovers=left)),
+        rates=rates,
+        scraping=seen.scraping,
+        forgetting=Forgetting(store=store, signals=signals, leftovers=left),
+        sealing=None if vault is None else Sealing(vault, beside.sealed, left),
     )
     with closing(store):
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(lambda: engine.serve(driver, slots=SLOTS))
-                tasks.start_soon(keep_reconciling, store, engine)
-                tasks.start_soon(keep, forgetting, world)
-                tasks.start_soon(admission.watch)
-                yield service
-                tasks.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            raise _sole(group) from group
+        if vault is not None:
+            await vault.open(beside.sealed)
+        async with _at_work(
+            partial(engine.serve, seen.driven(driver, store, world.worker), slots=SLOTS),
+            partial(keep_reconciling, store, engine),
+            *_upkeep(service, keep, world),
+            seen.watch,
+        ):
+            yield service
 
 
-def _store(file: Path | None, signals: LocalSignals, outbox: Outbox) -> MemoryStore | SqliteStore:
+def _upkeep(service: Service, keep: Keep, world: World) -> Sequence[Work]:
+    """Return what keeps the tables small and the load bearable."""
+    return (
+        service.inbox.admission.watch,
+        partial(service.auditing.keep, keep.audit_days),
+        partial(keep, service.sessions.forgetting, world),
+        service.keys.keep_noting,
+    )
+
+
+@asynccontextmanager
+async def _at_work(*work: Work) -> AsyncGenerator[None]:
+    """Do all of this beside what the context does, until that is left."""
+    try:
+        async with anyio.create_task_group() as tasks:
+            for one in work:
+                tasks.start_soon(one)
+            yield
+            tasks.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise _sole(group) from group
+
+
+@dataclass(frozen=True, slots=True)
+class _Rooms:
+    """What `app.observing.Rooms` lets be read."""
+
+    engine: EmbeddedEngine
+    signals: LocalSignals
+    limits: Admission
+
+    def queue(self) -> tuple[int, float]:
+        return self.engine.waiting()
+
+    def watchers(self) -> int:
+        return self.signals.watching
+
+    def admission(self) -> tuple[int, int]:
+        return self.limits.most, self.limits.refused
+
+
+async def _ring(engine: EmbeddedEngine, key: RunKey) -> None:
+    await engine.enqueue(Job(key))
+
+
+class _Beside(NamedTuple):
+    """What is kept beside the logs, in the same place."""
+
+    audits: Audits
+    directory: Directory
+    sealed: SealedRows
+
+
+def _store(
+    file: Path | None,
+    seen: Observing,
+    signals: LocalSignals,
+    outbox: Outbox,
+    vault: SealedVault | None,
+) -> tuple[MemoryStore | SqliteStore, _Beside]:
+    mask, observer = nothing if vault is None else vault.mask, seen.observer(signals.publish)
     if file is None:
-        return MemoryStore(observer=signals.publish, outbox=outbox)
-    return SqliteStore.open(file, observer=signals.publish, outbox=outbox)
+        memory = MemoryStore(observer=observer, outbox=outbox, mask=mask)
+        return memory, _Beside(MemoryAudits(), MemoryDirectory(memory), MemorySealed(memory))
+    store = SqliteStore.open(
+        file, observer=observer, outbox=outbox, timed=seen.committed, mask=mask
+    )
+    return store, _Beside(SqliteAudits(store), SqliteDirectory(store), SqliteSealed(store, file))
+
+
+def nothing(tenant: TenantId) -> None:
+    """Mask nothing."""
+    del tenant
 
 
 def _agent(agents: Mapping[str, AgentSpec], name: str, *, is_server: bool) -> AgentSpec | None:

@@ -6,23 +6,28 @@ Invariant: a shutdown ends streams, not runs; clients come back with their curso
 from __future__ import annotations
 
 import logging
+import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import anyio
 import uvicorn
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
+from hostler.app import wiring
 from hostler.app.connections import HttpConnection, SocketConnection
+from hostler.app.identity.settings import Identity
 from hostler.core.errors import SetupError
-from hostler.faces.native.entry import Gate
+from hostler.faces.native.answers import not_found
+from hostler.faces.native.entry import Gate, Ways
 from hostler.faces.native.face import native_routes
-from hostler.faces.native.http import not_found
+from hostler.faces.native.guard import ANY, Guard
 from hostler.faces.native.open_streams import SLOW_S, OpenStreams
 from hostler.faces.native.socket import LARGEST_MESSAGE
 from hostler.service.service import Service
@@ -30,6 +35,8 @@ from hostler.service.service import Service
 log = logging.getLogger(__name__)
 
 BACKLOG = 4096
+OPEN_FILES = 10_240
+"""What macOS grants (OPEN_MAX) to a process whose hard limit it calls infinite."""
 PING_S = 20.0
 """Between pings of a socket: proxies drop what is silent for a minute."""
 DRAIN_S = 5
@@ -37,10 +44,32 @@ DRAIN_S = 5
 
 
 def make_app(
-    service: Service, gate: Gate, streams: OpenStreams, *, origins: Sequence[str] = ()
+    service: Service,
+    gate: Gate,
+    streams: OpenStreams,
+    *,
+    ways: Ways | None = None,
+    hosts: Sequence[str] = (ANY,),
+    origins: Sequence[str] = (),
 ) -> ASGIApp:
-    """Return the ASGI application: a router alone, since each layer costs every token."""
-    return Router(native_routes(service, gate, streams, origins=origins), default=not_found)
+    """Return the ASGI application: a guard that tokens do not pass, and a router.
+
+    `hosts` and `origins`: see `Guard`.
+    """
+    router = Router(native_routes(service, gate, streams, ways=ways), default=not_found)
+    return Guard(router, hosts=hosts, origins=origins)
+
+
+@asynccontextmanager
+async def opened_ways(said: Identity, service: Service) -> AsyncGenerator[Ways]:
+    """Yield the ways to say who one is that the settings name; tenants must be there."""
+    if not said.jwt and said.proxy is None:
+        yield Ways()
+        return
+    async with cast(
+        "AbstractAsyncContextManager[Ways]", wiring.identity(said, service.tenants.exists)
+    ) as ways:
+        yield ways
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -51,12 +80,31 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise SetupError(
             f"cannot listen on {host}:{port}: {error.strerror}.  Is another server running there?  "
             "Give another --port."
         ) from error
+    # Connections inherit it.  asyncio sets it on none of them, as these are of protocol 0, and then
+    # a body waits 40 ms for its headers to be acknowledged; uvloop does.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
+
+
+def allow_connections() -> int:
+    """Let this process have as many files and sockets as it may; return how many.
+
+    Shells give programs 1,024, which is 500 streams whose models stream, too.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        # Some systems say "no limit" and mean another one.
+        for wanted in (hard, OPEN_FILES):
+            with suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+                return wanted
+    return soft
 
 
 async def serve_http(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Literal
@@ -21,7 +22,11 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from hostler.app.identity.settings import Identity
 from hostler.core.errors import SetupError
+from hostler.core.events import Principal
+from hostler.service.rates import UNLIMITED, Limits, LimitsOf, Rate
+from hostler.service.retention import Keep
 
 PREFIX = "HOSTLER_"
 FILE = Path("hostler.toml")
@@ -55,6 +60,48 @@ class OwnProvider(BaseModel):
     """How long the next one may."""
 
 
+class EgressRules(BaseModel):
+    """Where connections may go that a tenant, not the operator, asks for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    allow: tuple[str, ...] = ()
+    """Networks and hosts, with a port or without, that are open though they are not public."""
+    deny: tuple[str, ...] = ()
+    """The same, closed though they are public, or are allowed."""
+    ports: tuple[int, ...] = ()
+    """If there are any, only these, and those that `allow` names."""
+
+
+class Rated(BaseModel):
+    """How often one principal may ask; the holder of the admin key has no limit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    requests_per_s: float = Field(default=200, ge=0, le=1e6)
+    """Requests and verbs on sockets, over a longer time; 0: no limit."""
+    requests_burst: int = Field(default=2000, ge=1, le=1_000_000)
+    """So many at once before that counts."""
+    runs_per_s: float = Field(default=10, ge=0, le=1e6)
+    """Messages, each of which may begin a run; 0: no limit."""
+    runs_burst: int = Field(default=200, ge=1, le=1_000_000)
+    """So many at once before that counts."""
+
+    def limits(self) -> LimitsOf:
+        """Return what knows how often somebody may ask, where the tenant has no limits of its own."""
+        requests = runs = None
+        if self.requests_per_s:
+            requests = Rate.of(self.requests_per_s, self.requests_burst)
+        if self.runs_per_s:
+            runs = Rate.of(self.runs_per_s, self.runs_burst)
+        limits = Limits(requests, runs)
+
+        def limits_of(who: Principal) -> Limits:
+            return UNLIMITED if who.is_operator else limits
+
+        return limits_of
+
+
 class Settings(BaseSettings):
     """What an operator can set; the reference page of the documentation is made from this."""
 
@@ -70,6 +117,12 @@ class Settings(BaseSettings):
     """`provider:model` for agents that name none; without it, the first that is found."""
     admin_key: SecretStr | None = None
     """At least 32 characters; without it, one is made and kept in the data folder."""
+    master_key: SecretStr | None = None
+    """What secrets are sealed with: 64 hex digits or base64 of 32 bytes; several in a rotation."""
+    master_key_file: Path | None = None
+    """A file with it, its owner's alone; without any, one is made in the data folder when needed."""
+    master_key_command: str | None = None
+    """A command that prints it, run without a shell."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = 8420
@@ -80,16 +133,36 @@ class Settings(BaseSettings):
     """The certificate's key, PEM."""
     insecure: bool = False
     """Allow an address other machines can reach without TLS (behind a proxy that has it)."""
+    hosts: str = ""
+    """Names that this server is called by, by comma: `agents.example.org`, `*.example.org`. Needed
+    behind a proxy on this machine; without it, a server on loopback answers to `localhost` and to
+    addresses alone, one that other machines reach to any name."""
     origins: str = ""
-    """Of web pages elsewhere that may open sockets here: `https://app.example.org`, by comma."""
+    """Of web pages elsewhere that may use this server: `https://app.example.org`, by comma."""
     retention_days: float = Field(default=90, ge=0)
     """Idle sessions that nobody touched for so many days are deleted; 0 keeps them."""
     retention_sessions: int = Field(default=100_000, ge=0)
     """So many sessions of a tenant are kept, those touched last; 0 keeps all."""
+    audit_days: float = Field(default=400, ge=0)
+    """Rows of the audit log are kept so many days (a year is what auditors ask for); 0 keeps all."""
+    rates: Rated = Rated()
+    """How often one principal may ask."""
+    identity: Identity = Identity()
+    """Issuers of tokens, and a proxy that is trusted."""
+    log: Literal["auto", "json", "text"] = "auto"
+    """Form of the lines on standard error; `auto`: text on a terminal, else a JSON object a line."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is logged at least; `debug` has a line for each request."""
+    metrics: bool = True
+    """Count and time what happens, for `/metrics`."""
+    metrics_open: bool = False
+    """Let anybody who reaches the server read `/metrics`, without a key."""
     url: str | None = None
     """For the commands that talk to a server: which one."""
     providers: dict[str, OwnProvider] = {}
     """By name: providers of your own, and what is different about known ones."""
+    egress: EgressRules = EgressRules()
+    """Where connections may go that a tenant asks for."""
 
     @classmethod
     def settings_customise_sources(
@@ -102,6 +175,23 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         del dotenv_settings, file_secret_settings
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def named_hosts(self) -> Sequence[str]:
+        """Return the names in `hosts`."""
+        return _listed(self.hosts)
+
+    @property
+    def named_origins(self) -> Sequence[str]:
+        """Return those in `origins`."""
+        return _listed(self.origins)
+
+    @property
+    def keep(self) -> Keep:
+        """Return what is kept, and for how long."""
+        return Keep(
+            days=self.retention_days, sessions=self.retention_sessions, audit_days=self.audit_days
+        )
 
     @property
     def given_key(self) -> str | None:
@@ -142,7 +232,24 @@ def load_settings(flags: Mapping[str, object]) -> Settings:
             f"{settings.host} can be reached by other machines: give --tls-cert and --tls-key, "
             "or --insecure if a proxy in front of this server has TLS"
         )
+    _check_names(settings)
     return settings
+
+
+def _check_names(settings: Settings) -> None:
+    """Return if hosts and origins can be what they are for.  Raises SetupError."""
+    for one in settings.named_origins:
+        if not re.fullmatch(r"https?://[a-z0-9.\[\]:_-]+", one):
+            raise SetupError(f"origins: {one} is no origin; write https://app.example.org")
+    for one in settings.named_hosts:
+        if not re.fullmatch(r"\*|(\*\.)?[A-Za-z0-9._-]+", one):
+            raise SetupError(f"hosts: {one} is no name; write agents.example.org, without a port")
+    is_public = settings.host not in LOOPBACK
+    if is_public and settings.identity.proxy is not None and not settings.named_hosts:
+        raise SetupError(
+            "identity.proxy needs hosts here: a page that binds its own name to this address "
+            "(DNS rebinding) could say who it is from a browser on a machine that is trusted"
+        )
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
@@ -150,6 +257,10 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     ours = [name for name in environ if name.startswith(PREFIX) and name not in known]
     return [f"{name} sets nothing{_nearest(name, known)}" for name in sorted(ours)]
+
+
+def _listed(text: str) -> Sequence[str]:
+    return [one for part in text.split(",") if (one := part.strip())]
 
 
 def _complaints(error: ValidationError) -> Iterable[str]:

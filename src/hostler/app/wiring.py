@@ -9,12 +9,15 @@ Invariant: what is loaded late is loaded here and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
+from hostler.app.observing import Observing
 from hostler.core.errors import SetupError
 from hostler.core.ports import Model, Tool
+from hostler.telemetry.timeline import Reader
 
 
 class ModelMaker(Protocol):
@@ -26,13 +29,29 @@ class ModelMaker(Protocol):
         name: str,
         base_url: str,
         transport: object,
-        key: Callable[[], str | None],
+        key: Callable[[str], str | None],
         provider: str,
         headers: Mapping[str, str],
         able: Mapping[str, object],
         patience: object,
     ) -> Model: ...
 
+
+class SpanReader(Reader, Protocol):
+    """What makes spans of what runs do."""
+
+    content: bool
+    """It wants what was said, too."""
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many spans were exported, and dropped."""
+        ...
+
+    def close(self) -> None: ...
+
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+"""Variables that name a collector of traces."""
 
 COMMANDS = {
     "serve": "Serve agents.",
@@ -41,8 +60,13 @@ COMMANDS = {
     "sessions": "List sessions.",
     "attach": "Show a session, live.",
     "search": "Search all that was said.",
+    "tenants": "Make and list tenants.",
+    "keys": "Make, list and revoke keys.",
     "doctor": "Check this installation.",
     "models": "List and fetch local models.",
+    "audit": "Who did what: the audit log, and its check.",
+    "verify": "Check that a server keeps its promises.",
+    "secrets": "Keep keys for models and tools, and keep them out of what is written.",
 }
 """Commands with what they do, in the order of the help."""
 _WIRES = {
@@ -60,6 +84,12 @@ _TOOLS = {
 def embedding() -> object:
     """Return the module that runs agents in this process."""
     return import_module("hostler.app.embed")
+
+
+def identity(said: object, exists: object) -> AbstractAsyncContextManager[object]:
+    """Return the ways to say who one is that settings name, to be opened."""
+    opened = import_module("hostler.app.identity.opened").open_identity
+    return cast("Callable[..., AbstractAsyncContextManager[object]]", opened)(said, exists=exists)
 
 
 def command(name: str) -> object:
@@ -116,6 +146,45 @@ def prompted(model: Model) -> Model:
     module = import_module("hostler.models.prompted")
     wrap = cast("Callable[..., Model]", module.Prompted)
     return wrap(model, constrain=cast("object", module.by_response_format))
+
+
+def traces(version: str, environ: Mapping[str, str]) -> SpanReader | None:
+    """Return what sends spans to the collector that the environment names; None if it names none.
+
+    Raises:
+        SetupError: the extra `otel` is not installed.
+    """
+    off = environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    none = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none"
+    if off or none or not any(environ.get(name) for name in ENDPOINTS):
+        return None
+    try:
+        make = import_module("hostler.telemetry.traces").Traces
+    except ImportError as error:
+        raise SetupError(
+            "the environment names a collector of traces, and the extra that sends them is "
+            "not installed: pip install 'hostler[otel]', or set OTEL_SDK_DISABLED=true"
+        ) from error
+    return cast("Callable[..., SpanReader]", make)(version=version)
+
+
+def measuring() -> Callable[..., AbstractAsyncContextManager[Observing]]:
+    """Return what makes metrics and traces of a house."""
+    made = import_module("hostler.app.measuring").measuring
+    return cast("Callable[..., AbstractAsyncContextManager[Observing]]", made)
+
+
+def configure_logs(form: str, level: str) -> None:
+    """Let all that is logged in this process be lines of one form."""
+    cast("Callable[[str, str], None]", import_module("hostler.telemetry.logs").configure)(
+        form, level
+    )
+
+
+def mask_telemetry(hide: Callable[[str], str]) -> None:
+    """Let all that is told of this process, its lines and its spans, pass `hide`."""
+    take = import_module("hostler.telemetry.masking").set_mask
+    cast("Callable[[Callable[[str], str]], None]", take)(hide)
 
 
 def read_yaml(file: Path, text: str) -> object:

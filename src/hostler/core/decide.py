@@ -11,6 +11,7 @@ Invariant: no I/O, no clock, no chance; the time is an argument.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -37,6 +38,13 @@ MAX_CLAIMS = 5
 """Claims in a row without progress before a run is taken for one that kills its workers."""
 MOST_CALLS = 64
 """Calls in one reply that are looked at: a model that asks for more has run wild."""
+MOST_LIMITED = 20
+"""Calls of one model for one step while it only asks for time: limits their rate, or is overloaded."""
+_ASKS_FOR_TIME = frozenset({"rate_limit", "overloaded"})
+MOST_RETRY_S = 86_400.0
+"""The longest wait that a provider's word is taken for."""
+IMPATIENT_S = 10.0
+"""With another model left in the chain, a longer wait for this one is not waited."""
 MOST_WAIT_S = 366 * 86_400.0
 """The longest that anything may wait for somebody outside."""
 EMPTY_AFTER, FAILED_AFTER, SAME_ERROR_AFTER = 3, 5, 4
@@ -60,6 +68,8 @@ class Limits:
     """Asked after each step; True ends the run as done."""
     attempts: int = 5
     """Calls of one model for one step, the first included."""
+    wait_s: float = 3_600.0
+    """From the first failure on, how long one model may be waited for in one step."""
     models: int = 1
     """Length of the agent's chain of models."""
     approval_s: float = 7 * 86_400.0
@@ -134,7 +144,8 @@ def _calls(r: Run, limits: Limits, now: float) -> Action:
     )
     if not fresh and not lost:
         return Rest()
-    stop = _spent(r, limits, now) if fresh else None
+    # What a client has is not waited for beyond the budget; what a worker lost is told as it was.
+    stop = _spent(r, limits, now) if fresh or any(one.expires_at for one in lost) else None
     return stop or CallTools(fresh, lost)
 
 
@@ -149,12 +160,30 @@ def is_over(expires_at: datetime | None, now: float) -> bool:
 
 
 def _after_failure(r: Run, failure: ModelFailed, limits: Limits, now: float) -> Action:
-    if failure.retry_after_s is not None and r.failures < limits.attempts:
-        until = r.failed_at + failure.retry_after_s
-        return Wait(until) if now < until else _limited(r, limits, now) or AskModel(r.choice)
-    if r.choice + 1 < limits.models:
+    wait_s, others, tries = failure.retry_after_s, r.choice + 1 < limits.models, limits.attempts
+    if failure.error.code in _ASKS_FOR_TIME:
+        tries = max(tries, MOST_LIMITED)
+    too_long = False
+    if wait_s is not None and r.failures < tries:
+        until = r.failed_at + wait_s
+        too_long = until > min(r.failing_since + limits.wait_s, deadline(r, limits))
+        if not too_long and not (others and wait_s > IMPATIENT_S):
+            return Wait(until) if now < until else _limited(r, limits, now) or AskModel(r.choice)
+    if others:
         return _limited(r, limits, now) or AskModel(r.choice + 1)
-    return End("failed", "model_error")
+    return End("failed", "wait_too_long") if too_long else End("failed", "model_error")
+
+
+def deadline(r: Run, limits: Limits) -> float:
+    """Return when the run's time is over, in Unix seconds."""
+    return math.inf if limits.max_seconds is None else r.started_at + limits.max_seconds
+
+
+def bounded(asked_s: float | None) -> float | None:
+    """Return a wait that a provider asked for as it can be kept; None: it said nothing of use."""
+    if asked_s is None or math.isnan(asked_s):
+        return None
+    return min(max(asked_s, 0.0), MOST_RETRY_S)
 
 
 def _limited(r: Run, limits: Limits, now: float) -> End | None:
@@ -169,7 +198,7 @@ def _spent(r: Run, limits: Limits, now: float) -> End | None:
     tokens = r.usage.input_tokens + r.usage.output_tokens
     over = (
         (limits.max_tokens is not None and tokens >= limits.max_tokens)
-        or (limits.max_seconds is not None and now - r.started_at >= limits.max_seconds)
+        or now >= deadline(r, limits)
         or (limits.max_cost is not None and (r.usage.cost or 0) >= limits.max_cost)
     )
     return End("failed", "budget") if over else None

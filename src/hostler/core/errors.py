@@ -15,6 +15,7 @@ HostlerError
 ├── Repeated           this write was made before: its answer is kept
 ├── Unavailable        the store cannot write now; the same call may work later (503)
 ├── ToolError          a tool failed in a way the model should read about
+│   └── ToolDown       what it needs is down: for whoever calls, not for these arguments
 └── SetupError         the operator's settings, files or agents are wrong; says which and how
 """
 
@@ -125,6 +126,10 @@ class Unavailable(HostlerError):
 
 class ToolError(HostlerError):
     """Raise it from a tool: the text becomes the call's outcome, for the model to read."""
+
+
+class ToolDown(ToolError):
+    """Raise it from a tool when what it needs does not answer: calls of it are paused in time."""
 
 
 class SetupError(HostlerError):

@@ -37,6 +37,17 @@ Stop: TypeAlias = Literal["end", "tools", "length", "refusal"]
 Outcome: TypeAlias = Literal["ok", "error", "denied", "cancelled", "unknown"]
 RunStatus: TypeAlias = Literal["done", "failed", "cancelled"]
 Verdict: TypeAlias = Literal["allow", "deny"]
+Role: TypeAlias = Literal["admin", "member", "viewer"]
+"""All of the tenant; one's own sessions and those shared with one; all of it, to read."""
+Scope: TypeAlias = Literal[
+    "sessions:read",
+    "sessions:write",
+    "sessions:admin",
+    "runs:read",
+    "keys:admin",
+    "tenant:admin",
+]
+"""What a key may be confined to; `service/authorise.py` says what each is."""
 
 
 class Key(NamedTuple):
@@ -58,8 +69,17 @@ class Principal(Struct, frozen=True, kw_only=True):
     """Who acts.  Passed through every verb of the service, written into what they cause."""
 
     id: PrincipalId
+    """What facts say: the user's name where there is one, else that of the key or link."""
     tenant: TenantId
-    role: Literal["admin", "viewer"] = "admin"
+    role: Role = "admin"
+    user: str | None = None
+    """The person or program behind the key; then equal to `id`, whichever key it is."""
+    scopes: frozenset[Scope] | None = None
+    """None: all that the role has."""
+    key: str | None = None
+    """The id of the API key that was shown."""
+    is_operator: bool = False
+    """Holds the admin key: may act in every tenant, and make tenants."""
     only: SessionId | None = None
     """The one session this principal may touch; None: all of its tenant."""
 
@@ -120,6 +140,9 @@ class Usage(Struct, frozen=True, kw_only=True, gc=False):
     """Version of the price table that gave `cost`."""
 
 
+NO_USAGE = Usage()
+
+
 class Fault(Struct, frozen=True, kw_only=True):
     """What went wrong with a model call: a code from the closed list of `ports.FaultCode`."""
 
@@ -144,6 +167,25 @@ class UserSpoke(FactBase, frozen=True, tag="user_spoke"):
     policy: Policy
     principal: PrincipalId
     metadata: JsonObject
+    purpose: str | None = None
+    """What the run is for, in the client's words: a label to find runs and sum costs by."""
+    traceparent: str | None = None
+    """The trace that the client's request belongs to (W3C Trace Context); the run goes on in it."""
+    tracestate: str | None = None
+    """What came with `traceparent`."""
+
+
+class RunRated(FactBase, frozen=True, tag="run_rated"):
+    """Somebody said how good a run was, mostly after its end.  Says nothing to models."""
+
+    principal: PrincipalId
+    """Who rated it."""
+    score: float
+    """-1, or from 0 to 1."""
+    key: str = ""
+    """What was rated; the last rating of one principal and key holds."""
+    comment: str | None = None
+    """Why, in their words."""
 
 
 class CancelRequested(FactBase, frozen=True, tag="cancel_requested"):
@@ -232,6 +274,8 @@ class ModelReplied(FactBase, frozen=True, tag="model_replied"):
     """What the same provider wants back verbatim (signatures, encrypted reasoning); opaque."""
     raw_usage: JsonObject | None = None
     """Usage as the provider reported it."""
+    first_token_s: float | None = None
+    """Seconds from the question to the first delta; null when nothing came before the end."""
 
 
 class ModelFailed(FactBase, frozen=True, tag="model_failed"):
@@ -241,6 +285,10 @@ class ModelFailed(FactBase, frozen=True, tag="model_failed"):
     error: Fault
     retry_after_s: float | None
     """Seconds to wait before asking again; None: asking this model again will not help."""
+    usage: Usage = NO_USAGE
+    """What the provider had counted before it failed: it is billed."""
+    first_token_s: float | None = None
+    """As in `model_replied`."""
 
 
 class AttemptDropped(FactBase, frozen=True, tag="attempt_dropped"):
@@ -307,6 +355,7 @@ class Unknown(Struct, frozen=True, kw_only=True):
 
 Fact: TypeAlias = (
     UserSpoke
+    | RunRated
     | CancelRequested
     | ApprovalGiven
     | SessionForked

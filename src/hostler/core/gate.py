@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from hostler.core.decide import MOST_CALLS, Limits
+from hostler.core.decide import MOST_CALLS, Limits, deadline
 from hostler.core.events import (
     ApprovalAsked,
     JsonObject,
@@ -79,10 +79,20 @@ def _asked(
             name=started.name,
             arguments=started.arguments,
             digest=digest(started.name, started.arguments),
-            expires_at=_at(now + limits.approval_s),
+            expires_at=_until(now + limits.approval_s, r, limits),
         )
     client_s = tools.client_s(started)
-    return started if client_s is None else replace(started, expires_at=_at(now + client_s))
+    if client_s is None:
+        return started
+    return replace(started, expires_at=_until(now + client_s, r, limits))
+
+
+def _until(seconds: float, r: Run, limits: Limits) -> datetime:
+    """Return the end of a wait: the run's own, and a moment, if that is before it.
+
+    A parked run is woken by its first wait that is over, so its time has to be one.
+    """
+    return _at(min(seconds, deadline(r, limits) + 0.001))
 
 
 def _decided(r: Run, call: ToolCall, tools: Toolbox) -> ToolStarted | ToolFinished:

@@ -8,18 +8,21 @@ Invariant: pure; `advance` over a whole log gives the head that was kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from hostler.core.events import (
     START,
     ApprovalAsked,
     ApprovalGiven,
+    AttemptDropped,
     CallId,
     CancelRequested,
     Fact,
+    ModelAsked,
+    ModelFailed,
     ModelReplied,
     RunClaimed,
     RunEnded,
@@ -46,8 +49,7 @@ class Wait(Struct, frozen=True):
     """Unix seconds; then the call is answered without them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Where a session stands."""
 
     seq: Seq = START
@@ -64,6 +66,12 @@ class Head:
     """Those of them that somebody outside has to answer."""
     cancelled: bool = False
     """The active run has to end, whatever it waits for."""
+    steps: int = 0
+    """Replies in the active run."""
+    tries: int = 0
+    """How often a model was asked for its next one."""
+    asking: bool = False
+    """Whether such an attempt is open."""
 
     @property
     def status(self) -> Status:
@@ -93,8 +101,6 @@ def advance(head: Head, seq: Seq, fact: Fact) -> Head:
             return replace(head, seq=seq, fence=claim)
         case CancelRequested(run=run) if run is not None and run == head.active:
             return replace(head, seq=seq, cancelled=True)
-        case RunStarted():
-            return replace(head, seq=seq, started=True)
         case RunEnded(run=run) if run != head.active:
             return replace(head, seq=seq, queue=tuple(one for one in head.queue if one != run))
         case RunEnded():
@@ -102,6 +108,11 @@ def advance(head: Head, seq: Seq, fact: Fact) -> Head:
             return Head(seq=seq, fence=head.fence, base=seq, active=active, queue=queue)
         case SessionForked():  # what was going on before it goes on elsewhere
             return Head(seq=seq, fence=head.fence, base=seq)
+        case RunStarted():
+            return replace(head, seq=seq, started=True)
+        case ModelAsked() | ModelFailed() | AttemptDropped():
+            asks = isinstance(fact, ModelAsked)
+            return replace(head, seq=seq, tries=head.tries + asks, asking=asks)
         case ModelReplied() | ApprovalAsked() | ApprovalGiven() | ToolStarted() | ToolFinished():
             return _call(head, seq, fact)
         case _:
@@ -124,7 +135,15 @@ def _call(
     fact: ModelReplied | ApprovalAsked | ApprovalGiven | ToolStarted | ToolFinished,
 ) -> Head:
     if isinstance(fact, ModelReplied):
-        return replace(head, seq=seq, unanswered=len(fact.calls), waits=())
+        return replace(
+            head,
+            seq=seq,
+            unanswered=len(fact.calls),
+            waits=(),
+            steps=head.steps + 1,
+            tries=0,
+            asking=False,
+        )
     left = tuple(wait for wait in head.waits if wait.call != fact.call)
     if isinstance(fact, ToolFinished):
         return replace(head, seq=seq, unanswered=max(0, head.unanswered - 1), waits=left)

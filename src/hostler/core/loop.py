@@ -11,9 +11,10 @@ nobody else wrote meanwhile.  If somebody did, the outcome alone is written and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 
@@ -25,6 +26,7 @@ from hostler.core.decide import (
     End,
     Rest,
     Wait,
+    bounded,
     closing,
     decide,
     processed,
@@ -60,12 +62,14 @@ from hostler.core.ports import (
     ClientTool,
     Delta,
     Failure,
+    Model,
     Reply,
     Request,
-    Store,
     World,
 )
+from hostler.core.sealed import Part, Secrets
 from hostler.core.state import LOST, Run, State, fold, prompt
+from hostler.core.store import Store
 
 PATIENCE_S = 5.0
 """A longer wait leaves the loop, and memory, and comes back as a delayed job."""
@@ -83,8 +87,9 @@ class Interrupt:
     Sticky: a `ring` that comes before the effect has begun stops it as it begins.
     """
 
-    def __init__(self) -> None:
-        self.rung = False
+    def __init__(self, waits: Callable[[], None] = lambda: None) -> None:
+        """`waits` is called as each effect begins: from there on the run waits for the world."""
+        self.rung, self._waits = False, waits
         self._scope: anyio.CancelScope | None = None
 
     def ring(self) -> None:
@@ -94,6 +99,7 @@ class Interrupt:
 
     @contextmanager
     def guard(self) -> Generator[None]:
+        self._waits()
         with anyio.CancelScope() as self._scope:
             if self.rung:
                 self._scope.cancel()
@@ -109,7 +115,7 @@ class _Log:
         self._state: State | None = None
         self._unwritten: list[Fact] = []
         self.fence: int | None = None
-        self.agent = ""
+        self.agent, self.active = "", None
         self.client_tools: Sequence[ClientTool] = ()
 
     async def state(self) -> State:
@@ -120,6 +126,7 @@ class _Log:
                 self._unwritten, self.fence = [], head.fence
             recall = await self._store.recall(self._key)
             head, self.agent, self.client_tools = recall.head, recall.agent, recall.client_tools
+            self.active = head.active
             if self.fence not in (None, head.fence):
                 raise Fenced(f"{self._key.session}: another worker claimed it")
             self._state, self.fence = fold(remember(recall.past), recall.events), head.fence
@@ -183,6 +190,7 @@ class Drive:
     signals: Signals
     interrupt: Interrupt
     world: World
+    secrets: Secrets | None = None
 
     async def run(self) -> float | None:
         """Drive the run until it ends or waits; return when to look again, None for never.
@@ -197,16 +205,16 @@ class Drive:
         log = _Log(self.store, self.key, self.world)
         state = await log.state()
         agent = self.agents(log.agent)
-        if agent is None:
+        if agent is None or log.active != self.key.run:  # it has ended, or its turn has not come
             return None
         first = decide(state, self.key.run, limits=agent.limits, now=self.world.clock())
         if isinstance(first, Rest | Wait):
             return first.until if isinstance(first, Wait) else None
         self._claim(state, log)
+        del state  # and none is held below: an effect may take long, and a state be large
         while True:
             self.interrupt.rung = False
-            state, now = await log.state(), self.world.clock()
-            action, r = decide(state, self.key.run, limits=agent.limits, now=now), state.run
+            action, r = await self._decided(log, agent)
             if isinstance(action, Begin):
                 log.note([RunStarted(run=self.key.run)])
             elif r is not None and isinstance(action, AskModel):
@@ -215,6 +223,10 @@ class Drive:
                 await self._call(action, r, log, agent)
             elif await self._is_over(action, r, log):
                 return action.until if isinstance(action, Wait) else None
+
+    async def _decided(self, log: _Log, agent: AgentSpec) -> tuple[Action, Run | None]:
+        state, now = await log.state(), self.world.clock()
+        return decide(state, self.key.run, limits=agent.limits, now=now), state.run
 
     def _claim(self, state: State, log: _Log) -> None:
         run = self.key.run
@@ -228,7 +240,9 @@ class Drive:
         """Write what is left to write; whether this worker has nothing more to do."""
         if not isinstance(action, Wait):
             return await log.commit(closing(r, action) if r and isinstance(action, End) else [])
-        if await log.commit([]) and not await self._pause(action):
+        written = await log.commit([])
+        log.forget(above=KEEP_CHARACTERS)
+        if written and not await self._pause(action):
             return True
         log.forget()
         return False
@@ -253,42 +267,66 @@ class Drive:
         )
         if not await log.commit([asked]):
             return
-        stream = model.stream(
+        stream = self._masked(
+            model,
             Request(
                 system=agent.instructions,
                 transcript=prompt(await log.state()),
                 tools=agent.tools.with_clients(log.client_tools).specs,
                 session=self.key.session,
+                tenant=self.key.tenant,
                 max_output_tokens=agent.max_output_tokens,
                 options=agent.options,
-            )
+            ),
         )
         seen, at, failures = processed(r), r.asking, r.failures
-        last, said = None, list[str]()
+        last, said, first_s, began = None, list[str](), None, self.world.clock()
         log.forget(above=KEEP_CHARACTERS)
         with self.interrupt.guard():
             async with aclosing(stream) as parts:
                 async for part in parts:
                     if isinstance(part, Delta):
+                        if first_s is None:
+                            first_s = round(max(0.0, self.world.clock() - began), 6)
                         self.signals.delta(self.key, at, attempt, part)
                         if part.part == "text":
                             said.append(part.text)
                     else:
                         last = part
         if isinstance(last, Reply):
-            log.note([_replied(r.id, attempt, at, last), *seen])
+            log.note([_replied(r.id, attempt, at, last, first_s), *seen])
         else:
-            log.note(self._gave_up(attempt, last, "".join(said), failures))
+            log.note(self._gave_up(attempt, last, "".join(said), failures, first_s))
+
+    def _masked(self, model: Model, request: Request) -> AsyncGenerator[Part, None]:
+        mask = None if self.secrets is None else self.secrets.mask(self.key.tenant)
+        parts = model.stream(request)
+        return parts if mask is None else mask.stream(parts)
+
+    def _context(self, call: CallId) -> CallContext:
+        secrets = self.secrets
+        if secrets is None:
+            return CallContext(call=call, key=self.key)
+        tenant, mask = self.key.tenant, secrets.mask(self.key.tenant)
+        reveal = partial(secrets.find, tenant)
+        if mask is None:
+            return CallContext(call=call, key=self.key, reveal=reveal)
+        return CallContext(call=call, key=self.key, reveal=reveal, mask=mask.text)
 
     def _gave_up(
-        self, attempt: AttemptId, last: Failure | None, said: str, failures: int
+        self,
+        attempt: AttemptId,
+        last: Failure | None,
+        said: str,
+        failures: int,
+        first_s: float | None,
     ) -> list[Fact]:
         run, reason = self.key.run, "interrupted" if self.interrupt.rung else "failed"
         dropped = AttemptDropped(run=run, attempt=attempt, reason=reason, text=said or None)
         if last is None and self.interrupt.rung:
             return [dropped]
         last = last or Failure(code="truncated", message="the stream just ended", again=True)
-        wait_s = last.retry_after_s
+        wait_s = bounded(last.retry_after_s)
         if wait_s is None:  # full jitter, as AWS's "Exponential Backoff And Jitter" measures best
             wait_s = self.world.chance() * BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
         failed = ModelFailed(
@@ -296,6 +334,8 @@ class Drive:
             attempt=attempt,
             error=Fault(code=last.code, message=last.message),
             retry_after_s=wait_s if last.again else None,
+            usage=last.usage,
+            first_token_s=first_s,
         )
         return [failed, dropped] if said else [failed]
 
@@ -304,6 +344,7 @@ class Drive:
         tools = agent.tools.with_clients(log.client_tools)
         state, now = await log.state(), self.world.clock()
         checked = admit(state, r, action.fresh, tools, agent.limits, now=now)
+        del state
         again = [one for one in action.lost if one.expires_at is None and tools.may_repeat(one)]
         checked += [_given_up(one) for one in action.lost if one not in again]
         here = [one for one in checked if isinstance(one, ToolStarted) and one.expires_at is None]
@@ -319,7 +360,7 @@ class Drive:
 
         async def one(started: ToolStarted) -> None:
             async with limiter:
-                context = CallContext(call=started.call, key=self.key)
+                context = self._context(started.call)
                 finished = done[started.call] = await tools.run(started, context)
             if len(done) < len(begun):
                 await log.write(finished)
@@ -339,7 +380,9 @@ class Drive:
         log.note(unwritten)
 
 
-def _replied(run: RunId, attempt: AttemptId, seen: Seq, reply: Reply) -> ModelReplied:
+def _replied(
+    run: RunId, attempt: AttemptId, seen: Seq, reply: Reply, first_s: float | None
+) -> ModelReplied:
     return ModelReplied(
         run=run,
         attempt=attempt,
@@ -351,6 +394,7 @@ def _replied(run: RunId, attempt: AttemptId, seen: Seq, reply: Reply) -> ModelRe
         thinking=reply.thinking,
         replay=reply.replay,
         raw_usage=reply.raw_usage,
+        first_token_s=first_s,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -36,8 +36,15 @@ class Piece(Struct, kw_only=True):
         return self.start + len(self.delta.text)
 
 
+AtOnce: TypeAlias = Callable[[Sequence[Event | Piece]], bool]
+"""Takes news as it comes, without waiting; False: it takes nothing of it, keep all for `next`."""
+
+
 class Watch(Protocol):
     """One watcher's view of one session, from the moment it was made."""
+
+    at_once: AtOnce | None
+    """Offered what comes while somebody waits in `next`, who is not woken for what it takes."""
 
     def begin(self) -> Sequence[Piece]:
         """Return the text of the attempt in flight so far; `next` goes on from here."""

@@ -16,38 +16,23 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 from msgspec import Struct
 
 from hostler.core.decide import Limits
+from hostler.core.errors import SetupError, ToolError
 from hostler.core.events import (
+    NO_USAGE,
     CallId,
-    Event,
-    Fact,
     JsonObject,
-    Key,
     Policy,
     RunId,
     RunKey,
     Said,
-    Seq,
-    SessionId,
     Stop,
-    TenantId,
     ToolCall,
     ToolFinished,
     ToolStarted,
     Usage,
 )
-from hostler.core.head import Head
 from hostler.core.records import (
-    Appended,
-    Approval,
     ClientTool,
-    Hit,
-    Kept,
-    Once,
-    Recall,
-    RunRow,
-    Session,
-    Share,
-    Storage,
 )
 
 _chance = random.Random(secrets.randbits(256))  # noqa: S311  ids name things, they open none
@@ -96,6 +81,8 @@ class ToolSpec(Struct, frozen=True, kw_only=True):
     """A person has to allow each call."""
     client: bool = False
     """Answered by a client, within `timeout_s`; the server runs nothing."""
+    secrets: tuple[str, ...] = ()
+    """Names of the tenant's secrets that it may use; no model is shown them."""
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -106,6 +93,8 @@ class Request(Struct, frozen=True, kw_only=True):
     tools: Sequence[ToolSpec] = ()
     session: str = ""
     """Equal for all requests of one session: a key for the provider's prompt cache."""
+    tenant: str = ""
+    """Who asks: whose key may pay for it."""
     max_output_tokens: int | None = None
     options: JsonObject = {}
     """Passed on as they are, under the provider's own names."""
@@ -143,6 +132,8 @@ class Failure(Struct, frozen=True, kw_only=True):
     """Asking the same model again may help."""
     retry_after_s: float | None = None
     """How long the provider asked us to wait."""
+    usage: Usage = NO_USAGE
+    """What it had counted until then."""
 
 
 class Model(Protocol):
@@ -162,12 +153,44 @@ class Model(Protocol):
 # -- tools -----------------------------------------------------------------------------------
 
 
+def _nothing(name: str) -> None:
+    del name
+
+
+def _as_it_is(text: str) -> str:
+    return text
+
+
 class CallContext(Struct, frozen=True, kw_only=True):
     """Where a call happens.  `call` is the idempotency key to hand to whatever it touches."""
 
     call: CallId
     key: RunKey
     """Its tenant, session and run."""
+    secrets: tuple[str, ...] = ()
+    """Which of the tenant's secrets the tool said that it uses."""
+    reveal: Callable[[str], str | None] = _nothing
+    """How `secret` finds a value; tools ask `secret`."""
+    mask: Callable[[str], str] = _as_it_is
+    """Takes the tenant's secrets out of a text, before anything keeps it."""
+
+    async def secret(self, name: str) -> str:
+        """Return a secret of the tenant, for this call; keep it nowhere.
+
+        Raises:
+            ToolError: the tool did not say that it uses it, there is none, or it cannot be opened.
+        """
+        if name not in self.secrets:
+            raise ToolError(
+                f"This tool may not use the secret {name}: its `secrets` do not name it."
+            )
+        try:
+            found = self.reveal(name)
+        except SetupError as error:
+            raise ToolError(str(error)) from error
+        if found is None:
+            raise ToolError(f"There is no secret {name}: an admin sets it as `{name}`.")
+        return found
 
 
 class Tool(Protocol):
@@ -223,7 +246,10 @@ class Toolbox(Protocol):
         ...
 
     async def run(self, started: ToolStarted, context: CallContext) -> ToolFinished:
-        """Run a checked call to its outcome, within its time-out.  Never raises."""
+        """Run a checked call to its outcome, within its time-out.  Never raises.
+
+        What it says was masked (`context.mask`) before it was kept anywhere.
+        """
         ...
 
 
@@ -241,164 +267,6 @@ class AgentSpec:
     max_output_tokens: int | None = None
     options: JsonObject = field(default_factory=dict[str, object])
     description: str = ""
-
-
-# -- the log ---------------------------------------------------------------------------------
-
-
-class Store(Protocol):
-    """The log and the tables kept from it.  Every key carries its tenant.
-
-    All methods raise NotFound for a session that is absent, Unavailable when the storage cannot
-    serve now.  Cancelling a call does not tell whether it took effect.
-    """
-
-    async def create(
-        self, session: Session, facts: Sequence[Fact] = (), *, once: Once | None = None
-    ) -> bool:
-        """Make a session that begins with `facts`; return False, and change nothing, if it exists.
-
-        With `lineage`, its log begins with that history: its head starts there.
-
-        Raises:
-            Repeated: `once` was done before; nothing was written.
-            Conflict: forks still read what a deleted session of this id had said.
-            NotFound: what `lineage` names is gone.
-        """
-        ...
-
-    async def restore(self, session: Session, events: Sequence[Event]) -> bool:
-        """Make a session with a log written elsewhere, at the times that its events have.
-
-        Return False, and change nothing, if the id is taken.
-
-        Raises:
-            Conflict: another session has one of the runs, or as `create`.
-        """
-        ...
-
-    async def session(self, key: Key) -> Session: ...
-    async def sessions(
-        self, tenant: TenantId, *, agent: str | None, status: str | None, after: str, limit: int
-    ) -> Sequence[Session]:
-        """Return sessions, newest first, past the id `after` ("" for the newest)."""
-        ...
-
-    async def relabel(self, key: Key, *, title: str | None, metadata: JsonObject) -> Session:
-        """Set both labels."""
-        ...
-
-    async def delete(self, key: Key, *, idle_since: float | None = None) -> Sequence[SessionId]:
-        """Remove the session with all that is kept of it.  Absent ones are fine.
-
-        Of its log, what forks of it have read stays, for them alone, as long as there is one.
-        With `idle_since`, nothing is done if a run is active, or it was touched then or later.
-
-        Return the sessions of which nothing is left: this one if no fork reads it, and those
-        deleted before that it alone had read.
-        """
-        ...
-
-    async def tidy(self) -> None:
-        """Remove kept answers and links that are good no more."""
-        ...
-
-    async def count(self, tenant: TenantId) -> int:
-        """Return how many sessions the tenant has."""
-        ...
-
-    async def forgettable(self, *, before: float, keep: int, limit: int) -> Sequence[Key]:
-        """Return idle sessions, oldest first, of every tenant: not touched since `before`, or not
-        among the `keep` that their tenant touched last.
-        """
-        ...
-
-    async def storage(self, tenant: TenantId, *, limit: int) -> Storage:
-        """Return what the tenant's sessions take, and the `limit` largest of them."""
-        ...
-
-    async def append(
-        self,
-        key: Key,
-        facts: Sequence[Fact],
-        *,
-        fence: int | None = None,
-        expected: Seq | None = None,
-        once: Once | None = None,
-    ) -> Appended:
-        """Write `facts` atomically and durably, in order, with head, runs and search index.
-
-        Then, in commit order and before this returns, tell the observer (`Observer`); a run that
-        became active is handed to the outbox.  Without `fence` anybody may write.  One refused
-        append never fails others that share its commit.
-
-        Raises:
-            Fenced: `fence` is not the session's; nothing was written.
-            Moved: the head is past `expected`; nothing was written.
-            Repeated: `once` was done before; nothing was written.
-        """
-        ...
-
-    async def kept(self, tenant: TenantId, scope: str) -> Kept | None:
-        """Return the answer that was kept for a `Once` of the last 24 hours."""
-        ...
-
-    async def head(self, key: Key) -> Head: ...
-    async def read(self, key: Key, *, after: Seq, limit: int) -> Sequence[Event]:
-        """Return up to `limit` events past `after`, in order."""
-        ...
-
-    async def recall(self, key: Key) -> Recall:
-        """Return all that a worker needs to know, in one consistent read.
-
-        `past`: the facts before `head.base` whose kind is in `codec.SPOKEN`, for `remember`;
-        `events`: all from `head.base` on, for `fold`.  Their `raw` may be empty.
-        """
-        ...
-
-    async def unfinished(self) -> Sequence[RunKey]:
-        """Return every active run of every tenant that can go on now: what the reconciler rings for.
-
-        Not those that wait for somebody outside, before the first of their waits expires.
-        """
-        ...
-
-    async def run(self, tenant: TenantId, run: RunId) -> RunRow: ...
-    async def runs(
-        self, tenant: TenantId, *, session: str | None, status: str | None, after: str, limit: int
-    ) -> Sequence[RunRow]:
-        """Return runs, newest first, past the id `after` ("" for the newest)."""
-        ...
-
-    async def approval(self, tenant: TenantId, session: SessionId, call: CallId) -> Approval: ...
-    async def approvals(
-        self, tenant: TenantId, *, session: str | None, status: str | None, after: str, limit: int
-    ) -> Sequence[Approval]:
-        """Return approvals, oldest first, past the call `after` ("" for the oldest)."""
-        ...
-
-    async def share(self, share: Share) -> None:
-        """Keep a link.  Raises NotFound for an absent session."""
-        ...
-
-    async def shares(self, key: Key) -> Sequence[Share]: ...
-    async def unshare(self, key: Key, share: str) -> None:
-        """Remove a link.  Absent ones are fine."""
-        ...
-
-    async def shared(self, digest: str) -> Share | None:
-        """Return the link with this digest, of whatever tenant, unless it has expired."""
-        ...
-
-    async def search(self, tenant: TenantId, query: str, *, limit: int) -> Sequence[Hit]:
-        """Return the newest places where all the words were said, by users or models."""
-        ...
-
-
-Observer: TypeAlias = Callable[[Key, Sequence[Event]], None]
-"""Told of each append, after its commit, on the event loop; must not block or raise."""
-Outbox: TypeAlias = Callable[[RunKey], Awaitable[None]]
-"""Asked to see that the run is driven; losing it costs time, not the run (the reconciler)."""
 
 
 # -- who drives ------------------------------------------------------------------------------

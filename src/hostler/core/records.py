@@ -80,6 +80,19 @@ class RunRow(Struct, kw_only=True):
     ended_at: float | None = None
     last_seq: Seq | None = None
     usage: Usage | None = None
+    """Once it has ended; its cost is None when any call's is."""
+    owner: PrincipalId = PrincipalId("")
+    """Whose session it is in."""
+    principal: PrincipalId = PrincipalId("")
+    """Who spoke first in it."""
+    purpose: str | None = None
+    steps: int = 0
+    unpriced_calls: int = 0
+    error_type: str | None = None
+    """Of the last attempt at a reply, if it failed."""
+    error_message: str | None = None
+    input_summary: str = ""
+    output_summary: str = ""
 
 
 class Approval(Struct, kw_only=True):

@@ -40,6 +40,7 @@ from hostler.core.events import (
     RunClaimed,
     RunEnded,
     RunId,
+    RunRated,
     RunStarted,
     Said,
     Seq,
@@ -87,6 +88,8 @@ class Run:
     choice: int = 0
     failure: ModelFailed | None = None
     failed_at: float = 0.0
+    failing_since: float = 0.0
+    """When the first of `failures` came."""
     failures: int = 0
     """Of the present model, for the present step."""
     steps: int = 0
@@ -165,6 +168,8 @@ def _apply(s: State, event: Event, fact: Fact | Unknown) -> None:
                 _tool(s, s.run, fact)
         case RunClaimed() | RunStarted() | RunEnded():
             _life(s, event, fact)
+        case RunRated():
+            pass  # for people, not for models
         case Unknown():
             s.foreign = True
         case _:
@@ -204,7 +209,10 @@ def _model(
     if isinstance(fact, ModelReplied):
         _replied(s, r, fact)
     elif isinstance(fact, ModelFailed):
+        if not r.failures:
+            r.failing_since = event.at
         r.failure, r.failed_at, r.claims = fact, event.at, 0
+        r.usage = add(r.usage, fact.usage)
         r.failures += 1
     r.asking, r.attempt = START, None
     if not r.asked:

@@ -13,11 +13,10 @@ from hostler.core.errors import Fenced, NotFound, Unavailable
 from hostler.core.events import RunKey
 from hostler.core.loop import BACKOFF_S, Drive, Interrupt
 from hostler.core.news import Signals
-from hostler.core.ports import (
-    Agents,
-    Store,
-    World,
-)
+from hostler.core.ports import Agents, World
+from hostler.core.sealed import Secrets
+from hostler.core.store import Store
+from hostler.engine.pace import Pace, Place
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +29,23 @@ class Driver:
     store: Store
     signals: Signals
     world: World
+    pace: Pace = field(default_factory=Pace)
+    secrets: Secrets | None = None
     _troubles: dict[RunKey, int] = field(default_factory=dict[RunKey, int])
     """Unexpected errors in a row; only to space the tries out."""
 
     async def __call__(self, key: RunKey) -> float | None:
         """Drive a run; return when to try again, in Unix seconds, or None when it rests."""
-        interrupt = Interrupt()
+        try:
+            with self.pace.place() as place:
+                until = await self._drive(key, place)
+        except Exception as error:  # noqa: BLE001  one session's trouble must not end the others
+            return self._after(error, key)
+        self._troubles.pop(key, None)
+        return until
+
+    async def _drive(self, key: RunKey, place: Place) -> float | None:
+        interrupt = Interrupt(place.leave)
         drive = Drive(
             key=key,
             agents=self.agents,
@@ -43,14 +53,16 @@ class Driver:
             signals=self.signals,
             interrupt=interrupt,
             world=self.world,
+            secrets=self.secrets,
         )
-        try:
-            with self.signals.on_cancel(key, interrupt.ring):
-                until = await drive.run()
-        except Exception as error:  # noqa: BLE001  one session's trouble must not end the others
-            return self._after(error, key)
-        self._troubles.pop(key, None)
-        return until
+
+        def ring() -> None:
+            interrupt.ring()
+            place.go()  # stopping waits for nobody
+
+        with self.signals.on_cancel(key, ring):
+            await place.turn()
+            return await drive.run()
 
     def _after(self, error: Exception, key: RunKey) -> float | None:
         causes = _leaves(error)

@@ -36,6 +36,8 @@ _key = msgspec.json.Decoder(RunKey)
 class _Live:
     due: float
     """When the job that is queued for this key will be delivered; older ones are stale."""
+    since: float = 0.0
+    """When it was enqueued, or due if that is later."""
     running: bool = False
     again: float | None = None
     """Rung while running: when to run once more."""
@@ -55,18 +57,25 @@ class EmbeddedEngine:
     async def enqueue(self, job: Job) -> None:
         live = self._live.get(job.key)
         if live is None:
-            self._live[job.key] = _Live(job.not_before)
+            self._live[job.key] = _Live(job.not_before, max(job.not_before, self._clock()))
             await self._put(job)
         elif live.running:
             live.again = min(job.not_before, live.again or job.not_before)
         elif job.not_before < live.due:
             live.due = job.not_before
+            live.since = max(job.not_before, self._clock())
             await self._put(job)
 
     @property
     def live(self) -> int:
         """Return how many keys have a job."""
         return len(self._live)
+
+    def waiting(self) -> tuple[int, float]:
+        """Return how many keys are due and wait for a worker, and for how many seconds the oldest."""
+        now = self._clock()
+        since = [one.since for one in self._live.values() if not one.running and one.since <= now]
+        return len(since), now - min(since, default=now)
 
     def is_live(self, key: RunKey) -> bool:
         return key in self._live

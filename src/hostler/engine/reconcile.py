@@ -10,7 +10,8 @@ import logging
 import anyio
 
 from hostler.core.errors import Unavailable
-from hostler.core.ports import Engine, Job, Store
+from hostler.core.ports import Engine, Job
+from hostler.core.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,25 @@ class Results:
 
     async def keys(self) -> Iterable[Key]:
         return await anyio.to_thread.run_sync(self._keys)
+
+    async def scrub(self, tenant: TenantId, mask: Callable[[str], str]) -> int:
+        """Mask the tenant's files; return how many were changed."""
+        return await anyio.to_thread.run_sync(self._scrub, tenant, mask)
+
+    def _scrub(self, tenant: TenantId, mask: Callable[[str], str]) -> int:
+        if not _NAME.fullmatch(tenant):
+            return 0
+        changed = 0
+        for path in (self.folder / tenant).glob("*/*.txt"):
+            before = path.read_text(encoding="utf-8", errors="replace")
+            after = mask(before)
+            if after != before:
+                beside = path.with_suffix(".new")
+                beside.touch(mode=0o600)
+                beside.write_text(after, encoding="utf-8")
+                beside.replace(path)
+                changed += 1
+        return changed
 
     def _keys(self) -> list[Key]:
         return [

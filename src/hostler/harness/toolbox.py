@@ -1,7 +1,7 @@
 """An agent's tools, behind what guards them: each ring does one thing, from the outside in.
 
     check   cut off? ▸ which tool? ▸ which arguments? ▸ do they fit?          (pure, microseconds)
-    run     shorten what is too long ▸ name what went wrong ▸ time-out ▸ the tool
+    run     shorten what is too long ▸ paused? ▸ name what went wrong ▸ time-out ▸ the tool
 
 Whatever a tool does, its call has one outcome in words.  Only cancelling goes through.
 
@@ -15,6 +15,7 @@ import asyncio
 import logging
 import os
 import re
+import socket
 import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -27,10 +28,12 @@ import msgspec
 from msgspec.structs import replace
 
 from hostler.core.decide import MOST_WAIT_S
-from hostler.core.errors import SetupError, ToolError
+from hostler.core.errors import SetupError, ToolDown, ToolError
 from hostler.core.events import Key, Outcome, RunId, RunKey, ToolCall, ToolFinished, ToolStarted
 from hostler.core.ports import CallContext, Tool, ToolSpec
 from hostler.core.records import ClientTool
+from hostler.core.trail import of_call
+from hostler.harness.breakers import Breakers, Passage
 from hostler.harness.clients import Demanding, OfClient
 from hostler.harness.permissions import ALL, Permissions
 from hostler.harness.repair import Names, read_arguments
@@ -75,8 +78,12 @@ class Toolbox:
         spill_folder: Path | None,
         limit_chars: int = LIMIT_CHARS,
         permissions: Permissions = ALL,
+        breakers: Breakers | None = None,
+        owner: str = "",
     ) -> None:
         """Compile the schemas.
+
+        `breakers` pause a tool whose calls find no answer, for one tenant of one `owner` (agent).
 
         Raises:
             SetupError: a tool's name, schema or time-out is wrong, or two have one name.
@@ -93,6 +100,7 @@ class Toolbox:
         self._names = Names(self._entries)
         self._folder, self._limit_chars = spill_folder, limit_chars
         self._permissions = permissions
+        self._breakers, self._owner = breakers or Breakers(), owner
         self._joined = dict[tuple[bytes, ...], Toolbox]()
 
     @property
@@ -152,6 +160,8 @@ class Toolbox:
                 spill_folder=self._folder,
                 limit_chars=self._limit_chars,
                 permissions=self._permissions,
+                breakers=self._breakers,
+                owner=self._owner,
             )
             if len(self._joined) >= KEPT_JOINED:
                 self._joined.clear()
@@ -163,9 +173,34 @@ class Toolbox:
         if entry is None:  # a restart came between, with other tools
             outcome, output = "error", f"There is no tool {started.name} any more; it was not run."
         else:
-            outcome, output = await _attempt(entry, started, context)
+            secrets = entry.spec.secrets
+            granted = replace(context, secrets=secrets) if secrets else context
+            with of_call(started.call):
+                outcome, output = await self._passed(entry, started, granted)
+            output = context.mask(output)
         finished = ToolFinished(run=started.run, call=started.call, outcome=outcome, output=output)
         return await self._tidied(started, finished, context.key)
+
+    async def _passed(
+        self, entry: _Entry, started: ToolStarted, context: CallContext
+    ) -> tuple[Outcome, str]:
+        """Run the tool, unless it is paused."""
+        name = f"{context.key.tenant} {self._owner} {entry.spec.name}"
+        passage = self._breakers.of("tool", name).enter()
+        if not isinstance(passage, Passage):
+            return "error", (
+                f"Not run: {entry.spec.name} does not answer at present, and is paused; it may be "
+                f"tried again in {passage:.0f} s. Go on without it, or say what is missing."
+            )
+        try:
+            outcome, output, is_down = await _attempt(entry, started, context)
+            if is_down:
+                passage.failed()
+            else:
+                passage.worked()
+        finally:
+            passage.left()
+        return outcome, output
 
     async def accept(
         self, started: ToolStarted, finished: ToolFinished, key: RunKey
@@ -222,9 +257,14 @@ def _refused(call: ToolCall, run: RunId, why: str) -> ToolFinished:
     return ToolFinished(run=run, call=call.id, outcome="error", output=_readable(why))
 
 
-async def _attempt(
-    entry: _Entry, started: ToolStarted, context: CallContext
-) -> tuple[Outcome, str]:
+class _Ended(NamedTuple):
+    outcome: Outcome
+    output: str
+    is_down: bool = False
+    """It found no answer, as any other call would."""
+
+
+async def _attempt(entry: _Entry, started: ToolStarted, context: CallContext) -> _Ended:
     """Run the tool within its time-out; whatever happens is an outcome, but for a cancel."""
     with anyio.move_on_after(entry.spec.timeout_s) as scope:
         try:
@@ -232,20 +272,32 @@ async def _attempt(
         except asyncio.CancelledError:
             if _is_cancelled():
                 raise
-            return "error", "The tool was cancelled by its own code."
+            return _Ended("error", "The tool was cancelled by its own code.")
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001  a stranger's code: its errors are outcomes
             if not scope.cancel_called:
-                return "error", _told(error, started)
+                return _Ended("error", _told(error, started), _is_down(error))
             # else: it answered the time-out with an error of its own
         else:
             if isinstance(output, str):
-                return "ok", str.__str__(output)  # not a subclass, which no codec knows
+                return _Ended("ok", str.__str__(output))  # not a subclass, which no codec knows
             kind = type(output).__name__
-            return "error", f"The tool returned {kind}, where a tool must return text."
+            return _Ended("error", f"The tool returned {kind}, where a tool must return text.")
     within = f"{entry.spec.timeout_s:g} s"
-    return "error", f"The tool gave no answer within {within}; it may have taken effect in part."
+    told = f"The tool gave no answer within {within}; it may have taken effect in part."
+    return _Ended("error", told, is_down=True)
+
+
+def _is_down(error: BaseException) -> bool:
+    """Whether an error, or what caused it, is that nobody answered; not what a model did wrong."""
+    if isinstance(error, ToolDown | ConnectionError | TimeoutError | socket.gaierror):
+        return True
+    if isinstance(error, ToolError):
+        return False  # it says in words what went wrong, and would have said this
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_is_down, cast("BaseExceptionGroup[BaseException]", error).exceptions))
+    return error.__cause__ is not None and _is_down(error.__cause__)
 
 
 def _is_cancelled() -> bool:

@@ -81,7 +81,7 @@ class Anthropic:
         name: str,
         base_url: str,
         transport: Transport,
-        key: Callable[[], str | None],
+        key: Callable[[str], str | None],
         provider: str,
         headers: Mapping[str, str] | None = None,
         able: Mapping[str, object] | None = None,
@@ -111,10 +111,12 @@ class Anthropic:
         for _ in range(_MOST_PAUSES):
             reply: Reply | None = None
             write = _writer(request, self.name, self.able)
-            async with aclosing(self._route.ask(write, reading)) as parts:
+            async with aclosing(self._route.ask(write, reading, tenant=request.tenant)) as parts:
                 async for part in parts:
                     if isinstance(part, Reply):
                         reply = part
+                    elif isinstance(part, Failure) and len(raw):  # after pauses, each was billed
+                        yield msgspec.structs.replace(part, usage=add(usage, part.usage))
                     else:
                         yield part
             if reply is None:
@@ -128,7 +130,8 @@ class Anthropic:
             request = msgspec.structs.replace(request, transcript=(*said, paused))
             reading.go_on()
         detail = f"it paused {_MOST_PAUSES} times"
-        yield Failed("truncated", detail, again=False).told(self.provider, None)
+        failure = Failed("truncated", detail, again=False).told(self.provider, None)
+        yield msgspec.structs.replace(failure, usage=usage)
 
 
 def _writer(request: Request, model: str, able: Capabilities) -> Callable[[], bytes]:
@@ -332,6 +335,9 @@ class MessagesReading:
     def _count(self, usage: object) -> None:
         # Counts are told at the start and, grown, at the end; not everybody tells all of them twice.
         self._usage |= {k: v for k, v in _json_object(usage).items() if v is not None}
+
+    def counted(self) -> Usage:
+        return _usage(self._usage)
 
     def reply(self) -> Reply:
         stop = _STOPS.get(self._stop or "", "end")

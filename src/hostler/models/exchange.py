@@ -19,6 +19,8 @@ from typing import Protocol
 
 import msgspec
 
+from hostler.core.errors import SetupError
+from hostler.core.events import Usage
 from hostler.core.ports import Delta, Failure, Reply
 from hostler.models.draft import Draft
 from hostler.models.faults import Failed, refusal
@@ -129,6 +131,10 @@ class Reading(Protocol):
         """
         ...
 
+    def counted(self) -> Usage:
+        """Return the usage that was told so far, at whatever moment."""
+        ...
+
     def reply(self) -> Reply:
         """Return the message, `ended` and `draft` closed.  Raises Failed: it is no answer after all."""
         ...
@@ -143,8 +149,11 @@ class Route:
     model: str
     url: str
     transport: Transport
-    key: Callable[[], str | None]
-    """Asked for each question, so that keys may change while a run goes on."""
+    key: Callable[[str], str | None]
+    """A tenant's.  Asked for each question, so that keys may change while a run goes on.
+
+    Raises SetupError when there is one that cannot be had.
+    """
     sign: Callable[[str], Mapping[str, str]]
     """From the key to the headers that carry it."""
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -154,15 +163,25 @@ class Route:
     """Tokens of context, for providers that cut longer conversations in silence."""
 
     async def ask(
-        self, write: Callable[[], bytes], reading: Reading
+        self,
+        write: Callable[[], bytes],
+        reading: Reading,
+        *,
+        tenant: str,
+        mended: Callable[[Failed], bool] | None = None,
     ) -> AsyncGenerator[Delta | Reply | Failure, None]:
-        """Ask once.  `write` is called before the first await."""
-        started, key = time.monotonic(), (self.key() or "").strip()
+        """Ask once.  `write` is called before the first await.
+
+        `mended`: whether a failure is over with, as the same question will be written otherwise.
+        """
+        started, key = time.monotonic(), ""
         try:
+            key = self._key(tenant)
             answer = await self._answer(key, write)
         except Failed as failed:
-            yield failed.told(self.provider, key)
+            yield _again(failed, mended).told(self.provider, key)
             return
+        del write  # and with it the transcript, which was only lent
         draft, said, heard, failure = reading.draft, 0, False, None
         limit_s = self.patience.first_byte_s - (time.monotonic() - started)
         try:
@@ -189,7 +208,24 @@ class Route:
             answer.close(kindly=reading.over)
         if failure is None and not reading.ended:
             failure = _unfinished(answer, heard=heard)
-        yield self._reply(reading) if failure is None else failure.told(self.provider, key)
+        if failure is None:
+            yield self._reply(reading)
+        else:
+            yield self._failure(_again(failure, mended), reading, key)
+
+    def _failure(self, failed: Failed, reading: Reading, key: str | None) -> Failure:
+        """Return what the caller is told; what was counted is billed, reply or not."""
+        told, used = failed.told(self.provider, key), reading.counted()
+        if not (used.input_tokens or used.output_tokens):
+            return told
+        usage = priced(self.prices, self.model, used)
+        return msgspec.structs.replace(told, usage=usage)
+
+    def _key(self, tenant: str) -> str:
+        try:
+            return (self.key(tenant) or "").strip()
+        except SetupError as error:
+            raise Failed("auth", str(error)) from error
 
     async def _answer(self, key: str, write: Callable[[], bytes]) -> Answer:
         if not (key.isascii() and key.isprintable()):
@@ -214,13 +250,20 @@ class Route:
         try:
             reply = reading.reply()
         except Failed as failed:
-            return failed.told(self.provider, None)
+            return self._failure(failed, reading, None)
         usage = priced(self.prices, self.model, reply.usage)
         read = usage.input_tokens
         if self.window is not None and read > self.window:
             detail = f"{read} tokens, and it reads {self.window}"
-            return Failed("context_overflow", detail).told(self.provider, None)
+            return self._failure(Failed("context_overflow", detail), reading, None)
         return msgspec.structs.replace(reply, usage=usage)
+
+
+def _again(failed: Failed, mended: Callable[[Failed], bool] | None) -> Failed:
+    """Return the failure, to be asked again at once if that is worth it."""
+    if mended is not None and mended(failed):
+        failed.again, failed.retry_after_s = True, 0.0
+    return failed
 
 
 def _failed(error: Failed | TimeoutError, reading: Reading, *, heard: bool) -> Failed | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
@@ -165,13 +165,15 @@ class Failed(Exception):
         again: bool | None = None,
         retry_after_s: float | None = None,
         advice: str | None = None,
+        words: Sequence[str] = (),
     ) -> None:
+        """`words`: the codes and types that the provider itself gave it."""
         super().__init__(code, detail)
         self.code: FaultCode = code
         self.detail = detail
         self.again = code in _AGAIN if again is None else again
         self.retry_after_s = retry_after_s
-        self.advice = advice
+        self.advice, self.words = advice, words
 
     def told(self, provider: str, secret: str | None) -> Failure:
         """Return what the caller is told: one line, without the secret."""
@@ -182,7 +184,7 @@ class Failed(Exception):
             code=self.code,
             message=message,
             again=self.again,
-            retry_after_s=self.retry_after_s if self.again else None,
+            retry_after_s=_bounded(self.retry_after_s) if self.again else None,
         )
 
 
@@ -258,7 +260,7 @@ def _judged(said: _Complaint, status: int | None, wait_s: float | None) -> Faile
     # Google words a limit per minute as a spent budget, but then says when to come back.
     if status == 402 or (said.retry_after_s is None and _matches(SPENT, words)):
         return Failed("rate_limit", detail, again=False, advice=_SPENT_ADVICE)
-    return Failed(_code(said, status), detail, retry_after_s=wait_s)
+    return Failed(_code(said, status), detail, retry_after_s=wait_s, words=said.words)
 
 
 def _code(said: _Complaint, status: int | None) -> FaultCode:
@@ -336,9 +338,15 @@ def _retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
             seconds = float(value) / scale
         except ValueError:
             seconds = _until(value, now)
-        if seconds is not None and math.isfinite(seconds):
-            return min(max(seconds, 0.0), _LONGEST_WAIT_S)
+        if (wait_s := _bounded(seconds)) is not None:
+            return wait_s
     return None
+
+
+def _bounded(seconds: float | None) -> float | None:
+    if seconds is None or math.isnan(seconds):
+        return None
+    return min(max(seconds, 0.0), _LONGEST_WAIT_S)
 
 
 def _until(date: str, now: float) -> float | None:

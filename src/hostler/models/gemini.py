@@ -107,7 +107,7 @@ class Gemini:
         name: str,
         base_url: str,
         transport: Transport,
-        key: Callable[[], str | None],
+        key: Callable[[str], str | None],
         provider: str,
         headers: Mapping[str, str] | None = None,
         able: Mapping[str, object] | None = None,
@@ -132,7 +132,9 @@ class Gemini:
     def stream(self, request: Request) -> AsyncGenerator[Delta | Reply | Failure, None]:
         """See `core.ports.Model`."""
         return self._route.ask(
-            lambda: body(request, model=self.name, able=self.able), GeminiReading(self.name)
+            lambda: body(request, model=self.name, able=self.able),
+            GeminiReading(self.name),
+            tenant=request.tenant,
         )
 
 
@@ -249,6 +251,9 @@ class GeminiReading:
             name=call.name if isinstance(call.name, str) else None,
             arguments=bytes(call.args).decode("utf-8", "replace"),
         )
+
+    def counted(self) -> Usage:
+        return _usage(_json_object(self._usage))
 
     def reply(self) -> Reply:
         finish = self._finish or ""

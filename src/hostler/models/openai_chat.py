@@ -99,7 +99,7 @@ class OpenAIChat:
         name: str,
         base_url: str,
         transport: Transport,
-        key: Callable[[], str | None],
+        key: Callable[[str], str | None],
         provider: str,
         headers: Mapping[str, str] | None = None,
         able: Mapping[str, object] | None = None,
@@ -126,6 +126,7 @@ class OpenAIChat:
         return self._route.ask(
             lambda: body(request, model=self.name, able=self.able),
             ChatReading(self.name, self.able),
+            tenant=request.tenant,
         )
 
 
@@ -257,6 +258,9 @@ class ChatReading:
             self._usage = choice.usage  # Moonshot
         if isinstance(choice.finish_reason, str) and choice.finish_reason:
             self._finish = choice.finish_reason
+
+    def counted(self) -> Usage:
+        return _usage(_json_object(self._usage))
 
     def reply(self) -> Reply:
         finish = (self._finish or "").lower()

@@ -26,6 +26,7 @@ from hostler.models.faults import Failed, complaint
 from hostler.models.mending import mended
 from hostler.models.responses_items import Item, Items, as_it_came, json_object
 from hostler.models.responses_request import Maker, body
+from hostler.models.responses_seals import Seals
 from hostler.models.thinking import Tags
 
 _TEXT = "response.output_text.delta"
@@ -52,6 +53,8 @@ _FAULTS: Mapping[object, FaultCode] = {
 """Codes in errors that are this API's own."""
 _IN_VAIN = re.compile(r"invalid_|unsupported_|unknown_|data_residency|.*image", re.IGNORECASE)
 """Codes of what the same question would meet again."""
+_SEALED = "invalid_encrypted_content"
+"""A thought was encrypted for another key's organisation, or is too old."""
 _WAIT = re.compile(r"try again in (\d+(?:\.\d+)?) ?(ms|s)\b", re.IGNORECASE)
 """In the middle of a stream there is no header to say it in."""
 
@@ -93,7 +96,7 @@ class OpenAIResponses:
         name: str,
         base_url: str,
         transport: Transport,
-        key: Callable[[], str | None],
+        key: Callable[[str], str | None],
         provider: str,
         headers: Mapping[str, str] | None = None,
         able: Mapping[str, object] | None = None,
@@ -103,6 +106,7 @@ class OpenAIResponses:
         self.provider, self.name = provider, name
         self.able = capabilities(provider, base_url, name, able)
         self._maker = Maker(provider, name)
+        self._seals = Seals()
         self._route = Route(
             provider=provider,
             model=name,
@@ -118,9 +122,12 @@ class OpenAIResponses:
 
     def stream(self, request: Request) -> AsyncGenerator[Delta | Reply | Failure, None]:
         """See `core.ports.Model`."""
+        seals = self._seals.question()
         return self._route.ask(
-            lambda: body(request, maker=self._maker, able=self.able),
+            lambda: body(request, maker=self._maker, able=self.able, seals=seals),
             ResponsesReading(self._maker, self.able),
+            tenant=request.tenant,
+            mended=lambda failed: _SEALED in failed.words and seals.broke(),
         )
 
 
@@ -219,16 +226,19 @@ class ResponsesReading:
         self.over = True
         if response.status in ("incomplete", "failed", "cancelled"):
             end = str(response.status)
+        self._usage = response.usage
         if end == "failed":
             raise _fault(response.error)
         if end == "cancelled":
             raise Failed("server", "the response was cancelled")
         self._items.all_done(response.output)
-        self._usage = response.usage
         why = json_object(response.incomplete_details).get("reason")
         if why == "content_filter":
             raise Failed("content_filter", f"incomplete: {why}")
         self._end = end
+
+    def counted(self) -> Usage:
+        return _counted(json_object(self._usage))
 
     def reply(self) -> Reply:
         items = self._items
@@ -266,7 +276,7 @@ def _fault(said: object) -> Failed:
         if known is None and _IN_VAIN.match(code):
             known = "invalid_request"
         if known is not None:
-            return Failed(known, failed.detail)
+            return Failed(known, failed.detail, words=failed.words)
     if failed.again and failed.retry_after_s is None and (wait := _WAIT.search(failed.detail)):
         failed.retry_after_s = float(wait[1]) / (1000.0 if wait[2].lower() == "ms" else 1.0)
     return failed

@@ -34,6 +34,7 @@ from hostler.core.ports import Request, ToolSpec
 from hostler.models.calls import wire_id
 from hostler.models.capabilities import Capabilities
 from hostler.models.content import as_url, in_words
+from hostler.models.responses_seals import Question
 
 _OURS = frozenset(
     {
@@ -71,8 +72,10 @@ class Replay(Struct, frozen=True, kw_only=True):
     items: Sequence[Kept]
 
 
-def body(request: Request, *, maker: Maker, able: Capabilities) -> bytes:
-    """Return the request as JSON.
+def body(
+    request: Request, *, maker: Maker, able: Capabilities, seals: Question | None = None
+) -> bytes:
+    """Return the request as JSON, without the thoughts that `seals` knows to be unreadable.
 
     Raises:
         TypeError, ValueError: options or a schema hold what JSON cannot.
@@ -95,7 +98,7 @@ def body(request: Request, *, maker: Maker, able: Capabilities) -> bytes:
     if able.cache_key and request.session:
         fields["prompt_cache_key"] = request.session
     fields |= options
-    fields["input"] = items(request, maker=maker, able=able)  # last: it is what grows
+    fields["input"] = items(request, maker=maker, able=able, seals=seals)  # last: it is what grows
     return msgspec.json.encode(fields)
 
 
@@ -106,7 +109,9 @@ def _popped(options: JsonObject, name: str) -> list[object]:
     return msgspec.convert(options.pop(name), list[object])
 
 
-def items(request: Request, *, maker: Maker, able: Capabilities) -> list[JsonObject]:
+def items(
+    request: Request, *, maker: Maker, able: Capabilities, seals: Question | None = None
+) -> list[JsonObject]:
     """Return the conversation.  What users say in a row becomes one message.
 
     Servers that speak this API for open models put it into chat templates, many of which insist
@@ -121,7 +126,7 @@ def items(request: Request, *, maker: Maker, able: Capabilities) -> list[JsonObj
         elif isinstance(said, ModelSaid):
             if not (said.text or said.calls):
                 continue  # a thought that nothing follows is refused
-            made += _assistant(said, maker)
+            made += _assistant(said, maker, seals)
         elif isinstance(before, UserSaid):
             made[-1]["content"] = _joined(made[-1]["content"], _content(said.content, able))
         else:
@@ -131,9 +136,9 @@ def items(request: Request, *, maker: Maker, able: Capabilities) -> list[JsonObj
     return made
 
 
-def _assistant(said: ModelSaid, maker: Maker) -> list[JsonObject]:
+def _assistant(said: ModelSaid, maker: Maker, seals: Question | None) -> list[JsonObject]:
     kept = _kept(said, maker) if said.replay is not None else None
-    if kept is None:
+    if kept is None or not (seals is None or seals.may_send(_sealed(kept))):
         told: list[JsonObject] = [_call(call, {"type": "function_call"}) for call in said.calls]
         if said.text:
             told.insert(0, {"type": "message", "role": "assistant", "content": said.text})
@@ -169,6 +174,11 @@ def _kept(said: ModelSaid, maker: Maker) -> Sequence[Kept] | None:
                 return None
             place = one.end
     return replay.items if place == len(said.text) else None
+
+
+def _sealed(kept: Sequence[Kept]) -> Sequence[str]:
+    contents = (one.item.get("encrypted_content") for one in kept)
+    return [content for content in contents if isinstance(content, str)]
 
 
 def _call(call: ToolCall, item: JsonObject) -> JsonObject:

@@ -1,4 +1,4 @@
-"""HTTP for questions to models, on aiohttp: the only module that knows it.
+"""HTTP for questions to models, on aiohttp: the only module of models that knows it.
 
 aiohttp because its parser is C: the HTTP client, not the JSON, decides what a streamed token
 costs.  Its own time-outs are not used while a body comes: they would make and cancel a timer per
@@ -11,14 +11,18 @@ Invariant: no wait without a limit, no buffer without a bound, no redirect follo
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Mapping
 from ssl import SSLError
+from typing import Protocol
 
 import aiohttp
 import anyio
 import msgspec
 
+from hostler.core.errors import Invalid
+from hostler.core.trail import here
 from hostler.models.exchange import Bounds, Patience
 from hostler.models.faults import Failed, refusal
 from hostler.models.sse import Events, EventTooLong
@@ -30,11 +34,26 @@ _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "hostler"}
 """Compression gathers events into blocks: the opposite of a stream."""
 
 
-class Aiohttp:
-    """A `Transport` for one event loop at a time; those of a loop that is gone are dropped."""
+class Guard(Protocol):
+    """Says where connections may go."""
 
-    def __init__(self, *, bounds: Bounds | None = None) -> None:
-        self._bounds = bounds or Bounds()
+    def check(self, url: str) -> object:
+        """Judge what can be judged without looking a name up.  Raises Invalid: not there."""
+        ...
+
+    def connector(self, *, keepalive_s: float) -> aiohttp.TCPConnector:
+        """Return one that looks names up, judges each address and connects to what it judged."""
+        ...
+
+
+class Aiohttp:
+    """A `Transport` for one event loop at a time; those of a loop that is gone are dropped.
+
+    Without a `guard` it connects to wherever it is told: for what an operator configures.
+    """
+
+    def __init__(self, *, bounds: Bounds | None = None, guard: Guard | None = None) -> None:
+        self._bounds, self._guard = bounds or Bounds(), guard
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: set[aiohttp.ClientResponse] = set()
@@ -42,19 +61,23 @@ class Aiohttp:
     async def post(
         self, url: str, *, headers: Mapping[str, str], body: bytes, patience: Patience
     ) -> _Answer:
+        self._check(url)
         session = await self._open()
         timeout = aiohttp.ClientTimeout(total=None, connect=patience.connect_s)
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream", **headers}
+        if (trail := here.get()) is not None:
+            headers |= trail.outgoing()
         try:
             async with asyncio.timeout(patience.first_byte_s):  # half the price of anyio's
                 response = await session.post(
                     url, data=body, headers=headers, timeout=timeout, allow_redirects=False
                 )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _failed(error) from error
+        except (aiohttp.ClientError, OSError, ValueError, Invalid) as error:
+            raise self._failed(error) from error
         return _Answer(response, self._bounds, self._ending)
 
     async def get_json(self, url: str, *, headers: Mapping[str, str], timeout_s: float) -> object:
+        self._check(url)
         session = await self._open()
         try:
             async with asyncio.timeout(timeout_s):
@@ -64,8 +87,8 @@ class Aiohttp:
                     body = await answer.body(timeout_s, self._bounds.list_bytes)
                 finally:
                     answer.close(kindly=True)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _failed(error) from error
+        except (aiohttp.ClientError, OSError, ValueError, Invalid) as error:
+            raise self._failed(error) from error
         if response.status != 200:
             raise refusal(response.status, response.headers, body, now=time.time())
         try:
@@ -87,7 +110,11 @@ class Aiohttp:
         if self._session is None:
             self._loop = loop
             # Not limited: aiohttp's 100 connections would be a hidden limit on runs at once.
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_ALIVE_S)
+            connector = (
+                aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_ALIVE_S)
+                if self._guard is None
+                else self._guard.connector(keepalive_s=_KEPT_ALIVE_S)
+            )
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -97,6 +124,22 @@ class Aiohttp:
                 trust_env=False,  # it would read ~/.netrc for each question
             )
         return self._session
+
+    def _check(self, url: str) -> None:
+        if self._guard is not None:
+            try:
+                self._guard.check(url)
+            except Invalid as error:
+                raise _refused(error) from error
+
+    def _failed(self, error: Exception) -> Failed:
+        if isinstance(error, Invalid):
+            return _refused(error)
+        if self._guard is not None and isinstance(error, aiohttp.ClientConnectorError):
+            # Its text has the address, which is nobody's business who does not run this server.
+            number = error.errno or 0  # below 0: a look-up's, which `strerror` does not know
+            return Failed("unavailable", os.strerror(number) if number > 0 else "")
+        return _failed(error)
 
 
 class _Answer:
@@ -223,6 +266,10 @@ class _Answer:
         else:
             self._late, self._timer = True, None
             self._response.close()
+
+
+def _refused(error: Invalid) -> Failed:
+    return Failed("invalid_request", error.detail, advice="is not asked")
 
 
 def _failed(error: Exception) -> Failed:

@@ -12,12 +12,13 @@ Invariant: what is imported was checked to the last fact, and is at rest: nothin
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Struct
 
+from hostler.core.audited import about
 from hostler.core.errors import Conflict, Invalid, TooLarge
 from hostler.core.events import (
     START,
@@ -26,11 +27,14 @@ from hostler.core.events import (
     Key,
     Principal,
     SessionId,
+    Unknown,
 )
-from hostler.core.ports import AgentSpec, Store, World
+from hostler.core.ports import AgentSpec, World
 from hostler.core.records import ClientTool, Session
+from hostler.core.sealed import Mask, Secrets, masked
+from hostler.core.store import Store
 from hostler.service.archived import UNREADABLE, Restored, seconds
-from hostler.service.authorise import authorise, key_of
+from hostler.service.authorise import Access, authorise
 from hostler.service.limits import (
     LARGEST_ARCHIVE_LINE,
     check_labels,
@@ -71,6 +75,8 @@ class Archive:
     default_agent: str
     world: World
     room: Room
+    access: Access = field(default_factory=Access)
+    secrets: Secrets | None = None
 
     async def export(self, who: Principal, session: SessionId) -> AsyncGenerator[bytes, None]:
         """Return the session's file, in pieces, as the log is now.
@@ -78,10 +84,12 @@ class Archive:
         Raises:
             NotFound: there is no such session; in the middle, when it is deleted meanwhile.
         """
-        key = key_of(who, "write", session)
+        key = await self.access.key(who, "write", session)
         return self._pieces(key, await self.store.session(key))
 
     async def _pieces(self, key: Key, session: Session) -> AsyncGenerator[bytes, None]:
+        mask = None if self.secrets is None else self.secrets.mask(key.tenant)
+        session = masked(self.secrets, key.tenant, session)
         about = _About(
             id=session.id,
             agent=session.agent,
@@ -95,7 +103,7 @@ class Archive:
         after = START
         while after < end:
             events = await self.store.read(key, after=after, limit=min(PAGE, end - after))
-            yield b"".join(map(_written, events))
+            yield b"".join(_written(event, mask) for event in events)
             after = events[-1].seq
 
     async def restore(
@@ -129,23 +137,24 @@ class Archive:
             told = f"it was cut: {log.head.seq} of {log.length} events are there"
             raise _at_line(log.head.seq + 2, Invalid(told))
         log.close(session.id, self.world.clock())
+        about("session", session.id, events=log.length)
         async with self.room.one(who.tenant):
             if not await self.store.restore(session, log.events):
                 raise Conflict(f"{session.id} is here already", code="exists")
         return await self.store.session(Key(who.tenant, session.id))
 
     def _session(self, who: Principal, about: _About, new_id: str | None) -> Session:
-        session = SessionId(new_id or about.id)
-        if not ID.fullmatch(session):
+        name = SessionId(new_id or about.id)
+        if not ID.fullmatch(name):
             wanted = f"a match of ^{ID.pattern}$"
             raise Invalid("the id has another form", fields=[("/session/id", wanted)])
         check_labels(about.title, about.metadata)
         agent = self.agents.get(about.agent) or self.agents.get(self.default_agent)
         if agent is not None:  # a house that only stores serves none
             check_tools(agent, about.client_tools)
-        return Session(
+        session = Session(
             tenant=who.tenant,
-            id=session,
+            id=name,
             agent=about.agent,
             principal=who.id,
             created_at=seconds(about.created_at),
@@ -154,6 +163,7 @@ class Archive:
             metadata=about.metadata,
             client_tools=about.client_tools,
         )
+        return masked(self.secrets, who.tenant, session)
 
 
 def _read_header(line: bytes) -> _Header:
@@ -193,9 +203,12 @@ def _at_line(number: int, error: Invalid) -> Invalid:
     )
 
 
-def _written(event: Event) -> bytes:
+def _written(event: Event, mask: Mask | None) -> bytes:
+    raw = event.raw
+    if mask is not None and not isinstance(event.fact, Unknown):
+        raw = mask.fact(event.fact, raw)[1]  # what became a secret after it was said
     at = f"{_time(event.at):%Y-%m-%dT%H:%M:%S.%f}Z"
-    return b'{"seq":%d,"at":"%b","fact":%b}\n' % (event.seq, at.encode(), event.raw)
+    return b'{"seq":%d,"at":"%b","fact":%b}\n' % (event.seq, at.encode(), raw)
 
 
 def _time(seconds: float) -> datetime:

@@ -23,6 +23,7 @@ from hostler.core.events import (
     InputDropped,
     RunEnded,
     RunId,
+    RunRated,
     RunStarted,
     Seq,
     SessionForked,
@@ -107,6 +108,9 @@ class Restored:
         if isinstance(fact, UserSpoke):
             if run in self.ended:
                 raise Invalid("this was said to a run that had ended")
+        elif isinstance(fact, RunRated):
+            if run not in {*self.ended, self.head.active}:
+                raise Invalid("a rating of a run that is not here")
         elif run != self.head.active:
             waits = isinstance(fact, InputDropped | RunEnded | CancelRequested)
             if not waits or run not in self.head.queue:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias, TypeGuard
 
 import anyio
@@ -27,12 +27,10 @@ from hostler.core.events import (
     Seq,
     SessionId,
 )
-from hostler.core.news import Attendance, Piece, Present, Signals, Watch
-from hostler.core.ports import (
-    Store,
-)
+from hostler.core.news import AtOnce, Attendance, Piece, Present, Signals, Watch
 from hostler.core.state import ENDS_ATTEMPT
-from hostler.service.authorise import authorise, key_of
+from hostler.core.store import Store
+from hostler.service.authorise import Access
 from hostler.service.cursor import Cursor
 
 FIRST_PAGE, PAGE = 8, 1000
@@ -99,6 +97,23 @@ class _Position:
         rest = replace(delta, text=delta.text[start - piece.start :])
         return replace(piece, seq=self.seq, start=start, delta=rest, wire=None, text=None)
 
+    def passes(self, items: Sequence[Event | Piece], to: AtOnce) -> bool:
+        """Give `to` what is nothing but the very next text; whether it was, and was taken.
+
+        It spares most tokens a change of tasks, which costs more than all else that is done here.
+        """
+        offset = self.offset
+        for item in items:
+            if not isinstance(item, Piece) or item.start != offset:
+                return False
+            if item.asked != self.asked or item.seq != self.seq:
+                return False
+            offset = item.end
+        if not to(items):
+            return False
+        self.offset = offset
+        return True
+
 
 class Seat(NamedTuple):
     """A watch on a session, given to those who may see it."""
@@ -113,6 +128,7 @@ class Following:
 
     store: Store
     signals: Signals
+    access: Access = field(default_factory=Access)
 
     async def page(
         self,
@@ -131,9 +147,9 @@ class Following:
         Raises:
             Malformed: the cursor is beyond the head.
         """
-        key = key_of(who, "read", session)
+        key = await self.access.key(who, "read", session)
         at = _Position(after.seq, after.asked, after.offset)
-        with self.watch(who, session) as seat:
+        with await self.watch(who, session) as seat:
             pieces = seat.watch.begin() if deltas else ()
             events = await self.store.read(key, after=after.seq, limit=limit)
             if not events or after.asked:
@@ -152,31 +168,46 @@ class Following:
                         return found
         return []
 
+    async def watch(self, who: Principal, session: SessionId) -> AbstractContextManager[Seat]:
+        """Return a context that keeps news, so that nothing falls between a write and following it."""
+        return self._seat(await self.access.key(who, "read", session))
+
     @contextmanager
-    def watch(self, who: Principal, session: SessionId) -> Generator[Seat]:
-        """Begin to keep news, so that nothing falls between a write and following it."""
-        key = key_of(who, "read", session)
+    def _seat(self, key: Key) -> Generator[Seat]:
         with self.signals.watch(key, quiet_s=QUIET_S) as watch:
             yield Seat(key, watch)
 
     async def follow(
-        self, who: Principal, session: SessionId, *, after: Cursor, ends: Ends = never
+        self,
+        who: Principal,
+        session: SessionId,
+        *,
+        after: Cursor,
+        ends: Ends = never,
+        at_once: AtOnce | None = None,
     ) -> AsyncGenerator[Sequence[Event | Piece], None]:
         """Yield all past the cursor, then what is new, in batches; empty ones when it is quiet.
 
-        Ends after the first event that `ends` says yes to.  Raises NotFound.
+        Ends after the first event that `ends` says yes to.  Text that `at_once` takes is in no
+        batch; it is offered what comes next in order, while this waits for more.  Raises NotFound.
         """
-        authorise(who, "read", session)
-        with self.watch(who, session) as seat:
-            async for batch in self.follow_on(seat, after=after, ends=ends):
+        with await self.watch(who, session) as seat:
+            async for batch in self.follow_on(seat, after=after, ends=ends, at_once=at_once):
                 yield batch
 
     async def follow_on(
-        self, seat: Seat, *, after: Cursor, ends: Ends = never, current: bool = False
+        self,
+        seat: Seat,
+        *,
+        after: Cursor,
+        ends: Ends = never,
+        current: bool = False,
+        at_once: AtOnce | None = None,
     ) -> AsyncGenerator[Sequence[Event | Piece], None]:
         """As `follow`, on a seat; `current`: it was taken before anything past the cursor."""
         at = _Position(after.seq, after.asked, after.offset)
         key, watch = seat
+        watch.at_once = None if at_once is None else lambda items: at.passes(items, at_once)
         while True:
             if not current:
                 pieces = watch.begin()
@@ -198,17 +229,19 @@ class Following:
                 if not whole:
                     break
 
-    def attend(self, who: Principal, session: SessionId) -> AbstractContextManager[Attendance]:
+    async def attend(
+        self, who: Principal, session: SessionId
+    ) -> AbstractContextManager[Attendance]:
         """Let others see that `who` watches, and see them."""
-        return self.signals.attend(key_of(who, "read", session), who.id)
+        return self.signals.attend(await self.access.key(who, "read", session), who.id)
 
-    def present(self, who: Principal, session: SessionId) -> Sequence[Present]:
+    async def present(self, who: Principal, session: SessionId) -> Sequence[Present]:
         """Return who lets others see that they watch."""
-        return self.signals.present(key_of(who, "read", session))
+        return self.signals.present(await self.access.key(who, "read", session))
 
     async def typing(self, who: Principal, session: SessionId) -> None:
         """Let those who watch see, for some seconds, that `who` types.  Raises NotFound."""
-        key = key_of(who, "write", session)
+        key = await self.access.key(who, "write", session)
         await self.store.head(key)
         self.signals.typing(key, who.id)
 
@@ -226,7 +259,7 @@ class Following:
 
     async def check(self, who: Principal, session: SessionId, after: Cursor) -> None:
         """Refuse a cursor of a session that does not go that far.  Raises Malformed, NotFound."""
-        head = await self.store.head(key_of(who, "read", session))
+        head = await self.store.head(await self.access.key(who, "read", session))
         if after.seq > head.seq or after.asked > after.seq:
             raise Malformed(f"cursor {after} is beyond the last event, {head.seq}")
 

@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from hostler.core.errors import Conflict, Moved, Unavailable
+from hostler.core.errors import Conflict, Moved, NotFound, Unavailable
 from hostler.core.events import (
     CancelRequested,
     Content,
@@ -40,14 +40,18 @@ from hostler.core.events import (
 )
 from hostler.core.head import Head
 from hostler.core.memory import remember
-from hostler.core.ports import Engine, Job, Store, World
+from hostler.core.ports import Engine, Job, World
 from hostler.core.records import Appended, Once
 from hostler.core.state import fold
+from hostler.core.store import Store
+from hostler.core.trail import Trail, here
 from hostler.service.admission import Admission
-from hostler.service.authorise import key_of
+from hostler.service.authorise import Access
 from hostler.service.cursor import Cursor
-from hostler.service.limits import check_content, check_metadata
+from hostler.service.limits import check_content, check_label, check_metadata
 from hostler.service.once import Answering, once_of
+from hostler.service.rates import Rates
+from hostler.service.room import Running
 
 TRIES = 50
 """How often a write that depends on the head is tried against a log that keeps moving."""
@@ -81,6 +85,7 @@ class Message:
     content: Content
     policy: Policy
     metadata: JsonObject
+    purpose: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +96,9 @@ class Inbox:
     engine: Engine
     world: World
     admission: Admission = field(default_factory=Admission)
+    access: Access = field(default_factory=Access)
+    running: Running | None = None
+    rates: Rates = field(default_factory=Rates)
 
     async def speak(
         self,
@@ -106,10 +114,14 @@ class Inbox:
             NotFound: no such session.
             Conflict: `reject` while a run is going (`busy`); or the queue is full (`queue_full`).
             TooLarge, Invalid: over a limit.
+            TooMany: so many runs were begun of late (`rate`).
         """
-        key, policy = key_of(who, "write", session), message.policy
+        key, policy = await self.access.key(who, "write", session), message.policy
         check_content(message.content)
         check_metadata(message.metadata)
+        check_label("/purpose", message.purpose)
+        self.rates.take(who, "runs")
+        trail = here.get() or Trail()
         spoke = UserSpoke(
             run=RunId(self.world.mint("run")),
             input=InputId(self.world.mint("inp")),
@@ -117,18 +129,27 @@ class Inbox:
             policy=policy,
             principal=who.id,
             metadata=message.metadata,
+            purpose=message.purpose,
+            traceparent=trail.traceparent,
+            tracestate=trail.tracestate,
         )
         once = once_of(answering, lambda done: _receipt(key, spoke, done))
         with self.admission.entering():
-            if policy == "queue":
-                done = await self.store.append(key, [spoke], once=once)
+            if self.running is None:
+                done = await self._store(key, spoke, once)
             else:
-                done = await by_head(
-                    self.store, key, lambda head: self._arrive(key, head, spoke), once=once
-                )
+                async with self.running.one(key):
+                    done = await self._store(key, spoke, once)
         if policy == "interrupt" and len(done.events) > 1:
             await self._wake(key, done.events[0].fact.run)
         return _receipt(key, spoke, done)
+
+    async def _store(self, key: Key, spoke: UserSpoke, once: Once | None) -> Appended:
+        if spoke.policy == "queue":
+            return await self.store.append(key, [spoke], once=once)
+        return await by_head(
+            self.store, key, lambda head: self._arrive(key, head, spoke), once=once
+        )
 
     async def cancel(
         self,
@@ -136,25 +157,42 @@ class Inbox:
         session: SessionId,
         reason: str | None = None,
         *,
+        run: RunId | None = None,
         answering: Answering[Cancelled] | None = None,
     ) -> Cancelled:
-        """Ask for the active run to end; those that wait go on.  Safe to repeat.
+        """Ask for a run to end: the active one, or `run`; the others go on.  Safe to repeat.
+
+        One that waits in the queue ends at once, and what was said for it is dropped.
 
         Raises:
-            NotFound: no such session.
+            NotFound: no such session, or no such run in it.
         """
-        key = key_of(who, "write", session)
+        key = await self.access.key(who, "write", session)
+        if run is not None and not await self._has(key, run):
+            raise NotFound(f"no run {run} in {session}")
 
         async def facts(head: Head) -> list[Fact]:
-            if head.active is None:
+            wanted = run or head.active
+            if wanted is None or (wanted != head.active and wanted not in head.queue):
                 return []
-            return [CancelRequested(run=head.active, principal=who.id, reason=reason)]
+            asked = CancelRequested(run=wanted, principal=who.id, reason=reason)
+            if wanted == head.active:
+                return [asked]
+            return [asked, *await self._drop(key, [wanted], reason)]
 
         once = once_of(answering, lambda done: _cancelled(session, done))
         done = await by_head(self.store, key, facts, once=once)
         cancelled = _cancelled(session, done)
-        await self._wake(key, cancelled.run)
+        if cancelled.run == done.head.active:
+            await self._wake(key, cancelled.run)
         return cancelled
+
+    async def _has(self, key: Key, run: RunId) -> bool:
+        """Say whether a run is of this session: not whether it is of any."""
+        try:
+            return (await self.store.run(key.tenant, run)).session == key.session
+        except NotFound:
+            return False
 
     async def _arrive(self, key: Key, head: Head, spoke: UserSpoke) -> list[Fact]:
         """Return what to write for a message that depends on what is going on."""
@@ -173,20 +211,21 @@ class Inbox:
                 )
                 return [cancel, spoke]
             case "replace" if head.queue:
-                return [*await self._drop_queue(key, head), spoke]
+                return [*await self._drop(key, head.queue, "replaced"), spoke]
             case _:
                 return [spoke]
 
-    async def _drop_queue(self, key: Key, head: Head) -> list[Fact]:
+    async def _drop(self, key: Key, runs: Sequence[RunId], reason: str | None) -> list[Fact]:
+        """Return what to write to end runs that wait in the queue."""
         recall = await self.store.recall(key)
         pending = fold(remember(recall.past), recall.events).pending
         facts: list[Fact] = []
-        for run in head.queue:
+        for run in runs:
             facts += [
-                InputDropped(run=run, input=said.input, reason="replaced")
+                InputDropped(run=run, input=said.input, reason=reason or "cancelled")
                 for said, _ in pending.get(run, [])
             ]
-            facts.append(RunEnded(run=run, status="cancelled", reason="replaced", usage=Usage()))
+            facts.append(RunEnded(run=run, status="cancelled", reason=reason, usage=Usage()))
         return facts
 
     async def _wake(self, key: Key, run: RunId | None) -> None:
@@ -243,14 +282,7 @@ def _cancelled(session: SessionId, done: Appended) -> Cancelled:
 
 
 def _joining(spoke: UserSpoke, run: RunId) -> UserSpoke:
-    return UserSpoke(
-        run=run,
-        input=spoke.input,
-        content=spoke.content,
-        policy=spoke.policy,
-        principal=spoke.principal,
-        metadata=spoke.metadata,
-    )
+    return structs.replace(spoke, run=run)
 
 
 def _position(head: Head, run: RunId) -> int:

@@ -8,6 +8,7 @@ Invariant: a limit is a constant here or, where the rules of the core enforce it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -30,6 +31,10 @@ DEEPEST = 32
 """Levels of nesting in any JSON that is kept: every later reader has to survive it."""
 LONGEST_TITLE = 500
 """Characters: a line to choose a session by."""
+LONGEST_LABEL = 64
+"""Characters of a run's purpose, or of what a rating is about: one of few values to sum by."""
+LONGEST_COMMENT = 4000
+"""Characters of a rating's comment: some paragraphs."""
 MOST_CLIENT_TOOLS = 64
 """Of one session: a model chooses badly among more, and each costs tokens in every prompt."""
 LARGEST_CLIENT_TOOL = 32 * 1024
@@ -42,6 +47,8 @@ LARGEST_ARCHIVE = 64 * 1024 * 1024
 """Bytes of an import: its facts are in memory at once."""
 LARGEST_ARCHIVE_LINE = 16 * 1024 * 1024
 """Bytes of one fact in it: a body's worth of content, with room for escapes."""
+
+_LABEL = re.compile(rf"[A-Za-z0-9_.:-]{{1,{LONGEST_LABEL}}}", re.ASCII)
 
 
 def check_content(content: Content) -> None:
@@ -75,6 +82,13 @@ def check_metadata(metadata: JsonObject) -> None:
     """Refuse metadata that is large or deep.  Raises Invalid."""
     check_depth("/metadata", metadata)
     _check_size("/metadata", metadata, LARGEST_METADATA)
+
+
+def check_label(pointer: str, label: str | None) -> None:
+    """Refuse a label that is long or says nothing.  Raises Invalid."""
+    if label is not None and not _LABEL.fullmatch(label):
+        wanted = f"1 to {LONGEST_LABEL} of A-Z, a-z, 0-9, _ . : and -"
+        raise Invalid("this label has another form", fields=[(pointer, wanted)])
 
 
 def check_client_tools(tools: Sequence[ClientTool]) -> None:

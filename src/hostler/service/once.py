@@ -12,8 +12,8 @@ from typing import Generic, TypeVar
 
 from hostler.core.errors import Invalid
 from hostler.core.events import Principal
-from hostler.core.ports import Store
 from hostler.core.records import Appended, Once
+from hostler.core.store import Store
 
 T = TypeVar("T")
 LONGEST_KEY = 256

@@ -7,16 +7,20 @@ that was touched after it was chosen.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypedDict
 
 import anyio
 
+from hostler.core.directory import TenantSettings
 from hostler.core.errors import NotFound, Unavailable
-from hostler.core.events import Key
+from hostler.core.events import Key, TenantId
 from hostler.core.news import Signals
-from hostler.core.ports import Store, World
+from hostler.core.ports import World
+from hostler.core.store import Store
+from hostler.service.authorise import Access
+from hostler.service.tenants import Tenants
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +50,13 @@ class Forgetting:
     store: Store
     signals: Signals
     leftovers: Leftovers | None = None
+    tenants: Tenants | None = None
+    access: Access = field(default_factory=Access)
 
     async def forget(self, key: Key, *, idle_since: float | None = None) -> None:
         """Remove a session and end its streams; `idle_since` as in `Store.delete`."""
         gone = await self.store.delete(key, idle_since=idle_since)
+        self.access.forget(*key)
         self.signals.lost(key)
         if self.leftovers is not None:
             for session in gone:
@@ -64,14 +71,22 @@ class Forgetting:
                 await self.forget(key)
 
 
+class Whose(TypedDict, total=False):
+    """Of one tenant, or of all but some."""
+
+    of: TenantId
+    but: Sequence[TenantId]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keep:
     """Which sessions are kept: those touched in the last `days`, and of each tenant's the
-    `sessions` that were touched last.  0: all of them.
+    `sessions` that were touched last; and rows of the audit log for `audit_days`.  0: all of them.
     """
 
     days: float = 0
     sessions: int = 0
+    audit_days: float = 0
 
     async def __call__(
         self, forgetting: Forgetting, world: World, *, every_s: float = EVERY_S
@@ -88,7 +103,25 @@ class Keep:
         """Forget what may go, a few at a time and never for more than half of the time."""
         await forgetting.store.tidy()
         await forgetting.sweep()
-        chosen, last = await self._choose(forgetting.store, world), list[Key]()
+        others = list[TenantId]()
+        if forgetting.tenants is not None:
+            async for tenant in forgetting.tenants.with_settings():
+                if (keep := self._of(tenant.settings)) != self:
+                    others.append(tenant.id)
+                    await keep.forget(forgetting, world, {"of": tenant.id})
+        await self.forget(forgetting, world, {"but": others} if others else {})
+
+    def _of(self, settings: TenantSettings) -> Keep:
+        """Return what is kept of a tenant's."""
+        days, sessions = settings.retention_days, settings.retention_sessions
+        return Keep(
+            days=self.days if days is None else days,
+            sessions=self.sessions if sessions is None else sessions,
+        )
+
+    async def forget(self, forgetting: Forgetting, world: World, whose: Whose) -> None:
+        """Forget what may go, of those tenants."""
+        chosen, last = await self._choose(forgetting.store, world, whose), list[Key]()
         while chosen and chosen != last:
             since = world.clock()
             log.info("forgetting %d session(s) by retention", len(chosen))
@@ -96,14 +129,15 @@ class Keep:
                 began = anyio.current_time()
                 await forgetting.forget(key, idle_since=since)
                 await anyio.sleep(anyio.current_time() - began)
-            chosen, last = await self._choose(forgetting.store, world), chosen
+            chosen, last = await self._choose(forgetting.store, world, whose), chosen
 
-    async def _choose(self, store: Store, world: World) -> list[Key]:
+    async def _choose(self, store: Store, world: World, whose: Whose) -> list[Key]:
         if not (self.days or self.sessions):
             return []
         before = world.clock() - self.days * DAY_S if self.days else 0.0
         keep = self.sessions or NO_LIMIT
-        return [*await store.forgettable(before=before, keep=keep, limit=BATCH)]
+        found = await store.forgettable(before=before, keep=keep, limit=BATCH, **whose)
+        return [*found]
 
 
 FOR_EVER = Keep()

@@ -5,74 +5,54 @@ Invariant: read off the log and the rows kept from it; nothing here changes anyt
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import anyio
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from hostler.core.errors import NotFound
 from hostler.core.events import (
+    START,
     ApprovalAsked,
     CallId,
     Event,
     Fact,
-    Fault,
-    JsonObject,
     Key,
-    ModelAsked,
-    ModelFailed,
     ModelReplied,
     Principal,
     RunEnded,
     RunId,
     RunKey,
+    RunRated,
     Seq,
     SessionId,
-    ToolFinished,
     ToolStarted,
     Unknown,
     Usage,
 )
 from hostler.core.head import Head
-from hostler.core.ports import Store
+from hostler.core.ledger import ANY_RUN, By, Rating, RunFilter, Spent
+from hostler.core.ports import AgentSpec, ToolSpec
 from hostler.core.records import RunRow
-from hostler.service.authorise import authorise
+from hostler.core.store import Store
+from hostler.service.authorise import Noun, Right, authorise, seen_by
+from hostler.service.costs import Costs, CostTree
 from hostler.service.cursor import Cursor
 from hostler.service.follow import Following, Seat, end_of
+from hostler.service.marks import Mark, rating_of
+from hostler.service.once import Answering, once_of
+from hostler.service.told import ModelCall, Told, ToolRun
 
 PAGE = 1000
-
-
-class ModelCall(Struct, kw_only=True):
-    """One attempt: what it cost, how long it took, how it ended."""
-
-    attempt: str
-    provider: str
-    model: str
-    asked_at: float
-    ended_at: float | None = None
-    status: str = "open"
-    usage: Usage | None = None
-    error: Fault | None = None
-
-
-class ToolRun(Struct, kw_only=True):
-    """One call of a tool."""
-
-    call: str
-    name: str
-    arguments: JsonObject
-    started_at: float
-    ended_at: float | None = None
-    status: str = "open"
-    output: str | None = None
 
 
 class RunDetail(Struct, kw_only=True):
     run: RunRow
     model_calls: list[ModelCall]
     tool_calls: list[ToolRun]
+    feedback: Sequence[Rating]
 
 
 class Ended(Struct, frozen=True, kw_only=True):
@@ -105,27 +85,112 @@ def _waiting(fact: Fact | Unknown) -> Waiting | None:
 class Runs:
     store: Store
     following: Following
+    agents: Mapping[str, AgentSpec]
 
     async def list(
-        self, who: Principal, *, session: str | None, status: str | None, after: str, limit: int
+        self,
+        who: Principal,
+        *,
+        session: str | None,
+        status: str | None,
+        after: str,
+        limit: int,
+        only: RunFilter = ANY_RUN,
     ) -> Sequence[RunRow]:
-        """Return runs, newest first, past the id `after`."""
-        authorise(who, "read", None)
+        """Return runs, newest first, past the run `after`."""
+        authorise(who, "read", None, "runs")
+        only = structs.replace(only, seen_by=seen_by(who))
+        if after and only.seen_by is not None:
+            try:  # where a page goes on must not tell whether somebody else's run is there
+                await self._row(who, RunId(after), "read")
+            except NotFound:
+                return []
         return await self.store.runs(
-            who.tenant, session=session, status=status, after=after, limit=limit
+            who.tenant, session=session, status=status, after=after, limit=limit, only=only
         )
 
     async def get(self, who: Principal, run: RunId) -> RunDetail:
         """Return a run with its calls.  Raises NotFound."""
-        authorise(who, "read", None)
-        row = await self.store.run(who.tenant, run)
-        detail = RunDetail(run=row, model_calls=[], tool_calls=[])
-        attempts, calls = dict[str, ModelCall](), dict[str, ToolRun]()
+        row = await self._row(who, run, "read")
+        told = Told()
         async for event in self._events(RunKey(who.tenant, row.session, run), row):
-            _model_call(attempts, event)
-            _tool_call(calls, event)
-        detail.model_calls, detail.tool_calls = [*attempts.values()], [*calls.values()]
-        return detail
+            told.hear(event)
+        return RunDetail(
+            run=row,
+            model_calls=[*told.models.values()],
+            tool_calls=[*told.tools.values()],
+            feedback=await self.store.ledger.ratings(who.tenant, run),
+        )
+
+    async def costs(self, who: Principal, run: RunId) -> Costs:
+        """Return what in a run cost what, and what its prompts were made of.  Raises NotFound."""
+        row = await self._row(who, run, "read")
+        key = Key(who.tenant, row.session)
+        agent = self.agents.get(row.agent)
+        tools = () if agent is None else await self._tools(key, agent)
+        tree = CostTree(run, "" if agent is None else agent.instructions, tools)
+        after = START
+        while True:
+            events = await self.store.read(key, after=after, limit=PAGE)
+            tree.take([one for one in events if row.last_seq is None or one.seq <= row.last_seq])
+            if len(events) < PAGE or after + PAGE >= (row.last_seq or after + PAGE + 1):
+                return tree.costs(row)
+            after = events[-1].seq
+
+    async def rate(
+        self, who: Principal, run: RunId, mark: Mark, *, answering: Answering[Rating] | None = None
+    ) -> Rating:
+        """Say how good a run was; of one principal and key, the last word holds.
+
+        Raises:
+            NotFound: no such run.
+            Invalid: the score is neither -1 nor from 0 to 1, or a text is too long.
+        """
+        row = await self._row(who, run, "write")
+        mark.check()
+        rated = RunRated(
+            run=run, principal=who.id, score=mark.score, key=mark.key or "", comment=mark.comment
+        )
+        once = once_of(answering, lambda done: rating_of(done.events[0]))
+        done = await self.store.append(Key(who.tenant, row.session), [rated], once=once)
+        return rating_of(done.events[0])
+
+    async def usage(
+        self,
+        who: Principal,
+        by: Sequence[By],
+        *,
+        since: float,
+        before: float,
+        after: Sequence[str],
+        limit: int,
+    ) -> Sequence[Spent]:
+        """Return sums over the model calls of a time, ordered by their groups, past `after`."""
+        authorise(who, "read", None, "runs")
+        return await self.store.ledger.usage(
+            who.tenant,
+            by,
+            since=since,
+            before=before,
+            after=after,
+            limit=limit,
+            seen_by=seen_by(who),
+        )
+
+    async def _row(self, who: Principal, run: RunId, right: Right) -> RunRow:
+        """Return a run on whose session `who` has the right.  Raises NotFound."""
+        noun: Noun = "runs" if right == "read" else "sessions"
+        authorise(who, right, None, noun)
+        row = await self.store.run(who.tenant, run)
+        try:
+            await self.following.access.key(who, right, row.session, noun)
+        except NotFound:
+            raise NotFound(f"no run {run}") from None
+        return row
+
+    async def _tools(self, key: Key, agent: AgentSpec) -> Sequence[ToolSpec]:
+        session = await self.store.session(key)
+        return agent.tools.with_clients(session.client_tools).specs
 
     async def wait(
         self,
@@ -184,34 +249,3 @@ class Runs:
             if len(events) < PAGE:
                 return
             after = events[-1].seq
-
-
-def _model_call(attempts: dict[str, ModelCall], event: Event) -> None:
-    fact = event.fact
-    if isinstance(fact, ModelAsked):
-        attempts[fact.attempt] = ModelCall(
-            attempt=fact.attempt, provider=fact.provider, model=fact.model, asked_at=event.at
-        )
-        return
-    call = attempts.get(getattr(fact, "attempt", ""))
-    if call is None or call.status != "open":
-        return
-    call.ended_at = event.at
-    if isinstance(fact, ModelReplied):
-        call.status, call.usage = "replied", fact.usage
-    elif isinstance(fact, ModelFailed):
-        call.status, call.error = "failed", fact.error
-    else:
-        call.status = "dropped"
-
-
-def _tool_call(calls: dict[str, ToolRun], event: Event) -> None:
-    fact = event.fact
-    if isinstance(fact, ToolStarted):
-        calls[fact.call] = ToolRun(
-            call=fact.call, name=fact.name, arguments=fact.arguments, started_at=event.at
-        )
-    elif isinstance(fact, ToolFinished):
-        call = calls.get(fact.call)
-        if call is not None:
-            call.status, call.output, call.ended_at = fact.outcome, fact.output, event.at

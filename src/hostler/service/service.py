@@ -6,29 +6,39 @@ Invariant: a face holds one of these and nothing else of ours.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeAlias
 
+from hostler.core.audited import Audits
+from hostler.core.directory import Directory
 from hostler.core.errors import Unavailable
-from hostler.core.events import Principal, TenantId
+from hostler.core.events import Principal, SessionId, TenantId
 from hostler.core.news import Signals
-from hostler.core.ports import (
-    AgentSpec,
-    Engine,
-    Store,
-    World,
-)
+from hostler.core.ports import AgentSpec, Engine, World
+from hostler.core.sealed import masked
+from hostler.core.store import Store
 from hostler.service.admission import Admission, Begins
 from hostler.service.archive import Archive
-from hostler.service.authorise import authorise
+from hostler.service.auditing import Auditing
+from hostler.service.authorise import Access, authorise
 from hostler.service.follow import Following
 from hostler.service.inbox import Inbox
+from hostler.service.keys import Keys
+from hostler.service.members import Members
 from hostler.service.once import Asked
+from hostler.service.rates import Rates
 from hostler.service.retention import Forgetting
-from hostler.service.room import Room
+from hostler.service.room import Room, Running
 from hostler.service.runs import Runs
+from hostler.service.scraping import UNMEASURED, Scraping
+from hostler.service.secrets import Sealing, TenantSecrets
 from hostler.service.sessions import Sessions
 from hostler.service.shares import Shares
+from hostler.service.tenants import Tenants
 from hostler.service.waits import Waits
+
+Hide: TypeAlias = Callable[[TenantId, str], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,15 +51,30 @@ class Service:
     shares: Shares
     waits: Waits
     archive: Archive
+    auditing: Auditing
+    tenants: Tenants
+    keys: Keys
+    members: Members
+    access: Access
+    secrets: TenantSecrets
     admit: Callable[[Begins], None]
     """Returns if new work may begin; raises Unavailable (`overloaded`) if not."""
+    rates: Rates
     store: Store
+    hide: Hide
+    """Takes a tenant's secrets out of a text that was not stored."""
     driving: Callable[[], bool]
     """Whether an engine is serving in this process, or need not be."""
+    scraping: Scraping = UNMEASURED
 
-    async def answered(self, who: Principal, asked: Asked) -> bytes | None:
+    async def answered(
+        self, who: Principal, asked: Asked, session: SessionId | None = None
+    ) -> bytes | None:
         """Return the answer to a request that was made before; see `Asked.answered`."""
-        authorise(who, "write", who.only)
+        if session is None:
+            authorise(who, "write", who.only)
+        else:
+            await self.access.key(who, "write", session)
         return await asked.answered(self.store, who)
 
     async def ready(self) -> None:
@@ -62,6 +87,8 @@ class Service:
 def make_service(
     *,
     store: Store,
+    audits: Audits,
+    directory: Directory,
     engine: Engine,
     signals: Signals,
     agents: Mapping[str, AgentSpec],
@@ -70,35 +97,92 @@ def make_service(
     driving: Callable[[], bool] = lambda: True,
     admission: Admission | None = None,
     forgetting: Forgetting | None = None,
-    room: Room | None = None,
+    rates: Rates | None = None,
+    scraping: Scraping | None = None,
+    sealing: Sealing | None = None,
 ) -> Service:
-    """Put the verbs together; without `admission`, all work is let in."""
-    admission, room = admission or Admission(), room or Room(store)
-    following = Following(store=store, signals=signals)
-    inbox = Inbox(store=store, engine=engine, world=world, admission=admission)
+    """Put the verbs together; without `admission`, all work is let in, without `rates`, at once."""
+    admission, access, rates = admission or Admission(), Access(directory), rates or Rates()
+    vault = None if sealing is None else sealing.vault
+    tenants = Tenants(directory, world, agents)
+    rates.settings_of = tenants.known_settings
+    inbox = Inbox(
+        store=store,
+        engine=engine,
+        world=world,
+        admission=admission,
+        access=access,
+        running=Running(store, tenants.settings_of),
+        rates=rates,
+    )
     forgetting = forgetting or Forgetting(store=store, signals=signals)
     sessions = Sessions(
         store=store,
         inbox=inbox,
-        following=following,
+        following=Following(store=store, signals=signals, access=access),
         agents=agents,
         default_agent=default_agent,
         world=world,
-        forgetting=forgetting,
-        room=room,
+        forgetting=replace(forgetting, tenants=tenants, access=access),
+        room=Room(store, settings_of=tenants.settings_of),
+        tenants=tenants,
+        access=access,
+        secrets=vault,
     )
+    auditing, made = Auditing(audits=audits, world=world), scraping or UNMEASURED
+    kept = TenantSecrets(sealing=sealing, signals=signals, world=world)
+    return _service(sessions, auditing, kept, made, driving=driving)
+
+
+def _service(
+    sessions: Sessions,
+    auditing: Auditing,
+    secrets: TenantSecrets,
+    scraping: Scraping,
+    *,
+    driving: Callable[[], bool],
+) -> Service:
+    """Return all the verbs, which share what the sessions and their inbox have."""
+    of, inbox = sessions, sessions.inbox
+    store, world, access = of.store, of.world, of.access
     return Service(
-        agents=agents,
+        agents=of.agents,
         sessions=sessions,
         inbox=inbox,
-        following=following,
-        shares=Shares(store=store, world=world),
-        runs=Runs(store=store, following=following),
-        waits=Waits(store=store, engine=engine, agents=agents, world=world),
-        archive=Archive(
-            store=store, agents=agents, default_agent=default_agent, world=world, room=room
+        following=of.following,
+        shares=Shares(store=store, world=world, access=access),
+        runs=Runs(store=store, following=of.following, agents=of.agents),
+        waits=Waits(
+            store=store,
+            engine=inbox.engine,
+            agents=of.agents,
+            world=world,
+            access=access,
+            secrets=of.secrets,
         ),
-        admit=admission.check,
+        archive=_archive(sessions),
+        secrets=secrets,
+        auditing=auditing,
+        tenants=of.tenants,
+        keys=Keys(of.tenants.directory, of.tenants, world),
+        members=Members(store=store, directory=of.tenants.directory, access=access, world=world),
+        access=access,
+        admit=inbox.admission.check,
+        rates=inbox.rates,
         store=store,
+        hide=partial(masked, of.secrets),
         driving=driving,
+        scraping=scraping,
+    )
+
+
+def _archive(of: Sessions) -> Archive:
+    return Archive(
+        store=of.store,
+        agents=of.agents,
+        default_agent=of.default_agent,
+        world=of.world,
+        room=of.room,
+        access=of.access,
+        secrets=of.secrets,
     )

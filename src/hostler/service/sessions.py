@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from dataclasses import replace as replace_head
 
 import anyio
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from hostler.core.errors import Conflict, Invalid, SetupError
+from hostler.core.audited import leading_up
+from hostler.core.errors import Conflict, Invalid, NotFound, SetupError
 from hostler.core.events import (
     START,
     JsonObject,
@@ -26,17 +26,20 @@ from hostler.core.events import (
     SessionId,
 )
 from hostler.core.head import Head
-from hostler.core.ports import AgentSpec, Store, World
+from hostler.core.ports import AgentSpec, World
 from hostler.core.records import ClientTool, Hit, Segment, Session, Storage
+from hostler.core.sealed import Secrets, masked
 from hostler.core.state import State, fold
-from hostler.service.authorise import authorise, key_of
+from hostler.core.store import Store
+from hostler.service.authorise import Access, authorise, seen_by
 from hostler.service.cursor import Cursor
-from hostler.service.follow import Following, any_end
+from hostler.service.follow import Following, end_of
 from hostler.service.inbox import Inbox
 from hostler.service.limits import check_client_tools, check_labels
 from hostler.service.once import Answering, once_of
 from hostler.service.retention import Forgetting
 from hostler.service.room import Room
+from hostler.service.tenants import Tenants
 
 ID = re.compile(r"ses_[A-Za-z0-9_-]{8,64}", re.ASCII)
 DEFAULT_POLICY: Policy = "queue"
@@ -87,6 +90,9 @@ class Sessions:
     world: World
     forgetting: Forgetting
     room: Room
+    tenants: Tenants
+    access: Access
+    secrets: Secrets | None = None
 
     async def create(
         self,
@@ -108,7 +114,7 @@ class Sessions:
                 as there may be (`too_many_sessions`).
         """
         authorise(who, "write", None)
-        agent = agent or self.default_agent
+        agent = agent or await self._default_agent(who)
         if agent not in self.agents:
             raise Invalid(
                 f"there is no agent named {agent!r}; there are: {', '.join(sorted(self.agents))}",
@@ -120,13 +126,18 @@ class Sessions:
         check_tools(self.agents[agent], client_tools)
         session = self._new(who, agent, id=id, title=title, metadata=metadata)
         session.client_tools = tuple(client_tools)
+        session = masked(self.secrets, who.tenant, session)
         async with self.room.one(who.tenant):
             if await self.store.create(session, once=once_of(answering, lambda _: session)):
                 return session, True
-        key = Key(who.tenant, session.id)
+        taken = Conflict(f"{session.id} exists, and was made otherwise", code="exists")
+        try:
+            key = await self.access.key(who, "read", session.id)
+        except NotFound:
+            raise taken from None
         there = await self.store.session(key)
         if _made_with(there) != _made_with(session):
-            raise Conflict(f"{session.id} exists, and was made otherwise", code="exists")
+            raise taken
         if finding is not None:
             await self.store.append(key, [], once=finding.once(lambda _: there))
         return there, False
@@ -149,13 +160,13 @@ class Sessions:
             Conflict: calls or a model's reply are open at `at` (`open_step`).
             Invalid: `at` is not in the log.
         """
-        authorise(who, "write", session)
+        key = await self.access.key(who, "read", session)
+        authorise(who, "write", None)
         check_labels(title, None)
-        parent = await self.get(who, session)
+        parent = await self.store.session(key)
         if at is not None and not 0 <= at <= parent.head.seq:
             wanted = f"a position from 0 to {parent.head.seq}"
             raise Invalid(f"there is no event {at}", fields=[("/at", wanted)])
-        key = Key(who.tenant, session)
         end = await self._closed(key, Seq(parent.head.seq if at is None else at))
         if at is not None and end != at:
             raise Conflict(
@@ -163,10 +174,11 @@ class Sessions:
             )
         fork = self._new(who, parent.agent, title=title or parent.title, metadata=parent.metadata)
         fork.client_tools = parent.client_tools
+        fork = masked(self.secrets, who.tenant, fork)
         fork.lineage = _lineage(parent, end)
         fork.head = Head(seq=end, base=Seq(end + 1))
         forked = SessionForked(run=None, origin=session, at=end, principal=who.id)
-        shown = replace(fork, head=replace_head(fork.head, seq=Seq(end + 1)))
+        shown = replace(fork, head=replace(fork.head, seq=Seq(end + 1)))
         async with self.room.one(who.tenant):
             await self.store.create(fork, [forked], once=once_of(answering, lambda _: shown))
         return shown
@@ -206,14 +218,15 @@ class Sessions:
 
     async def get(self, who: Principal, session: SessionId) -> Session:
         """Return a session.  Raises NotFound."""
-        return await self.store.session(key_of(who, "read", session))
+        return await self.store.session(await self.access.key(who, "read", session))
 
     async def policy(self, who: Principal, session: SessionId) -> Policy:
         """Return what the session's agent says about messages that bring no policy."""
-        authorise(who, "read", session)
+        await self.access.key(who, "write", session)
         if all(agent.policy == DEFAULT_POLICY for agent in self.agents.values()):
             return DEFAULT_POLICY
-        agent = self.agents.get((await self.get(who, session)).agent)
+        there = await self.store.session(Key(who.tenant, session))
+        agent = self.agents.get(there.agent)
         return agent.policy if agent is not None else DEFAULT_POLICY
 
     async def list(
@@ -221,8 +234,14 @@ class Sessions:
     ) -> Sequence[Session]:
         """Return sessions, newest first, past the id `after`."""
         authorise(who, "read", None)
+        by = seen_by(who)
+        if by is not None and after:
+            try:
+                await self.access.key(who, "read", SessionId(after))
+            except NotFound:
+                return []  # as past an absent one: its place in the list would tell of it
         return await self.store.sessions(
-            who.tenant, agent=agent, status=status, after=after, limit=limit
+            who.tenant, agent=agent, status=status, after=after, limit=limit, seen_by=by
         )
 
     async def relabel(
@@ -234,33 +253,46 @@ class Sessions:
         metadata: JsonObject | UnsetType = UNSET,
     ) -> Session:
         """Set the title, the metadata (as a whole) or both.  Raises NotFound."""
-        key = key_of(who, "write", session)
+        key = await self.access.key(who, "write", session)
         check_labels(title, None if metadata is UNSET else metadata)
-        there = await self.get(who, session)
+        there = await self.store.session(key)
         return await self.store.relabel(
             key,
-            title=there.title if title is UNSET else title,
-            metadata=there.metadata if metadata is UNSET else metadata,
+            title=masked(self.secrets, who.tenant, there.title if title is UNSET else title),
+            metadata=masked(
+                self.secrets, who.tenant, there.metadata if metadata is UNSET else metadata
+            ),
         )
 
     async def delete(self, who: Principal, session: SessionId) -> None:
         """Cancel what is going, then remove the session and its log.  Raises NotFound."""
-        key = key_of(who, "admin", session)
+        key = await self.access.key(who, "admin", session)
         head = await self.store.head(key)
+        who = replace(who, scopes=None)  # who may delete it may stop and see it end
         if head.active is not None:
-            await self.inbox.cancel(who, session, "deleted")
+            for run in (*head.queue, head.active):
+                with leading_up():
+                    await self.inbox.cancel(who, session, "deleted", run=run)
             with anyio.move_on_after(DELETE_WAIT_S):
-                after = Cursor(head.seq)
-                async for _ in self.following.follow(who, session, after=after, ends=any_end):
+                after, ends = Cursor(head.seq), end_of(head.active)
+                async for _ in self.following.follow(who, session, after=after, ends=ends):
                     pass
         await self.forgetting.forget(key)
 
     async def storage(self, who: Principal, *, limit: int) -> Storage:
         """Return what the tenant's sessions take, and the `limit` largest of them."""
-        authorise(who, "admin", None)
-        return await self.store.storage(who.tenant, limit=limit)
+        authorise(who, "read", None)
+        found = await self.store.storage(who.tenant, limit=limit, seen_by=seen_by(who))
+        if not who.is_operator:
+            found.database_bytes = 0  # of all tenants
+        return found
 
     async def search(self, who: Principal, query: str, *, limit: int) -> Sequence[Hit]:
         """Return the newest places where all the words of `query` were said."""
         authorise(who, "read", None)
-        return await self.store.search(who.tenant, query, limit=limit)
+        return await self.store.search(who.tenant, query, limit=limit, seen_by=seen_by(who))
+
+    async def _default_agent(self, who: Principal) -> str:
+        settings = await self.tenants.settings_of(who.tenant)
+        chosen = settings.default_agent
+        return chosen if chosen is not None and chosen in self.agents else self.default_agent

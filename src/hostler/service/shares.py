@@ -11,11 +11,13 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hostler.core.audited import about
 from hostler.core.errors import Invalid, Unauthorised
 from hostler.core.events import Principal, PrincipalId, SessionId
-from hostler.core.ports import Store, World
+from hostler.core.ports import World
 from hostler.core.records import Share
-from hostler.service.authorise import authorise, key_of
+from hostler.core.store import Store
+from hostler.service.authorise import Access
 
 TOKEN = re.compile(r"hs_[A-Za-z0-9_-]{43}", re.ASCII)
 TOKEN_BYTES = 32
@@ -41,6 +43,7 @@ class Viewer:
 class Shares:
     store: Store
     world: World
+    access: Access
 
     async def share(
         self, who: Principal, session: SessionId, *, expires_in_s: float = DEFAULT_S
@@ -51,32 +54,33 @@ class Shares:
             NotFound: no such session.
             Invalid: it would expire at once, or hardly ever.
         """
-        authorise(who, "admin", session)
+        key = await self.access.key(who, "admin", session)
         if not 0 < expires_in_s <= LONGEST_S:
             wanted = f"more than 0 and at most {LONGEST_S} seconds"
             raise Invalid(f"expires_in_s must be {wanted}", fields=[("/expires_in_s", wanted)])
         token, now = f"hs_{secrets.token_urlsafe(TOKEN_BYTES)}", self.world.clock()
         share = Share(
-            tenant=who.tenant,
+            tenant=key.tenant,
             id=self.world.mint("shr"),
-            session=session,
+            session=key.session,
             digest=_digest(token),
             principal=who.id,
             created_at=now,
             expires_at=now + expires_in_s,
         )
+        about("share", share.id, session=session, expires_in_s=round(expires_in_s))
         await self.store.share(share)
         return share, token
 
     async def list(self, who: Principal, session: SessionId) -> Sequence[Share]:
         """Return the session's links, oldest first, expired ones too.  Raises NotFound."""
-        key = key_of(who, "admin", session)
+        key = await self.access.key(who, "admin", session)
         await self.store.head(key)
         return await self.store.shares(key)
 
     async def revoke(self, who: Principal, session: SessionId, share: str) -> None:
         """Remove a link; safe to repeat.  Raises NotFound for an absent session."""
-        key = key_of(who, "admin", session)
+        key = await self.access.key(who, "admin", session)
         await self.store.head(key)
         await self.store.unshare(key, share)
 

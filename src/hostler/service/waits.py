@@ -8,9 +8,10 @@ Invariant: the first answer is the only one; whoever comes later is told what it
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from hostler.core.audited import about
 from hostler.core.errors import Conflict, HostlerError, Invalid, NotFound, ToolError
 from hostler.core.events import (
     START,
@@ -30,10 +31,12 @@ from hostler.core.events import (
 )
 from hostler.core.head import Head
 from hostler.core.memory import remember
-from hostler.core.ports import AgentSpec, Engine, Job, Store, Toolbox, World
+from hostler.core.ports import AgentSpec, Engine, Job, Toolbox, World
 from hostler.core.records import Approval
+from hostler.core.sealed import Secrets, masked
 from hostler.core.state import fold
-from hostler.service.authorise import authorise, key_of
+from hostler.core.store import Store
+from hostler.service.authorise import Access, authorise, seen_by
 from hostler.service.inbox import by_head
 from hostler.service.once import Answering, once_of
 
@@ -60,6 +63,8 @@ class Waits:
     engine: Engine
     agents: Mapping[str, AgentSpec]
     world: World
+    access: Access = field(default_factory=Access)
+    secrets: Secrets | None = None
 
     async def list(
         self, who: Principal, *, session: str | None, status: str | None, after: str, limit: int
@@ -67,7 +72,12 @@ class Waits:
         """Return approvals over all sessions, oldest first, past the call `after`."""
         authorise(who, "read", None)
         return await self.store.approvals(
-            who.tenant, session=session, status=status, after=after, limit=limit
+            who.tenant,
+            session=session,
+            status=status,
+            after=after,
+            limit=limit,
+            seen_by=seen_by(who),
         )
 
     async def approve(
@@ -86,7 +96,8 @@ class Waits:
             Conflict: it was answered (`already_answered`), or it is too late (`expired`).
             Invalid: the arguments do not fit the tool, or `digest` is of another call.
         """
-        key = key_of(who, "write", session)
+        key = await self.access.key(who, "write", session)
+        about(decision=decision.verdict)
         asked = await self.store.approval(who.tenant, session, call)
         await self._check(key, asked, decision)
 
@@ -124,12 +135,13 @@ class Waits:
             Conflict: as `approve`.
             Invalid: the result is not what the call asked for.
         """
-        key = key_of(who, "write", session)
+        key = await self.access.key(who, "write", session)
 
         async def facts(head: Head) -> list[Fact]:
             if not self._waits(head, call, "client_tool"):
                 raise await self._was_answered(key, call)
-            return [await self._result(who, key, call, output, is_error=is_error)]
+            told = masked(self.secrets, who.tenant, output)
+            return [await self._result(who, key, call, told, is_error=is_error)]
 
         return await self._write(key, facts, answering)
 

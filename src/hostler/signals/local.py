@@ -14,10 +14,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from hostler.core.events import AttemptId, CancelRequested, Event, Key, PrincipalId, RunKey, Seq
-from hostler.core.news import Attendance, Piece, Present, Watch
-from hostler.core.ports import (
-    Delta,
-)
+from hostler.core.news import AtOnce, Attendance, Piece, Present, Watch
+from hostler.core.ports import Delta
 from hostler.core.state import ENDS_ATTEMPT
 from hostler.signals.presence import Rooms
 
@@ -94,9 +92,15 @@ class _Channel:
 class LocalSignals:
     """A `core.ports.Signals` for one process; nothing is lost here but to slow watchers."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, first: Callable[[RunKey], None] = lambda _key: None) -> None:
+        """`first` is told when the first of an attempt's text came."""
+        self._first = first
         self._channels: dict[Key, _Channel] = {}
         self._rooms = Rooms()
+
+    @property
+    def watching(self) -> int:
+        return sum(len(one.watchers) for one in self._channels.values())
 
     def publish(self, key: Key, events: Sequence[Event]) -> None:
         channel = self._channels.get(key)
@@ -121,6 +125,7 @@ class LocalSignals:
         current = channel.attempt
         if current is None or current.asked != asked:
             current = channel.attempt = _Attempt(key, asked, attempt, asked)
+            self._first(key)
         fresh = current.fresh
         if not fresh:
             asyncio.get_running_loop().call_soon(self._flush, channel, current)
@@ -136,8 +141,7 @@ class LocalSignals:
 
     @contextmanager
     def watch(self, key: Key, *, quiet_s: float) -> Generator[Watch]:
-        channel = self._channel(key)
-        watcher = _Watch(channel, quiet_s)
+        watcher = _Watch(channel := self._channel(key), quiet_s)
         channel.watchers.append(watcher)
         try:
             yield watcher
@@ -197,6 +201,7 @@ class _Watch:
         self._channel, self._quiet_s = channel, quiet_s
         self._items: list[Event | Piece] = []
         self._missed = False
+        self.at_once: AtOnce | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
@@ -207,6 +212,10 @@ class _Watch:
         self._timer.cancel()
 
     def put(self, items: Sequence[Event | Piece]) -> None:
+        waits = self._waiter is not None and not self._waiter.done()
+        if waits and self.at_once is not None and self.at_once(items):
+            self._last = self._loop.time()
+            return
         if len(self._items) + len(items) > LARGEST_BACKLOG:
             self.lose()
         elif not self._missed:

@@ -1,1 +1,1 @@
-"""Where logs are kept: one module per storage, each a `core.ports.Store`."""
+"""Where logs are kept: one module per storage, each a `core.store.Store`."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
@@ -17,6 +18,8 @@ from hostler.core.errors import Unavailable
 
 Order = TypeVar("Order")
 Answer = TypeVar("Answer")
+Timed: TypeAlias = Callable[[float, int], None]
+"""Told, on the lane's thread, how many seconds a batch took, and of how many orders it was."""
 _Asked: TypeAlias = "list[tuple[Order, asyncio.Future[Answer]]]"
 
 
@@ -34,8 +37,10 @@ class Lane(Generic[Order, Answer]):
         deliver: Callable[[Sequence[Answer | Exception]], None] | None = None,
         *,
         largest: int = 256,
+        timed: Timed | None = None,
     ) -> None:
         self._work, self._deliver, self._largest = work, deliver, largest
+        self._timed = timed
         self._loop = asyncio.get_running_loop()
         self._gathered: _Asked[Order, Answer] = []
         self._inbox: queue.SimpleQueue[_Asked[Order, Answer] | None] = queue.SimpleQueue()
@@ -83,8 +88,11 @@ class Lane(Generic[Order, Answer]):
 
     def _serve(self, batch: _Asked[Order, Answer]) -> None:
         answers: Sequence[Answer | Exception] = [Unavailable("the store failed")] * len(batch)
+        began = time.perf_counter()
         try:
             answers = self._work([order for order, _ in batch])
+            if self._timed is not None:
+                self._timed(time.perf_counter() - began, len(batch))
         finally:  # `work` answers what it expects; a bug in it ends this lane, and nobody waits
             if not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._resolve, batch, answers)

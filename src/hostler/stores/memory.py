@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 
 from msgspec.structs import replace
 
 from hostler.core import codec
 from hostler.core.codec import SPOKEN
-from hostler.core.errors import Conflict, NotFound, Repeated
+from hostler.core.directory import Grant
+from hostler.core.errors import Conflict, NotFound
 from hostler.core.events import (
     CallId,
     Event,
     Fact,
     JsonObject,
     Key,
+    PrincipalId,
     RunId,
     RunKey,
     Seq,
@@ -29,8 +30,8 @@ from hostler.core.events import (
     TenantId,
 )
 from hostler.core.head import Head
+from hostler.core.ledger import ANY_RUN, RunFilter
 from hostler.core.memory import Past
-from hostler.core.ports import Observer, Outbox
 from hostler.core.records import (
     Appended,
     Approval,
@@ -43,7 +44,18 @@ from hostler.core.records import (
     Share,
     Storage,
 )
-from hostler.stores.memory_rows import new_approval, new_row, set_given
+from hostler.core.sealed import Mask
+from hostler.core.store import Observer, Outbox
+from hostler.stores.memory_ledger import MemoryLedger, MemoryRows
+from hostler.stores.memory_rows import (
+    Answers,
+    is_idle,
+    may_go,
+    new_approval,
+    scrub,
+    set_given,
+    sizes_of,
+)
 from hostler.stores.projection import (
     Projection,
     project,
@@ -52,8 +64,6 @@ from hostler.stores.projection import (
     snippet,
     words,
 )
-
-ANSWERS_KEPT_S = 24 * 3600.0
 
 
 @dataclass(slots=True)
@@ -64,7 +74,7 @@ class _Kept:
 
 
 class MemoryStore:
-    """Keeps everything in this process."""
+    """Keeps all in this process."""
 
     def __init__(
         self,
@@ -72,38 +82,42 @@ class MemoryStore:
         observer: Observer = lambda _key, _events: None,
         outbox: Outbox | None = None,
         clock: Callable[[], float] = time.time,
+        mask: Callable[[TenantId], Mask | None] = lambda _: None,
     ) -> None:
         self._observer, self._outbox, self._clock = observer, outbox, clock
+        self._mask = mask
         self._kept: dict[Key, _Kept] = {}
-        self._runs: dict[tuple[TenantId, RunId], RunRow] = {}
+        self.rows = MemoryRows()
         self._approvals: dict[tuple[Key, CallId], Approval] = {}
         self._shares: dict[str, Share] = {}
-        self._answers: dict[tuple[TenantId, str], tuple[Kept, float]] = {}
+        self._answers = Answers(clock)
+        self.grants: dict[Key, dict[PrincipalId, Grant]] = {}
+        """Kept by `memory_directory`."""
 
     def close(self) -> None:
-        """Let go of nothing: what is in memory goes with the process."""
+        """Let go of nothing."""
 
     async def create(
         self, session: Session, facts: Sequence[Fact] = (), *, once: Once | None = None
     ) -> bool:
         key = Key(session.tenant, session.id)
-        self._refuse_repeated(key.tenant, once)
+        self._answers.refuse_repeated(key.tenant, once)
         if key in self._kept:
             return False
-        self._refuse_read_by_forks(key)
+        self._refuse_left(key)
         self._kept[key] = _Kept(session, self._history(session))
         appended = await self.append(key, facts)
-        self._keep_answer(key.tenant, once, appended)
+        self._answers.keep(key.tenant, once, appended)
         return True
 
     async def restore(self, session: Session, events: Sequence[Event]) -> bool:
         key = Key(session.tenant, session.id)
         if key in self._kept:
             return False
-        self._refuse_read_by_forks(key)
-        done = restored(key, events)
-        for run in done.runs:
-            if (key.tenant, run) in self._runs:
+        self._refuse_left(key)
+        done = restored(key, events, mask=self._mask(key.tenant))
+        for run in done.ledger.runs:
+            if (key.tenant, run) in self.rows.runs:
                 raise Conflict(f"{run} is here already, in another session", code="exists")
         session.head = done.head
         self._kept[key] = _Kept(session, done.events)
@@ -114,12 +128,20 @@ class MemoryStore:
         return replace(self._get(key).session)
 
     async def sessions(
-        self, tenant: TenantId, *, agent: str | None, status: str | None, after: str, limit: int
+        self,
+        tenant: TenantId,
+        *,
+        agent: str | None,
+        status: str | None,
+        after: str,
+        limit: int,
+        seen_by: PrincipalId | None = None,
     ) -> Sequence[Session]:
         wanted = [
             kept.session
             for key, kept in self._kept.items()
             if key.tenant == tenant
+            and self.is_seen(key, seen_by)
             and agent in (None, kept.session.agent)
             and status in (None, kept.session.head.status)
         ]
@@ -138,11 +160,11 @@ class MemoryStore:
 
     async def delete(self, key: Key, *, idle_since: float | None = None) -> Sequence[SessionId]:
         there = self._kept.get(key)
-        if idle_since is not None and (there is None or not _is_idle(there, idle_since)):
+        if idle_since is not None and (there is None or not is_idle(there.session, idle_since)):
             return ()
         self._kept.pop(key, None)
-        for one in [k for k, run in self._runs.items() if (k[0], run.session) == key]:
-            del self._runs[one]
+        self.grants.pop(key, None)
+        self.rows.erase(key)
         for approval in [k for k in self._approvals if k[0] == key]:
             del self._approvals[approval]
         for digest in [d for d, s in self._shares.items() if (s.tenant, s.session) == key]:
@@ -154,45 +176,38 @@ class MemoryStore:
         now = self._clock()
         for digest in [d for d, share in self._shares.items() if share.expires_at <= now]:
             del self._shares[digest]
-        for old in [one for one in self._answers if self._is_old(one, now)]:
-            del self._answers[old]
+        self._answers.tidy()
 
-    async def count(self, tenant: TenantId) -> int:
-        return sum(key.tenant == tenant for key in self._kept)
+    async def count(self, tenant: TenantId, *, active: bool = False) -> int:
+        mine = [kept.session.head.status for key, kept in self._kept.items() if key[0] == tenant]
+        return sum(status in ("queued", "running") for status in mine) if active else len(mine)
 
-    async def forgettable(self, *, before: float, keep: int, limit: int) -> Sequence[Key]:
+    async def forgettable(
+        self,
+        *,
+        before: float,
+        keep: int,
+        limit: int,
+        of: TenantId | None = None,
+        but: Collection[TenantId] = (),
+    ) -> Sequence[Key]:
         idle = [
             (kept.session.updated_at, key)
             for key, kept in self._kept.items()
-            if kept.session.head.active is None
+            if kept.session.head.active is None and of in (None, key[0]) and key[0] not in but
         ]
-        idle.sort()
-        over = {
-            tenant: max(0, count - keep)
-            for tenant, count in Counter(key.tenant for key in self._kept).items()
-        }
-        chosen: list[Key] = []
-        for at, key in idle:
-            over[key.tenant] -= 1
-            if at < before or over[key.tenant] >= 0:
-                chosen.append(key)
-        return chosen[:limit]
+        sizes = Counter(key.tenant for key in self._kept)
+        return may_go(idle, sizes, before=before, keep=keep)[:limit]
 
-    async def storage(self, tenant: TenantId, *, limit: int) -> Storage:
-        mine = [kept for key, kept in self._kept.items() if key.tenant == tenant]
-        stored = {(event.session, event.seq): event for kept in mine for event in kept.log}
-        events, fact_bytes = Counter[SessionId](), Counter[SessionId]()
-        for event in stored.values():
-            events[event.session] += 1
-            fact_bytes[event.session] += len(event.raw)
-        sizes = [(session, events[session], fact_bytes[session]) for session in events]
-        sizes.sort(key=lambda one: (-one[2], one[0]))
-        return Storage(
-            sessions=len(mine),
-            events=sum(one[1] for one in sizes),
-            fact_bytes=sum(one[2] for one in sizes),
-            largest=tuple(sizes[:limit]),
-        )
+    async def storage(
+        self, tenant: TenantId, *, limit: int, seen_by: PrincipalId | None = None
+    ) -> Storage:
+        mine = {
+            key.session: kept.log
+            for key, kept in self._kept.items()
+            if key.tenant == tenant and self.is_seen(key, seen_by)
+        }
+        return sizes_of(mine, limit, own=seen_by is not None)
 
     async def append(
         self,
@@ -203,15 +218,16 @@ class MemoryStore:
         expected: Seq | None = None,
         once: Once | None = None,
     ) -> Appended:
-        self._refuse_repeated(key.tenant, once)
+        self._answers.refuse_repeated(key.tenant, once)
         kept, at = self._get(key), self._clock()
-        done = project(key, kept.session.head, facts, at=at, fence=fence, expected=expected)
+        head, mask = kept.session.head, self._mask(key.tenant)
+        done = project(key, head, facts, at=at, fence=fence, expected=expected, mask=mask)
         appended = Appended(done.events, done.head)
         if done.events:
             kept.log.extend(done.events)
             kept.session.head, kept.session.updated_at = done.head, at
             self._change_rows(key, kept.session, done)
-        self._keep_answer(key.tenant, once, appended)
+        self._answers.keep(key.tenant, once, appended)
         if done.events:
             self._observer(key, done.events)
         if done.activated is not None and self._outbox is not None:
@@ -219,10 +235,7 @@ class MemoryStore:
         return appended
 
     async def kept(self, tenant: TenantId, scope: str) -> Kept | None:
-        found = self._answers.get((tenant, scope))
-        if found is None or found[1] <= self._clock() - ANSWERS_KEPT_S:
-            return None
-        return found[0]
+        return self._answers.get(tenant, scope)
 
     async def head(self, key: Key) -> Head:
         return self._get(key).session.head
@@ -249,22 +262,32 @@ class MemoryStore:
             if head.active is not None and (head.due or 0) <= now
         ]
 
+    @property
+    def ledger(self) -> MemoryLedger:
+        return MemoryLedger(self.rows, self.is_seen)
+
     async def run(self, tenant: TenantId, run: RunId) -> RunRow:
-        row = self._runs.get((tenant, run))
+        row = self.rows.runs.get((tenant, run))
         if row is None:
             raise NotFound(f"no run {run}")
         return replace(row)
 
     async def runs(
-        self, tenant: TenantId, *, session: str | None, status: str | None, after: str, limit: int
+        self,
+        tenant: TenantId,
+        *,
+        session: str | None,
+        status: str | None,
+        after: str,
+        limit: int,
+        only: RunFilter = ANY_RUN,
     ) -> Sequence[RunRow]:
         wanted = [
             run
-            for (of, _), run in self._runs.items()
-            if of == tenant and session in (None, run.session) and status in (None, run.status)
+            for run in self.rows.chosen(tenant, session, status, only)
+            if self.is_seen(Key(tenant, run.session), only.seen_by)
         ]
-        wanted.sort(key=lambda run: run.id, reverse=True)
-        return [replace(run) for run in wanted if not after or run.id < after][:limit]
+        return [replace(run) for run in self.rows.past(tenant, after, wanted)][:limit]
 
     async def approval(self, tenant: TenantId, session: SessionId, call: CallId) -> Approval:
         found = self._approvals.get((Key(tenant, session), call))
@@ -273,12 +296,20 @@ class MemoryStore:
         return replace(found)
 
     async def approvals(
-        self, tenant: TenantId, *, session: str | None, status: str | None, after: str, limit: int
+        self,
+        tenant: TenantId,
+        *,
+        session: str | None,
+        status: str | None,
+        after: str,
+        limit: int,
+        seen_by: PrincipalId | None = None,
     ) -> Sequence[Approval]:
         wanted = [
             one
             for (key, call), one in self._approvals.items()
             if key.tenant == tenant
+            and self.is_seen(key, seen_by)
             and call > after
             and session in (None, key.session)
             and status in (None, one.status)
@@ -303,12 +334,14 @@ class MemoryStore:
         found = self._shares.get(digest)
         return found if found is not None and found.expires_at > self._clock() else None
 
-    async def search(self, tenant: TenantId, query: str, *, limit: int) -> Sequence[Hit]:
+    async def search(
+        self, tenant: TenantId, query: str, *, limit: int, seen_by: PrincipalId | None = None
+    ) -> Sequence[Hit]:
         asked = words(query)
         said = [
             (event, said_in(event.fact))
             for key, kept in self._kept.items()
-            if key.tenant == tenant
+            if key.tenant == tenant and self.is_seen(key, seen_by)
             for event in kept.log
             if event.session == key.session
         ]
@@ -316,11 +349,26 @@ class MemoryStore:
         found = [one for one in said if asked and set(asked) <= set(words(one[1]))]
         return [Hit(e.session, e.seq, e.kind, snippet(text, asked)) for e, text in found[:limit]]
 
+    def scrub(self, tenant: TenantId, mask: Mask) -> tuple[list[str], int]:
+        """Mask all that is here of a tenant; return whose facts and how many rows were changed."""
+        kept = [one for key, one in self._kept.items() if key.tenant == tenant]
+        asked = [row for (key, _), row in self._approvals.items() if key.tenant == tenant]
+        events = {id(event): event for one in kept for event in one.log}.values()
+        return scrub(events, [*(k.session for k in kept), *asked, *self.rows.of(tenant)], mask)
+
     def _get(self, key: Key) -> _Kept:
         kept = self._kept.get(key)
         if kept is None:
             raise NotFound(f"no session {key.session}")
         return kept
+
+    def is_seen(self, key: Key, by: PrincipalId | None) -> bool:
+        return by is None or by == self.owner(key) or by in self.grants.get(key, ())
+
+    def owner(self, key: Key) -> PrincipalId | None:
+        """Return who made a session; None for an absent one."""
+        kept = self._kept.get(key)
+        return None if kept is None else kept.session.principal
 
     def _history(self, session: Session) -> list[Event]:
         """Return what a fork begins with, from those who said it or other forks that read it."""
@@ -335,50 +383,18 @@ class MemoryStore:
 
     def _is_left(self, key: Key) -> bool:
         """Whether a session is there, or forks read what it had said."""
-        return key in self._kept or any(
-            origin == key.session
-            for other, kept in self._kept.items()
-            if other.tenant == key.tenant
-            for origin, _ in kept.session.lineage
-        )
+        logs = [kept.session for of, kept in self._kept.items() if of.tenant == key.tenant]
+        return key in self._kept or any(key.session in dict(one.lineage) for one in logs)
 
-    def _refuse_read_by_forks(self, key: Key) -> None:
+    def _refuse_left(self, key: Key) -> None:
         if self._is_left(key):
             raise Conflict(f"forks still read what {key.session} had said", code="exists")
 
-    def _refuse_repeated(self, tenant: TenantId, once: Once | None) -> None:
-        if once is None:
-            return
-        found = self._answers.get((tenant, once.scope))
-        if found is not None and found[1] > self._clock() - ANSWERS_KEPT_S:
-            raise Repeated(once.scope)
-
-    def _keep_answer(self, tenant: TenantId, once: Once | None, appended: Appended) -> None:
-        if once is None:
-            return
-        now, kept = self._clock(), Kept(once.digest, once.answer(appended))
-        self._answers.pop((tenant, once.scope), None)
-        self._answers[tenant, once.scope] = kept, now
-        for old in list(takewhile(lambda k: self._is_old(k, now), self._answers)):
-            del self._answers[old]
-
-    def _is_old(self, key: tuple[TenantId, str], now: float) -> bool:
-        return self._answers[key][1] <= now - ANSWERS_KEPT_S
-
     def _change_rows(self, key: Key, session: Session, done: Projection) -> None:
-        for run, change in done.runs.items():
-            row = self._runs.get((key.tenant, run))
-            if row is None:
-                row = self._runs[key.tenant, run] = new_row(key, session, run, change)
-            row.status = change.status
-            set_given(row, change, "reason", "started_at", "ended_at", "last_seq", "usage")
+        self.rows.enter(key, session, done.ledger)
         for call, change in done.approvals.items():
             if change.asked is not None:
                 self._approvals[key, call] = new_approval(key, change, change.asked)
             approval = self._approvals[key, call]
             approval.status = change.status
             set_given(approval, change, "principal", "reason", "answered_at")
-
-
-def _is_idle(kept: _Kept, since: float) -> bool:
-    return kept.session.head.active is None and kept.session.updated_at < since

@@ -1,16 +1,72 @@
-"""Rows of runs and approvals in memory, from the changes that an append makes.
+"""Rows of approvals in memory, from the changes that an append makes.
 
 Invariant: a row is made by the first change of its id, which has what a row needs.
 """
 
 from __future__ import annotations
 
-from hostler.core.events import ApprovalAsked, Key, RunId
-from hostler.core.records import Approval, RunRow, Session
-from hostler.stores.projection import ApprovalChange, RunChange
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+from msgspec import Struct
+
+from hostler.core.errors import Repeated
+from hostler.core.events import ApprovalAsked, Event, Key, SessionId, TenantId, Unknown
+from hostler.core.records import Appended, Approval, Kept, Once, Session, Storage
+from hostler.core.sealed import Mask
+from hostler.stores.projection import ApprovalChange
+
+ANSWERS_KEPT_S = 24 * 3600.0
 
 
-def set_given(row: RunRow | Approval, change: RunChange | ApprovalChange, *names: str) -> None:
+@dataclass(slots=True)
+class Answers:
+    """Answers to writes that must happen once, oldest first."""
+
+    clock: Callable[[], float]
+    _kept: dict[tuple[TenantId, str], tuple[Kept, float]] = field(
+        default_factory=dict[tuple[TenantId, str], tuple[Kept, float]]
+    )
+
+    def get(self, tenant: TenantId, scope: str) -> Kept | None:
+        found = self._kept.get((tenant, scope))
+        return None if found is None or self._is_old(found[1]) else found[0]
+
+    def refuse_repeated(self, tenant: TenantId, once: Once | None) -> None:
+        if once is not None and self.get(tenant, once.scope) is not None:
+            raise Repeated(once.scope)
+
+    def keep(self, tenant: TenantId, once: Once | None, appended: Appended) -> None:
+        if once is None:
+            return
+        self._kept.pop((tenant, once.scope), None)
+        self._kept[tenant, once.scope] = Kept(once.digest, once.answer(appended)), self.clock()
+        self.tidy()
+
+    def tidy(self) -> None:
+        for old in [*takewhile(lambda one: self._is_old(self._kept[one][1]), self._kept)]:
+            del self._kept[old]
+
+    def _is_old(self, at: float) -> bool:
+        return at <= self.clock() - ANSWERS_KEPT_S
+
+
+def may_go(
+    idle: Sequence[tuple[float, Key]], sizes: Mapping[TenantId, int], *, before: float, keep: int
+) -> list[Key]:
+    """Return those that were not touched since `before`, or are too many of their tenant's."""
+    over = {tenant: max(0, size - keep) for tenant, size in sizes.items()}
+    chosen: list[Key] = []
+    for at, key in sorted(idle):
+        over[key.tenant] -= 1
+        if at < before or over[key.tenant] >= 0:
+            chosen.append(key)
+    return chosen
+
+
+def set_given(row: object, change: object, *names: str) -> None:
     """Set the named columns, but for those that the change leaves as they are."""
     for name in names:
         value = getattr(change, name)
@@ -33,17 +89,55 @@ def new_approval(key: Key, change: ApprovalChange, asked: ApprovalAsked) -> Appr
     )
 
 
-def new_row(key: Key, session: Session, run: RunId, change: RunChange) -> RunRow:
-    assert change.input is not None
-    assert change.first_seq is not None
-    assert change.created_at is not None
-    return RunRow(
-        tenant=key.tenant,
-        session=key.session,
-        id=run,
-        input=change.input,
-        agent=session.agent,
-        status="queued",
-        created_at=change.created_at,
-        first_seq=change.first_seq,
+def sizes_of(logs: Mapping[SessionId, Sequence[Event]], limit: int, *, own: bool) -> Storage:
+    """Return what these logs take, each event once; `own`: what they began with does not count."""
+    stored = {
+        (event.session, event.seq): event
+        for session, log in logs.items()
+        for event in log
+        if not own or event.session == session
+    }
+    events, fact_bytes = Counter[SessionId](), Counter[SessionId]()
+    for event in stored.values():
+        events[event.session] += 1
+        fact_bytes[event.session] += len(event.raw)
+    sizes = [(session, events[session], fact_bytes[session]) for session in events]
+    sizes.sort(key=lambda one: (-one[2], one[0]))
+    return Storage(
+        sessions=len(logs),
+        events=sum(one[1] for one in sizes),
+        fact_bytes=sum(one[2] for one in sizes),
+        largest=tuple(sizes[:limit]),
     )
+
+
+def scrub(events: Iterable[Event], rows: Iterable[Struct], mask: Mask) -> tuple[list[str], int]:
+    """Mask facts and rows in their places; return whose facts and how many rows were changed."""
+    changed = [str(event.session) for event in events if _scrub_event(event, mask)]
+    return changed, sum(_scrub_row(row, mask) for row in rows)
+
+
+def _scrub_event(event: Event, mask: Mask) -> bool:
+    """Mask an event's fact in its place; return whether it changed."""
+    if isinstance(event.fact, Unknown):
+        return False
+    before = event.raw
+    event.fact, event.raw = mask.fact(event.fact, before)
+    event.wire = event.text = None
+    return event.raw != before
+
+
+def _scrub_row(row: Struct, mask: Mask) -> bool:
+    """Mask a row in its place; return whether it changed."""
+    masked = mask.value(row)
+    changed = [
+        name for name in row.__struct_fields__ if getattr(row, name) != getattr(masked, name)
+    ]
+    for name in changed:
+        setattr(row, name, getattr(masked, name))
+    return bool(changed)
+
+
+def is_idle(session: Session, since: float) -> bool:
+    """Whether nothing goes on in a session, and nobody touched it since."""
+    return session.head.active is None and session.updated_at < since

@@ -7,52 +7,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
+
+from msgspec.structs import replace
 
 from hostler.core import codec
 from hostler.core.errors import Conflict, Fenced, Moved
 from hostler.core.events import (
+    KIND_OF,
     ApprovalAsked,
     ApprovalGiven,
     CallId,
-    Content,
     Event,
     Fact,
-    InputId,
     Key,
     ModelReplied,
     PrincipalId,
-    RunEnded,
     RunId,
-    RunStarted,
-    RunStatus,
     Seq,
     SessionForked,
-    TextPart,
     ToolFinished,
     Unknown,
-    Usage,
     UserSpoke,
 )
 from hostler.core.head import LONGEST_QUEUE, Head, advance
+from hostler.core.sealed import Mask
+from hostler.stores.entries import Ledger, enter, plain
 
 ApprovalStatus: TypeAlias = Literal["open", "allow", "deny", "closed"]
-
-
-@dataclass(slots=True, kw_only=True)
-class RunChange:
-    """Columns of a run's row to set; None leaves one as it is."""
-
-    status: Literal["queued", "running"] | RunStatus
-    input: InputId | None = None
-    first_seq: Seq | None = None
-    created_at: float | None = None
-    started_at: float | None = None
-    ended_at: float | None = None
-    last_seq: Seq | None = None
-    reason: str | None = None
-    usage: Usage | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,7 +57,7 @@ class Projection:
 
     events: list[Event]
     head: Head
-    runs: dict[RunId, RunChange] = field(default_factory=dict[RunId, RunChange])
+    ledger: Ledger = field(default_factory=Ledger)
     approvals: dict[CallId, ApprovalChange] = field(default_factory=dict[CallId, ApprovalChange])
     said: list[tuple[Seq, str, str]] = field(default_factory=list[tuple[Seq, str, str]])
     """(seq, kind, text) for the search index."""
@@ -90,8 +73,9 @@ def project(
     at: float,
     fence: int | None,
     expected: Seq | None,
+    mask: Mask | None = None,
 ) -> Projection:
-    """Return what appending `facts` to a session with this `head` writes.
+    """Return what appending `facts` to a session with this `head` writes, without what `mask` knows.
 
     Raises:
         Fenced: `fence` is given and not the head's.
@@ -104,13 +88,7 @@ def project(
         raise Moved(f"{key.session}: expected {expected}, the log ends at {head.seq}")
     done = Projection([], head)
     for fact in facts:
-        before, seq = done.head, Seq(done.head.seq + 1)
-        done.events.append(
-            Event(session=key.session, seq=seq, at=at, fact=fact, raw=codec.dump(fact))
-        )
-        done.head = advance(before, seq, fact)
-        _rows(done, before, seq, at, fact)
-        _approvals(done, before, at, fact)
+        _take(done, key, at, fact, mask)
     if len(done.head.queue) > max(LONGEST_QUEUE, len(head.queue)):
         raise Conflict(f"{LONGEST_QUEUE} runs wait in {key.session} already", code="queue_full")
     if done.head.active != head.active:
@@ -118,28 +96,17 @@ def project(
     return done
 
 
-def _rows(done: Projection, before: Head, seq: Seq, at: float, fact: Fact) -> None:
-    run = fact.run
-    if run is None:
-        return
-    match fact:
-        case UserSpoke():
-            done.said.append((seq, "user_spoke", plain(fact.content)))
-            if run != before.active and run not in before.queue:
-                done.runs[run] = RunChange(
-                    status="queued", input=fact.input, first_seq=seq, created_at=at
-                )
-        case ModelReplied(text=text) if text:
-            done.said.append((seq, "model_replied", text))
-        case RunStarted():
-            change = done.runs.setdefault(run, RunChange(status="running"))
-            change.status, change.started_at = "running", at
-        case RunEnded():
-            change = done.runs.setdefault(run, RunChange(status=fact.status))
-            change.status, change.reason, change.usage = fact.status, fact.reason, fact.usage
-            change.ended_at, change.last_seq = at, seq
-        case _:
-            pass
+def _take(done: Projection, key: Key, at: float, fact: Fact, mask: Mask | None) -> None:
+    before, seq, raw = done.head, Seq(done.head.seq + 1), codec.dump(fact)
+    if mask is not None:
+        fact, raw = mask.fact(fact, raw)  # all that follows is of the masked one
+    done.events.append(Event(session=key.session, seq=seq, at=at, fact=fact, raw=raw))
+    done.head = advance(before, seq, fact)
+    text = said_in(fact)
+    if text or isinstance(fact, UserSpoke):
+        done.said.append((seq, KIND_OF[type(fact)], text))
+    enter(done.ledger, before, seq, at, fact)
+    _approvals(done, before, at, fact)
 
 
 def _approvals(done: Projection, before: Head, at: float, fact: Fact) -> None:
@@ -157,41 +124,22 @@ def _approvals(done: Projection, before: Head, at: float, fact: Fact) -> None:
             change.principal, change.reason = fact.principal, fact.reason
 
 
-def restored(key: Key, events: Sequence[Event]) -> Projection:
-    """Return what a log that was written elsewhere writes here."""
-    done = Projection([], Head())
+def restored(
+    key: Key, events: Sequence[Event], head: Head | None = None, *, mask: Mask | None = None
+) -> Projection:
+    """Return what a log that was written elsewhere, or before, writes here, from `head` on."""
+    done = Projection([], head or Head())
     for event in events:
         fact = event.fact
-        assert not isinstance(fact, Unknown)
-        part = project(key, done.head, [fact], at=event.at, fence=None, expected=None)
+        if isinstance(fact, Unknown):
+            done.head = replace(done.head, seq=event.seq)
+            continue
+        _take(done, key, event.at, fact, mask)
         if isinstance(fact, SessionForked):  # the runs so far are another session's
-            done.runs.clear()
-            done.approvals.clear()
-        done.events += part.events
-        done.head = part.head
-        done.said += part.said
-        for run, change in part.runs.items():
-            done.runs[run] = _later(done.runs[run], change) if run in done.runs else change
-        for call, approval in part.approvals.items():
-            before = done.approvals.get(call, approval)
-            approval.asked, approval.asked_at = before.asked, before.asked_at
-            done.approvals[call] = approval
+            done.ledger, done.approvals = Ledger(), {}
+        if len(done.head.queue) > LONGEST_QUEUE:
+            raise Conflict(f"over {LONGEST_QUEUE} runs wait in {key.session}", code="queue_full")
     return done
-
-
-def _later(before: RunChange, after: RunChange) -> RunChange:
-    """Return both changes as one."""
-    for one in fields(RunChange):
-        if getattr(after, one.name) is None:
-            setattr(after, one.name, getattr(before, one.name))
-    return after
-
-
-def plain(content: Content) -> str:
-    """Return the words of a message."""
-    if isinstance(content, str):
-        return content
-    return "\n".join(part.text for part in content if isinstance(part, TextPart))
 
 
 def said_in(fact: Fact | Unknown) -> str:

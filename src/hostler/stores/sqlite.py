@@ -11,20 +11,22 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias, TypeVar, cast
+from typing import TypeVar, cast
 
 import msgspec
 
-from hostler.core import codec
-from hostler.core.errors import HostlerError, NotFound
+from hostler.core.audited import DEED
+from hostler.core.errors import NotFound
 from hostler.core.events import (
     CallId,
     Event,
     Fact,
     JsonObject,
     Key,
+    PrincipalId,
     RunId,
     RunKey,
     Seq,
@@ -32,7 +34,7 @@ from hostler.core.events import (
     TenantId,
 )
 from hostler.core.head import Head
-from hostler.core.ports import Observer, Outbox
+from hostler.core.ledger import ANY_RUN, RunFilter
 from hostler.core.records import (
     Appended,
     Approval,
@@ -45,23 +47,32 @@ from hostler.core.records import (
     Share,
     Storage,
 )
-from hostler.stores.lanes import Lane
-from hostler.stores.projection import said_in, snippet, words
-from hostler.stores.sqlite_file import FileLock, connect, migrate, unavailable
+from hostler.core.sealed import Mask
+from hostler.core.store import Observer, Outbox
+from hostler.stores.audit_rows import record
+from hostler.stores.lanes import Lane, Timed
+from hostler.stores.sqlite_entries import read_runs, rebuild_stale, to_run
+from hostler.stores.sqlite_file import FileLock, connect, migrate
+from hostler.stores.sqlite_ledger import SqliteLedger
+from hostler.stores.sqlite_reader import Read, Reader
 from hostler.stores.sqlite_rows import (
     SQL,
+    read_forgettable,
     read_head,
+    read_hits,
     read_list,
     read_log,
     read_recall,
+    read_storage,
     to_approval,
-    to_run,
     to_session,
     to_share,
+    wanted_of,
 )
 from hostler.stores.sqlite_writer import (
     ANSWERS_KEPT_US,
     Append,
+    Audited,
     Create,
     Do,
     Order,
@@ -72,20 +83,28 @@ from hostler.stores.sqlite_writer import (
 )
 
 T = TypeVar("T")
-Read: TypeAlias = Callable[[sqlite3.Connection], object]
 
 
 class SqliteStore:
-    """A `core.ports.Store` in a file.  Make it with `open`, end it with `close`."""
+    """A `core.store.Store` in a file.  Make it with `open`, end it with `close`."""
 
     def __init__(
-        self, path: Path, writer: Writer, lock: FileLock, outbox: Outbox | None, readers: int
+        self,
+        path: Path,
+        writer: Writer,
+        lock: FileLock,
+        outbox: Outbox | None,
+        *,
+        readers: int,
+        timed: Timed | None,
     ) -> None:
         self._lock, self._writer, self._outbox = lock, writer, outbox
-        self._write: Lane[Order, object] = Lane("hostler-writer", writer.work, writer.deliver)
+        self._write: Lane[Order, object] = Lane(
+            "hostler-writer", writer.work, writer.deliver, timed=timed
+        )
         self._connections = [connect(path, read_only=True) for _ in range(readers)]
         self._reads: list[Lane[Read, object]] = [
-            Lane(f"hostler-reader-{i}", _Reader(db).work) for i, db in enumerate(self._connections)
+            Lane(f"hostler-reader-{i}", Reader(db).work) for i, db in enumerate(self._connections)
         ]
         self._turns = itertools.cycle(self._reads)
 
@@ -98,8 +117,12 @@ class SqliteStore:
         outbox: Outbox | None = None,
         clock: Callable[[], float] = time.time,
         readers: int = 2,
+        timed: Timed | None = None,
+        mask: Callable[[TenantId], Mask | None] = lambda _: None,
     ) -> SqliteStore:
         """Open or make the file, and bring its schema up to date.  Needs a running event loop.
+
+        `timed` is told of each commit; `mask`: what is kept out of what a tenant writes.
 
         Raises:
             SetupError: another process has it, a newer build made it, or it cannot be used.
@@ -108,7 +131,9 @@ class SqliteStore:
         try:
             db = connect(path)
             migrate(db, path)
-            return cls(path, Writer(db, observer, clock), lock, outbox, readers)
+            rebuild_stale(db)
+            writer = Writer(db, observer, clock, mask)
+            return cls(path, writer, lock, outbox, readers=readers, timed=timed)
         except BaseException:
             lock.release()
             raise
@@ -124,13 +149,13 @@ class SqliteStore:
     async def create(
         self, session: Session, facts: Sequence[Fact] = (), *, once: Once | None = None
     ) -> bool:
-        made = cast("Written | None", await self._write.ask(Create(session, facts, once)))
+        made = cast("Written | None", await self._ask(Create(session, facts, once)))
         if made is not None:
             await self._hand_over(made)
         return made is not None
 
     async def restore(self, session: Session, events: Sequence[Event]) -> bool:
-        return bool(await self._write.ask(Restore(session, events)))
+        return bool(await self._ask(Restore(session, events)))
 
     async def session(self, key: Key) -> Session:
         def read(db: sqlite3.Connection) -> Session:
@@ -139,20 +164,21 @@ class SqliteStore:
                 raise NotFound(f"no session {key.session}")
             return to_session(key.tenant, row)
 
-        return await self._read(read)
+        return await self.reading(read)
 
     async def sessions(
-        self, tenant: TenantId, *, agent: str | None, status: str | None, after: str, limit: int
+        self,
+        tenant: TenantId,
+        *,
+        agent: str | None,
+        status: str | None,
+        after: str,
+        limit: int,
+        seen_by: PrincipalId | None = None,
     ) -> Sequence[Session]:
-        wanted = {
-            "tenant": tenant,
-            "agent": agent,
-            "status": status,
-            "after": after or None,
-            "limit": limit,
-        }
+        wanted = wanted_of(tenant, after, limit, seen_by, agent=agent, status=status)
         name = "sessions" if status in (None, "idle") else "busy_sessions"
-        return await self._read(
+        return await self.reading(
             lambda db: [to_session(tenant, row) for row in read_list(db, name, wanted)]
         )
 
@@ -165,7 +191,7 @@ class SqliteStore:
             db.execute(SQL["touch"], (at_us, *key))
             return to_session(key.tenant, db.execute(SQL["session"], key).fetchone())
 
-        return cast("Session", await self._write.ask(Do(write)))
+        return await self.writing(write)
 
     async def delete(self, key: Key, *, idle_since: float | None = None) -> Sequence[SessionId]:
         since_us = None if idle_since is None else round(idle_since * 1_000_000)
@@ -175,7 +201,7 @@ class SqliteStore:
                 return ()
             return forget(db, key)
 
-        return cast("Sequence[SessionId]", await self._write.ask(Do(write)))
+        return await self.writing(write)
 
     async def tidy(self) -> None:
         now_us = self._writer.now_us()
@@ -184,38 +210,34 @@ class SqliteStore:
             db.execute(SQL["delete_old_answers"], (now_us - ANSWERS_KEPT_US,))
             db.execute(SQL["delete_old_shares"], (now_us,))
 
-        await self._write.ask(Do(write))
+        await self.writing(write)
 
-    async def count(self, tenant: TenantId) -> int:
+    async def count(self, tenant: TenantId, *, active: bool = False) -> int:
         def read(db: sqlite3.Connection) -> int:
-            (found,) = db.execute(SQL["count_sessions"], (tenant,)).fetchone()
+            name = "count_active" if active else "count_sessions"
+            (found,) = db.execute(SQL[name], (tenant,)).fetchone()
             return int(found)
 
-        return await self._read(read)
+        return await self.reading(read)
 
-    async def forgettable(self, *, before: float, keep: int, limit: int) -> Sequence[Key]:
-        def read(db: sqlite3.Connection) -> list[Key]:
-            old = db.execute(SQL["idle_since"], (round(before * 1_000_000), limit)).fetchall()
-            for tenant, over in db.execute(SQL["crowded"], (keep, keep)).fetchall():
-                old += db.execute(SQL["idle_of"], (tenant, min(over, limit))).fetchall()
-            return [Key(tenant, session) for _, tenant, session in sorted(set(old))][:limit]
+    async def forgettable(
+        self,
+        *,
+        before: float,
+        keep: int,
+        limit: int,
+        of: TenantId | None = None,
+        but: Collection[TenantId] = (),
+    ) -> Sequence[Key]:
+        before_us = round(before * 1_000_000)
+        return await self.reading(
+            lambda db: read_forgettable(db, before_us, keep, limit, (of, but))
+        )
 
-        return await self._read(read)
-
-    async def storage(self, tenant: TenantId, *, limit: int) -> Storage:
-        def read(db: sqlite3.Connection) -> Storage:
-            (sessions,) = db.execute(SQL["count_sessions"], (tenant,)).fetchone()
-            rows = db.execute(SQL["storage"], (tenant,)).fetchall()
-            (database_bytes,) = db.execute(SQL["database_bytes"]).fetchone()
-            return Storage(
-                sessions=sessions,
-                events=sum(row[1] for row in rows),
-                fact_bytes=sum(row[2] for row in rows),
-                largest=tuple(rows[:limit]),
-                database_bytes=database_bytes,
-            )
-
-        return await self._read(read)
+    async def storage(
+        self, tenant: TenantId, *, limit: int, seen_by: PrincipalId | None = None
+    ) -> Storage:
+        return await self.reading(lambda db: read_storage(db, tenant, limit, seen_by))
 
     async def append(
         self,
@@ -227,12 +249,12 @@ class SqliteStore:
         once: Once | None = None,
     ) -> Appended:
         order = Append(key, facts, fence, expected, once)
-        written = cast("Written", await self._write.ask(order))
+        written = cast("Written", await self._ask(order))
         await self._hand_over(written)
         return written.appended
 
     async def head(self, key: Key) -> Head:
-        return await self._read(lambda db: read_head(db, key))
+        return await self.reading(lambda db: read_head(db, key))
 
     async def kept(self, tenant: TenantId, scope: str) -> Kept | None:
         since = self._writer.now_us() - ANSWERS_KEPT_US
@@ -241,7 +263,7 @@ class SqliteStore:
             row = db.execute(SQL["answer"], (tenant, scope, since)).fetchone()
             return None if row is None else Kept(*row)
 
-        return await self._read(read)
+        return await self.reading(read)
 
     async def read(self, key: Key, *, after: Seq, limit: int) -> Sequence[Event]:
         def read(db: sqlite3.Connection) -> list[Event]:
@@ -251,16 +273,20 @@ class SqliteStore:
                 read_head(db, key)
             return events
 
-        return await self._read(read)
+        return await self.reading(read)
 
     async def recall(self, key: Key) -> Recall:
-        return await self._read(lambda db: read_recall(db, key))
+        return await self.reading(lambda db: read_recall(db, key))
 
     async def unfinished(self) -> Sequence[RunKey]:
         now = (self._writer.now_us(),)
-        return await self._read(
+        return await self.reading(
             lambda db: [RunKey(*row) for row in db.execute(SQL["unfinished"], now)]
         )
+
+    @property
+    def ledger(self) -> SqliteLedger:
+        return SqliteLedger(self)
 
     async def run(self, tenant: TenantId, run: RunId) -> RunRow:
         def read(db: sqlite3.Connection) -> RunRow:
@@ -269,19 +295,20 @@ class SqliteStore:
                 raise NotFound(f"no run {run}")
             return to_run(row)
 
-        return await self._read(read)
+        return await self.reading(read)
 
     async def runs(
-        self, tenant: TenantId, *, session: str | None, status: str | None, after: str, limit: int
+        self,
+        tenant: TenantId,
+        *,
+        session: str | None,
+        status: str | None,
+        after: str,
+        limit: int,
+        only: RunFilter = ANY_RUN,
     ) -> Sequence[RunRow]:
-        wanted = {
-            "tenant": tenant,
-            "session": session,
-            "status": status,
-            "after": after or None,
-            "limit": limit,
-        }
-        return await self._read(lambda db: [to_run(row) for row in read_list(db, "runs", wanted)])
+        page = {"session": session, "status": status, "after": after or None, "limit": limit}
+        return await self.reading(lambda db: read_runs(db, tenant, page, only))
 
     async def approval(self, tenant: TenantId, session: SessionId, call: CallId) -> Approval:
         def read(db: sqlite3.Connection) -> Approval:
@@ -290,19 +317,20 @@ class SqliteStore:
                 raise NotFound(f"no approval {call}")
             return to_approval(row)
 
-        return await self._read(read)
+        return await self.reading(read)
 
     async def approvals(
-        self, tenant: TenantId, *, session: str | None, status: str | None, after: str, limit: int
+        self,
+        tenant: TenantId,
+        *,
+        session: str | None,
+        status: str | None,
+        after: str,
+        limit: int,
+        seen_by: PrincipalId | None = None,
     ) -> Sequence[Approval]:
-        wanted = {
-            "tenant": tenant,
-            "session": session,
-            "status": status,
-            "after": after or None,
-            "limit": limit,
-        }
-        return await self._read(
+        wanted = wanted_of(tenant, after, limit, seen_by, session=session, status=status)
+        return await self.reading(
             lambda db: [to_approval(row) for row in read_list(db, "approvals", wanted)]
         )
 
@@ -314,15 +342,15 @@ class SqliteStore:
             read_head(db, Key(share.tenant, share.session))
             db.execute(SQL["create_share"], row)
 
-        await self._write.ask(Do(write))
+        await self.writing(write)
 
     async def shares(self, key: Key) -> Sequence[Share]:
-        return await self._read(
+        return await self.reading(
             lambda db: [to_share(row) for row in db.execute(SQL["shares"], key)]
         )
 
     async def unshare(self, key: Key, share: str) -> None:
-        await self._write.ask(Do(lambda db: db.execute(SQL["unshare"], (*key, share))))
+        await self.writing(lambda db: db.execute(SQL["unshare"], (*key, share)).rowcount)
 
     async def shared(self, digest: str) -> Share | None:
         now = self._writer.now_us()
@@ -331,46 +359,38 @@ class SqliteStore:
             row = db.execute(SQL["shared"], (digest, now)).fetchone()
             return None if row is None else to_share(row)
 
-        return await self._read(read)
+        return await self.reading(read)
 
-    async def search(self, tenant: TenantId, query: str, *, limit: int) -> Sequence[Hit]:
-        asked = words(query)
-        match = " ".join(f'"{word}"' for word in asked)
+    async def search(
+        self, tenant: TenantId, query: str, *, limit: int, seen_by: PrincipalId | None = None
+    ) -> Sequence[Hit]:
+        return await self.reading(lambda db: read_hits(db, tenant, query, limit, seen_by))
 
-        def read(db: sqlite3.Connection) -> list[Hit]:
-            rows = db.execute(SQL["search"], (match, tenant, limit)) if asked else ()
-            return [
-                Hit(SessionId(session), Seq(seq), kind, snippet(said_in(codec.load(fact)), asked))
-                for session, seq, kind, fact in rows
-            ]
-
-        return await self._read(read)
+    def now_us(self) -> int:
+        """Return the time, as rows have it."""
+        return self._writer.now_us()
 
     async def _hand_over(self, written: Written) -> None:
         if written.activated is not None and self._outbox is not None:
             await self._outbox(RunKey(*written.key, written.activated))
 
-    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+    async def reading(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what `read` finds, in one consistent view; for tables beside the log, too."""
         return cast("T", await next(self._turns).ask(read))
 
+    async def writing(self, write: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what `write` answers, once it is committed.  It must not leave half of its work.
 
-class _Reader:
-    """A reading connection; each read is one transaction."""
+        It shares its commit with others, so an exception undoes nothing: check first, then write.
+        """
+        return cast("T", await self._ask(Do(write)))
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def work(self, reads: Sequence[Read]) -> Sequence[object]:
-        return [self._one(read) for read in reads]
-
-    def _one(self, read: Read) -> object:
-        try:
-            self._db.execute("BEGIN")
-            return read(self._db)
-        except sqlite3.Error as error:
-            return unavailable(error)
-        except (HostlerError, codec.CorruptFact) as error:
-            return error
-        finally:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+    async def _ask(self, order: Create | Append | Restore | Do) -> object:
+        """Have an order carried out, in one commit with the entry of the current deed."""
+        deed = DEED.get()
+        if deed is None or deed.is_taken:
+            return await self._write.ask(order)
+        with deed.taking() as entry:
+            answer = await self._write.ask(Audited(order, partial(record, entry)))
+        deed.is_taken = answer is not False
+        return answer

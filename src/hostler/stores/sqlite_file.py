@@ -23,6 +23,7 @@ OLDEST_SQLITE = (3, 37, 0)
 BUSY_S = 10.0
 FSYNC_ERRORS = frozenset({"SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC"})
 EXIT_IO_ERROR = 74
+MIGRATION = r"sqlite_\d+\.sql"
 """EX_IOERR of sysexits.h."""
 
 
@@ -120,15 +121,21 @@ def migrate(db: sqlite3.Connection, path: Path) -> None:
 def migrations() -> list[str]:
     """Return the migrations, first to last."""
     folder = resources.files("hostler.stores") / "sql"
-    names = sorted(f.name for f in folder.iterdir() if re.fullmatch(r"sqlite_\d+\.sql", f.name))
+    names = sorted(f.name for f in folder.iterdir() if re.fullmatch(MIGRATION, f.name))
     return [(folder / name).read_text(encoding="utf-8") for name in names]
 
 
 def queries() -> dict[str, str]:
-    """Return the named statements of `sql/sqlite.sql`."""
-    text = (resources.files("hostler.stores") / "sql" / "sqlite.sql").read_text(encoding="utf-8")
-    parts = re.split(r"^-- name: (\w+).*$", text, flags=re.MULTILINE)[1:]
-    return {name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    """Return the named statements of `sql/`: of every file that is no migration."""
+    folder, found = resources.files("hostler.stores") / "sql", dict[str, str]()
+    for file in folder.iterdir():
+        if file.name.endswith(".sql") and not re.fullmatch(MIGRATION, file.name):
+            text = file.read_text(encoding="utf-8")
+            parts = re.split(r"^-- name: (\w+).*$", text, flags=re.MULTILINE)[1:]
+            found |= {
+                name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)
+            }
+    return found
 
 
 def unavailable(error: sqlite3.Error) -> Unavailable:

@@ -6,7 +6,7 @@ Invariant: only reads; one call is one consistent view when its caller has a tra
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import cast
 
@@ -21,22 +21,31 @@ from hostler.core.events import (
     Fact,
     JsonObject,
     Key,
+    PrincipalId,
     Seq,
     SessionId,
     TenantId,
     Unknown,
-    Usage,
 )
 from hostler.core.head import Head
 from hostler.core.memory import Past
-from hostler.core.records import Approval, ClientTool, Recall, RunRow, Segment, Session, Share
+from hostler.core.records import (
+    Approval,
+    ClientTool,
+    Hit,
+    Recall,
+    Segment,
+    Session,
+    Share,
+    Storage,
+)
+from hostler.stores.projection import said_in, snippet, words
 from hostler.stores.sqlite_file import queries
 
 SQL = queries()
 
 _head = msgspec.json.Decoder(Head)
 _object: msgspec.json.Decoder[JsonObject] = msgspec.json.Decoder(dict[str, object])
-_usage = msgspec.json.Decoder(Usage)
 _tools = msgspec.json.Decoder(tuple[ClientTool, ...])
 _lineage = msgspec.json.Decoder(tuple[Segment, ...])
 _known: msgspec.json.Decoder[list[Fact]] = msgspec.json.Decoder(list[Fact])
@@ -56,6 +65,45 @@ def read_list(
     """Return the rows of a list, of those values in `wanted` that are asked for: are not None."""
     given = (one for one, value in wanted.items() if value is not None)
     return db.execute(asking(name, *given), wanted).fetchall()
+
+
+def wanted_of(
+    tenant: TenantId,
+    after: str,
+    limit: int,
+    seen_by: PrincipalId | None,
+    **more: str | None,
+) -> Mapping[str, str | int | None]:
+    """Return what a list is asked for, as its statement names it."""
+    return {
+        "tenant": tenant,
+        "after": after or None,
+        "limit": limit,
+        "seen_by": seen_by,
+        **more,
+    }
+
+
+def read_storage(
+    db: sqlite3.Connection, tenant: TenantId, limit: int, seen_by: PrincipalId | None
+) -> Storage:
+    """Return what the sessions of a tenant take, or those of one who may see them."""
+    name, values = (
+        ("count_sessions", (tenant,)) if seen_by is None else ("count_seen", (tenant, seen_by))
+    )
+    (sessions,) = db.execute(SQL[name], values).fetchone()
+    rows = read_list(db, "storage", {"tenant": tenant, "seen_by": seen_by})
+    (database_bytes,) = db.execute(SQL["database_bytes"]).fetchone()
+    return msgspec.convert(
+        {
+            "sessions": sessions,
+            "events": sum(int(str(row[1])) for row in rows),
+            "fact_bytes": sum(int(str(row[2])) for row in rows),
+            "largest": rows[:limit],
+            "database_bytes": database_bytes,
+        },
+        Storage,
+    )
 
 
 def read_head(db: sqlite3.Connection, key: Key) -> Head:
@@ -168,28 +216,13 @@ def to_session(tenant: TenantId, row: Sequence[object]) -> Session:
             "metadata": _object.decode(str(metadata)),
             "client_tools": () if tools is None else _tools.decode(str(tools)),
             "lineage": () if lineage is None else _lineage.decode(str(lineage)),
-            "created_at": _seconds(created_at),
-            "updated_at": _seconds(updated_at),
+            "created_at": to_seconds(created_at),
+            "updated_at": to_seconds(updated_at),
             "head": _head.decode(str(head)),
         },
         Session,
         from_attributes=True,
     )
-
-
-def to_run(row: Sequence[object]) -> RunRow:
-    """Return the run of a row of `runs`."""
-    names = ("tenant", "id", "session", "status", "agent", "input", "first_seq", "last_seq")
-    values: dict[str, object] = dict(zip(names, row, strict=False))
-    created_at, started_at, ended_at, reason, usage = row[len(names) :]
-    values |= {
-        "created_at": _seconds(created_at),
-        "started_at": _seconds(started_at),
-        "ended_at": _seconds(ended_at),
-        "reason": reason,
-        "usage": None if usage is None else _usage.decode(str(usage)),
-    }
-    return msgspec.convert(values, RunRow, from_attributes=True)
 
 
 def to_approval(row: Sequence[object]) -> Approval:
@@ -200,11 +233,11 @@ def to_approval(row: Sequence[object]) -> Approval:
     values |= {
         "arguments": _object.decode(str(arguments)),
         "digest": digest,
-        "asked_at": _seconds(asked_at),
-        "expires_at": _seconds(expires_at),
+        "asked_at": to_seconds(asked_at),
+        "expires_at": to_seconds(expires_at),
         "principal": principal,
         "reason": reason,
-        "answered_at": _seconds(answered_at),
+        "answered_at": to_seconds(answered_at),
     }
     return msgspec.convert(values, Approval)
 
@@ -215,9 +248,43 @@ def to_share(row: Sequence[object]) -> Share:
     values: dict[str, object] = dict(
         zip(("tenant", "id", "session", "digest", "principal"), texts, strict=True)
     )
-    values |= {"created_at": _seconds(created_at), "expires_at": _seconds(expires_at)}
+    values |= {"created_at": to_seconds(created_at), "expires_at": to_seconds(expires_at)}
     return msgspec.convert(values, Share)
 
 
-def _seconds(us: object) -> float | None:
+def to_seconds(us: object) -> float | None:
+    """Return a column of Unix microseconds as seconds."""
     return us / 1_000_000 if isinstance(us, int) else None
+
+
+def read_forgettable(
+    db: sqlite3.Connection,
+    before_us: int,
+    keep: int,
+    limit: int,
+    whose: tuple[TenantId | None, Collection[TenantId]],
+) -> list[Key]:
+    """Return idle sessions, oldest first, of one tenant or of all but some; see `Store`."""
+    of, but = whose
+    given = {"of": of, "but": msgspec.json.encode(sorted(but)).decode() if but else None}
+    old = read_list(db, "idle_since", {**given, "before": before_us, "limit": limit})
+    for tenant, over in read_list(db, "crowded", {**given, "keep": keep}):
+        old += db.execute(SQL["idle_of"], (tenant, min(int(str(over)), limit))).fetchall()
+    keys = cast("list[tuple[int, TenantId, SessionId]]", old)
+    return [Key(tenant, session) for _, tenant, session in sorted(set(keys))][:limit]
+
+
+def read_hits(
+    db: sqlite3.Connection, tenant: TenantId, query: str, limit: int, seen_by: PrincipalId | None
+) -> list[Hit]:
+    """Return the newest places where all words of a query were said."""
+    asked = words(query)
+    if not asked:
+        return []
+    match = " ".join(f'"{word}"' for word in asked)
+    wanted = {"match": match, "tenant": tenant, "limit": limit, "seen_by": seen_by}
+    found = cast("list[tuple[SessionId, Seq, str, str]]", read_list(db, "search", wanted))
+    return [
+        Hit(session, seq, kind, snippet(said_in(codec.load(fact)), asked))
+        for session, seq, kind, fact in found
+    ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -19,16 +19,18 @@ from hostler.core.codec import load
 from hostler.core.errors import Conflict, HostlerError, NotFound, Repeated
 from hostler.core.events import CallId, Event, Fact, Key, RunId, Seq, SessionId, TenantId
 from hostler.core.head import Head
-from hostler.core.ports import Observer
 from hostler.core.records import Appended, Once, Session
+from hostler.core.sealed import Mask
+from hostler.core.store import Observer
 from hostler.stores.projection import (
     ApprovalChange,
     Projection,
-    RunChange,
     project,
     restored,
     said_in,
 )
+from hostler.stores.sqlite_batches import Row, insert, statement, to_us
+from hostler.stores.sqlite_entries import erase_ledger, ledger_rows
 from hostler.stores.sqlite_file import unavailable
 from hostler.stores.sqlite_rows import SQL
 
@@ -36,8 +38,6 @@ KEPT_HEADS = 4096
 ANSWERS_KEPT_US = 24 * 3600 * 1_000_000
 """How long the answer to a write that must happen once is kept."""
 PRUNED_EVERY_US = 3600 * 1_000_000
-LARGEST_INSERT = 64
-"""Rows in one statement; powers of two up to here are used, so that few statements are prepared."""
 
 _json = msgspec.json.Encoder(decimal_format="string")
 _head = msgspec.json.Decoder(Head)
@@ -72,7 +72,15 @@ class Do:
     work: Callable[[sqlite3.Connection], object]
 
 
-Order: TypeAlias = Create | Append | Restore | Do
+@dataclass(slots=True)
+class Audited:
+    """Another order, and what is written with it unless it answers False: nothing was done."""
+
+    order: Create | Append | Restore | Do
+    write: Callable[[sqlite3.Connection, int], object]
+
+
+Order: TypeAlias = Create | Append | Restore | Do | Audited
 
 
 @dataclass(slots=True)
@@ -82,14 +90,18 @@ class Written:
     activated: RunId | None
 
 
-Row: TypeAlias = tuple[str | int | bytes | None, ...]
+class _Known(NamedTuple):
+    head: Head
+    agent: str
+    owner: str
 
 
 @dataclass(slots=True)
 class _Rows:
     events: list[Row] = field(default_factory=list[Row])
     heads: dict[Key, Row] = field(default_factory=dict[Key, Row])
-    runs: list[Row] = field(default_factory=list[Row])
+    ledger: dict[str, list[Row]] = field(default_factory=dict[str, list[Row]])
+    """By the name of the statement that writes them."""
     approvals: list[Row] = field(default_factory=list[Row])
     answers: dict[tuple[str, str], Row] = field(default_factory=dict[tuple[str, str], Row])
     said: list[Row] = field(default_factory=list[Row])
@@ -100,10 +112,14 @@ class Writer:
     """Owns the writing connection; `work` runs on the writer's thread, `deliver` on the loop."""
 
     def __init__(
-        self, db: sqlite3.Connection, observer: Observer, clock: Callable[[], float]
+        self,
+        db: sqlite3.Connection,
+        observer: Observer,
+        clock: Callable[[], float],
+        mask: Callable[[TenantId], Mask | None] = lambda _: None,
     ) -> None:
-        self.db, self._observer, self._clock = db, observer, clock
-        self._known: dict[Key, tuple[Head, str]] = {}
+        self.db, self._observer, self._clock, self._mask = db, observer, clock, mask
+        self._known: dict[Key, _Known] = {}
         self._last_said = self._count_said()
         self._rows = _Rows()
         self._prune_at_us = 0
@@ -148,8 +164,7 @@ class Writer:
         self._last_said = self._count_said()
 
     def _count_said(self) -> int:
-        (last,) = self.db.execute(SQL["last_said"]).fetchone()
-        return int(last)
+        return int(self.db.execute(SQL["last_said"]).fetchone()[0])
 
     def _carry_out(self, order: Order, at_us: int) -> object:
         match order:
@@ -163,22 +178,27 @@ class Writer:
                 self._flush()
                 self._known.clear()
                 return work(self.db)
+            case Audited(order=inner, write=write):
+                if (answer := self._carry_out(inner, at_us)) is not False:
+                    write(self.db, at_us)
+                return answer
 
     def _append(self, order: Append, at_us: int) -> Written:
         key, once = order.key, order.once
         if once is not None:
             self._refuse_repeated(key.tenant, once, at_us)
-        head, agent = self._head(key)
+        known = self._head(key)
         done = project(
             key,
-            head,
+            known.head,
             order.facts,
             at=at_us / 1_000_000,
             fence=order.fence,
             expected=order.expected,
+            mask=self._mask(key.tenant),
         )
         if done.events:
-            self._take(key, agent, done, at_us)
+            self._take(key, known, done, at_us)
         appended = Appended(done.events, done.head)
         if once is not None:
             self._keep_answer(key.tenant, once, appended, at_us)
@@ -206,7 +226,7 @@ class Writer:
         if not self._insert_session(session):
             return None
         self._insert_lineage(session)
-        self._keep(key, session.head, session.agent, at_us)
+        self._keep(key, _Known(session.head, session.agent, session.principal), at_us)
         written = self._append(Append(key, facts, None, None), at_us)
         if once is not None:
             self._keep_answer(key.tenant, once, written.appended, at_us)
@@ -235,14 +255,14 @@ class Writer:
     def _insert_lineage(self, session: Session) -> None:
         for origin, upto in session.lineage:
             row = (session.tenant, origin, session.id, upto)
-            self.db.execute(_statement("insert_forks", 1, 4), row)
+            self.db.execute(statement("insert_forks", 1, 4), row)
 
     def _has_history(self, session: Session) -> bool:
         """Whether what a fork begins with is there: said by a session, or kept for other forks."""
         for origin, upto in session.lineage:
             key = Key(session.tenant, origin)
             try:
-                end = self._head(key)[0].seq
+                end = self._head(key).head.seq
             except NotFound:
                 (end,) = self.db.execute(SQL["forked_upto"], key).fetchone()
             if end < upto:
@@ -254,67 +274,63 @@ class Writer:
         self._flush()  # so that the tables say what is taken
         if self.db.execute(SQL["is_there"], key).fetchone() is not None:
             return False
-        done = restored(key, events)
-        for run in done.runs:
+        done = restored(key, events, mask=self._mask(key.tenant))
+        for run in done.ledger.runs:
             if self.db.execute(SQL["has_run"], (key.tenant, run)).fetchone() is not None:
                 raise Conflict(f"{run} is here already, in another session", code="exists")
         self._insert_session(session)
-        self._take(key, session.agent, done, at_us)
+        self._take(key, _Known(done.head, session.agent, session.principal), done, at_us)
         return True
 
-    def _head(self, key: Key) -> tuple[Head, str]:
+    def _head(self, key: Key) -> _Known:
         known = self._known.get(key)
         if known is None:
             row = self.db.execute(SQL["head_and_agent"], key).fetchone()
             if row is None:
                 raise NotFound(f"no session {key.session}")
-            known = _head.decode(row[0]), str(row[1])
+            known = _Known(_head.decode(row[0]), str(row[1]), str(row[4]))
         return known
 
-    def _keep(self, key: Key, head: Head, agent: str, at_us: int) -> None:
+    def _keep(self, key: Key, known: _Known, at_us: int) -> None:
         self._known.pop(key, None)
-        self._known[key] = head, agent
+        self._known[key] = known
         if len(self._known) > KEPT_HEADS:
             del self._known[next(iter(self._known))]
+        head = known.head
         self._rows.heads[key] = (
             *key,
             _json.encode(head).decode(),
             head.status,
             head.active,
             at_us,
-            None if head.active is None else _us(head.due) or 0,
+            None if head.active is None else to_us(head.due) or 0,
         )
 
-    def _take(self, key: Key, agent: str, done: Projection, at_us: int) -> None:
+    def _take(self, key: Key, known: _Known, done: Projection, at_us: int) -> None:
         rows = self._rows
-        self._keep(key, done.head, agent, at_us)
-        rows.events += [(*key, e.seq, _us(e.at), e.kind, e.raw.decode()) for e in done.events]
+        self._keep(key, known._replace(head=done.head), at_us)
+        rows.events += [(*key, e.seq, to_us(e.at), e.kind, e.raw.decode()) for e in done.events]
         for seq, _, text in done.said:
             self._last_said += 1
             rows.said.append((self._last_said, *key, seq))
             rows.words.append((self._last_said, text))
-        rows.runs += [_run_row(key, run, agent, change) for run, change in done.runs.items()]
+        made = ledger_rows(key, known.agent, known.owner, done.ledger)
+        for name, more in made.items():
+            rows.ledger.setdefault(name, []).extend(more)
         rows.approvals += [
             _approval_row(key, call, change) for call, change in done.approvals.items()
         ]
 
     def _flush(self) -> None:
         rows, self._rows = self._rows, _Rows()
-        self._insert("insert_events", rows.events)
-        self._insert("insert_heads", list(rows.heads.values()))
-        self._insert("upsert_runs", rows.runs)
-        self._insert("upsert_approvals", rows.approvals)
-        self._insert("insert_answers", list(rows.answers.values()))
-        self._insert("insert_said", rows.said)
-        self._insert("insert_said_words", rows.words)
-
-    def _insert(self, name: str, rows: list[Row]) -> None:
-        start = 0
-        while start < len(rows):
-            count = min(LARGEST_INSERT, 1 << ((len(rows) - start).bit_length() - 1))
-            part = rows[start : start + count]
-            self.db.execute(_statement(name, count, len(part[0])), [v for row in part for v in row])
-            start += count
+        insert(self.db, "insert_events", rows.events)
+        insert(self.db, "insert_heads", list(rows.heads.values()))
+        for name, some in rows.ledger.items():
+            insert(self.db, name, some)
+        insert(self.db, "upsert_approvals", rows.approvals)
+        insert(self.db, "insert_answers", list(rows.answers.values()))
+        insert(self.db, "insert_said", rows.said)
+        insert(self.db, "insert_said_words", rows.words)
 
 
 def forget(db: sqlite3.Connection, key: Key) -> Sequence[SessionId]:
@@ -326,7 +342,8 @@ def forget(db: sqlite3.Connection, key: Key) -> Sequence[SessionId]:
     for said, fact in db.execute(SQL["said_of_session"], key).fetchall():
         db.execute(SQL["unsay"], (said, said_in(load(fact))))
     origins = [Key(key.tenant, row[0]) for row in db.execute(SQL["origins"], key).fetchall()]
-    for table in ("said", "runs", "approvals", "shares", "forks", "head", "session"):
+    erase_ledger(db, key)
+    for table in ("said", "approvals", "shares", "grants", "forks", "head", "session"):
         db.execute(SQL[f"delete_{table}"], key)
     for one in (key, *origins):
         if db.execute(SQL["is_there"], one).fetchone() is None:
@@ -334,25 +351,6 @@ def forget(db: sqlite3.Connection, key: Key) -> Sequence[SessionId]:
             db.execute(SQL["delete_events"], (*one, upto))
             gone += () if upto else (one.session,)
     return gone
-
-
-def _run_row(key: Key, run: RunId, agent: str, change: RunChange) -> Row:
-    usage = None if change.usage is None else _json.encode(change.usage).decode()
-    return (
-        key.tenant,
-        run,
-        key.session,
-        change.status,
-        agent,
-        change.input,
-        change.first_seq,
-        change.last_seq,
-        _us(change.created_at),
-        _us(change.started_at),
-        _us(change.ended_at),
-        change.reason,
-        usage,
-    )
 
 
 def _approval_row(key: Key, call: CallId, change: ApprovalChange) -> Row:
@@ -366,24 +364,9 @@ def _approval_row(key: Key, call: CallId, change: ApprovalChange) -> Row:
         None if asked is None else asked.name,
         None if asked is None else _json.encode(asked.arguments).decode(),
         None if asked is None else asked.digest,
-        _us(change.asked_at),
-        None if asked is None else _us(asked.expires_at.timestamp()),
+        to_us(change.asked_at),
+        None if asked is None else to_us(asked.expires_at.timestamp()),
         change.principal,
         change.reason,
-        _us(change.answered_at),
+        to_us(change.answered_at),
     )
-
-
-def _us(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * 1_000_000)
-
-
-_statements: dict[tuple[str, int], str] = {}
-
-
-def _statement(name: str, rows: int, width: int) -> str:
-    made = _statements.get((name, rows))
-    if made is None:
-        row = f"({', '.join('?' * width)})"
-        made = _statements[name, rows] = SQL[name].replace("{rows}", ", ".join([row] * rows))
-    return made

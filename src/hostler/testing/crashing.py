@@ -33,14 +33,9 @@ from hostler.core.events import (
 from hostler.core.head import Head
 from hostler.core.loop import Drive, Interrupt
 from hostler.core.news import Signals
-from hostler.core.ports import (
-    AgentSpec,
-    Handler,
-    Job,
-    Store,
-    World,
-)
+from hostler.core.ports import AgentSpec, Handler, Job, World
 from hostler.core.state import State, fold, prompt
+from hostler.core.store import Store
 from hostler.testing.doubles import Crash, whole_log
 
 MOST_WORKERS = 100

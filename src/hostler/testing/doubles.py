@@ -35,7 +35,6 @@ from hostler.core.ports import (
     Model,
     Reply,
     Request,
-    Store,
     ToolSpec,
     mint,
 )
@@ -45,6 +44,7 @@ from hostler.core.records import (
     Once,
     Session,
 )
+from hostler.core.store import Store
 
 Answer = Callable[[Request], Reply | Failure]
 

@@ -192,7 +192,7 @@ async def a_slow_caller_is_not_taken_for_a_slow_provider(wire: WireFormat, make:
 
 async def its_key_is_asked_for_each_question(wire: WireFormat, make: Make) -> None:
     keys = iter(["sk-kit-one", "sk-kit-two"])
-    setup = Setup(base_url="", key=lambda: next(keys))
+    setup = Setup(base_url="", key=lambda _: next(keys))
     async with (
         provider_server(lambda _: _at_once(wire, "Hi.")) as server,
         make(replace(setup, base_url=f"{server.url}/v1")) as model,
@@ -208,7 +208,7 @@ async def its_key_is_asked_for_each_question(wire: WireFormat, make: Make) -> No
 async def it_asks_without_a_key_where_there_is_none(wire: WireFormat, make: Make) -> None:
     async with (
         provider_server(lambda _: _at_once(wire, "Hi.")) as server,
-        make(Setup(base_url=f"{server.url}/v1", key=lambda: None)) as model,
+        make(Setup(base_url=f"{server.url}/v1", key=lambda _: None)) as model,
     ):
         heard = await listen(model)
 
@@ -219,7 +219,7 @@ async def it_asks_without_a_key_where_there_is_none(wire: WireFormat, make: Make
 async def a_key_that_no_header_can_carry_is_a_failure(wire: WireFormat, make: Make) -> None:
     async with (
         provider_server(lambda _: _at_once(wire, "Hi.")) as server,
-        make(Setup(base_url=f"{server.url}/v1", key=lambda: "sk-ä\r\nX-Evil: 1")) as model,
+        make(Setup(base_url=f"{server.url}/v1", key=lambda _: "sk-ä\r\nX-Evil: 1")) as model,
     ):
         heard = await listen(model)
 

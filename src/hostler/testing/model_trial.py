@@ -44,7 +44,7 @@ class Setup:
 
     base_url: str
     """Ends in `/v1`; any path below it is answered."""
-    key: Callable[[], str | None] = lambda: KEY
+    key: Callable[[str], str | None] = lambda _: KEY
     """To be asked for each question."""
     first_byte_s: float = DEADLINE_S
     idle_s: float = DEADLINE_S

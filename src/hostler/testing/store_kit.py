@@ -38,8 +38,9 @@ from hostler.core.events import (
 )
 from hostler.core.gate import digest
 from hostler.core.head import Head
-from hostler.core.ports import Observer, Outbox, Store, mint
+from hostler.core.ports import mint
 from hostler.core.records import Appended, Once, Segment, Session
+from hostler.core.store import Observer, Outbox, Store
 
 
 class Open(Protocol):

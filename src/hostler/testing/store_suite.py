@@ -26,8 +26,8 @@ from hostler.core.events import (
     UserSpoke,
 )
 from hostler.core.memory import remember
-from hostler.core.ports import Store
 from hostler.core.state import State, fold
+from hostler.core.store import Store
 from hostler.testing.doubles import a_session, whole_log
 from hostler.testing.store_kit import Check, Open, a_new_session, a_run, refused, spoke
 from hostler.testing.store_suite_forks import FORKS

@@ -8,9 +8,9 @@ from hostler.core.codec import SPOKEN, load_spoken
 from hostler.core.errors import Conflict, NotFound
 from hostler.core.events import Event, Fact, Key, RunId, RunKey, Seq, SessionForked, SessionId
 from hostler.core.memory import remember
-from hostler.core.ports import Store
 from hostler.core.records import Segment
 from hostler.core.state import State, fold
+from hostler.core.store import Store
 from hostler.testing.doubles import a_session, whole_log
 from hostler.testing.store_kit import (
     Check,

@@ -9,8 +9,8 @@ import anyio
 from hostler.core.errors import Conflict, NotFound
 from hostler.core.events import Key, PrincipalId, TenantId
 from hostler.core.head import LONGEST_QUEUE
-from hostler.core.ports import Store
 from hostler.core.records import Share
+from hostler.core.store import Store
 from hostler.testing.doubles import a_session, whole_log
 from hostler.testing.store_kit import (
     Check,

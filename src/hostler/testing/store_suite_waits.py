@@ -17,8 +17,8 @@ from hostler.core.events import (
     Seq,
     TenantId,
 )
-from hostler.core.ports import Store
 from hostler.core.records import Approval, Kept, Session
+from hostler.core.store import Store
 from hostler.testing.doubles import a_session
 from hostler.testing.store_kit import (
     Check,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
@@ -48,6 +48,8 @@ class ToolOptions(TypedDict, total=False):
     """Readers run side by side, writers alone; `write`."""
     approval: bool
     """Must a person allow each call?  An agent's `permissions` can say otherwise; no."""
+    secrets: Sequence[str]
+    """Names of the tenant's secrets that `CallContext.secret` may return to it; none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,7 @@ def function_tool(
     twice: Literal["safe", "never"] = "never",
     effects: Literal["read", "write"] = "write",
     approval: bool = False,
+    secrets: Sequence[str] = (),
 ) -> FunctionTool[P, R]:
     """Make a tool of `function`.
 
@@ -134,6 +137,7 @@ def function_tool(
         effects=effects,
         timeout_s=timeout_s,
         approval=approval,
+        secrets=tuple(secrets),
     )
     return FunctionTool(spec=spec, function=function, _signature=form, _threads=_Threads(name=name))
 

@@ -8,20 +8,32 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import anyio
 import click
+from starlette.types import ASGIApp
 
+from hostler.app import wiring
 from hostler.app.agent import Agent, load_target
 from hostler.app.building import RESULTS, build_agents
 from hostler.app.first_model import first_model, needs_model
 from hostler.app.house import open_house
 from hostler.app.keys import AdminGate, admin_key, key_file
-from hostler.app.server import listen, make_app, serve_http
-from hostler.app.settings import Settings, default_data, load_settings, unknown_variables
+from hostler.app.observing import Observing
+from hostler.app.server import allow_connections, listen, make_app, opened_ways, serve_http
+from hostler.app.settings import LOOPBACK, Settings, default_data, load_settings, unknown_variables
+from hostler.app.vaults import make_vault
+from hostler.core.ports import AgentSpec
+from hostler.faces.native.entry import Ways
+from hostler.faces.native.guard import hosts_of
+from hostler.faces.native.http import VERSION
 from hostler.faces.native.stream import OpenStreams
-from hostler.service.retention import Keep
+from hostler.harness.breakers import Breakers
+from hostler.service.rates import Rates
+from hostler.service.service import Service
 
 log = logging.getLogger("hostler")
 
@@ -45,12 +57,14 @@ ASSISTANT = Agent(
 @click.option("--model", help="provider:model for agents that name none.")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain, PEM.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its key, PEM.")
+@click.option("--metrics-open", is_flag=True, default=None, help="Show /metrics without a key.")
+@click.option("--log", type=click.Choice(["auto", "json", "text"]), help="Form of log lines.")
+@click.option("--log-level", help="debug, info (default), warning or error.")
 @click.option("--insecure", is_flag=True, default=None, help="Allow other addresses without TLS.")
 def serve(target: str | None, **flags: object) -> None:
     """Serve TARGET: MODULE:AGENT, a folder of agent files, or the built-in assistant."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # its news is ours, said twice
     settings = load_settings(flags)
+    wiring.configure_logs(settings.log, settings.log_level)
     for remark in unknown_variables(os.environ):
         log.warning("%s", remark)
     agents = load_target(target) if target else [ASSISTANT]
@@ -59,6 +73,7 @@ def serve(target: str | None, **flags: object) -> None:
 
 async def _serve(agents: list[Agent], settings: Settings) -> None:
     streams = OpenStreams()
+    allow_connections()
     with listen(settings.host, settings.port) as listening:
         chosen = None
         if needs_model(agents, settings):
@@ -66,15 +81,22 @@ async def _serve(agents: list[Agent], settings: Settings) -> None:
             log.info("model: %s, as %s", chosen.model, chosen.why)
         # Made last: who is told of a new key is told what to do with it.
         key, is_new = admin_key(settings.given_key, settings.data)
+        vault, breakers = make_vault(settings, admin_key=key, environ=os.environ), Breakers()
+        wiring.mask_telemetry(vault.hide)
         async with (
-            build_agents(agents, settings, chosen=chosen) as specs,
+            build_agents(agents, settings, chosen=chosen, breakers=breakers, vault=vault) as specs,
+            _measuring(specs, settings, streams, breakers) as observing,
             open_house(
                 specs,
                 default_agent=agents[0].name,
                 file=settings.database_file,
                 results=settings.data / RESULTS,
-                keep=Keep(days=settings.retention_days, sessions=settings.retention_sessions),
+                keep=settings.keep,
+                rates=Rates(settings.rates.limits()),
+                observing=observing,
+                vault=vault,
             ) as service,
+            opened_ways(settings.identity, service) as ways,
         ):
             if settings.given_key is None:
                 log.info("admin key: %s%s", key_file(settings.data), " (new)" if is_new else "")
@@ -88,18 +110,42 @@ async def _serve(agents: list[Agent], settings: Settings) -> None:
             # What is loaded by now stays: the collector need not look at it again and again.
             gc.freeze()
             await serve_http(
-                make_app(
-                    service,
-                    AdminGate(key.encode()),
-                    streams,
-                    origins=[one.strip() for one in settings.origins.split(",") if one.strip()],
-                ),
+                _app(service, key, streams, ways, settings),
                 listening,
                 streams,
                 tls_cert=settings.tls_cert,
                 tls_key=settings.tls_key,
                 ready=ready,
             )
+
+
+def _app(
+    service: Service, key: str, streams: OpenStreams, ways: Ways, settings: Settings
+) -> ASGIApp:
+    hosts = hosts_of(
+        settings.named_hosts, bound_to=settings.host, is_loopback=settings.host in LOOPBACK
+    )
+    return make_app(
+        service,
+        AdminGate(key.encode()),
+        streams,
+        ways=ways,
+        hosts=hosts,
+        origins=settings.named_origins,
+    )
+
+
+def _measuring(
+    specs: Mapping[str, AgentSpec], settings: Settings, streams: OpenStreams, breakers: Breakers
+) -> AbstractAsyncContextManager[Observing]:
+    return wiring.measuring()(
+        specs,
+        version=VERSION,
+        metrics=settings.metrics,
+        is_open=settings.metrics_open,
+        streams=lambda: streams.by_kind,
+        breakers=breakers.worst,
+    )
 
 
 def _url(settings: Settings, port: int) -> str:

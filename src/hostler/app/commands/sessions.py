@@ -14,7 +14,8 @@ _OF_THE_LIST = ("limit", "agent", "status", "json")
 _session = click.argument("session", metavar="ID")
 
 
-def _where(function: F) -> F:
+def where(function: F) -> F:
+    """Add the options that say which server is meant."""
     data = click.option("--data", type=click.Path(), help="Folder for all that is kept.")
     return click.option("--url", help="The server; default the local one, or none.")(data(function))
 
@@ -24,7 +25,7 @@ def _where(function: F) -> F:
 @click.option("--agent", help="Only of this agent.")
 @click.option("--status", help="Only idle, queued, running or waiting ones.")
 @click.option("--json", is_flag=True, help="One JSON object a line.")
-@_where
+@where
 @click.pass_context
 def sessions(context: click.Context, **given: object) -> None:
     """List sessions, newest first; or do something with one."""
@@ -39,7 +40,7 @@ def sessions(context: click.Context, **given: object) -> None:
 @sessions.command()
 @_session
 @click.option("--at", type=click.IntRange(min=0), help="Up to this event; default the last step.")
-@_where
+@where
 def fork(**given: object) -> None:
     """Make a session that begins with what session ID said, and print its id."""
     _do("fork", given)
@@ -48,7 +49,7 @@ def fork(**given: object) -> None:
 @sessions.command()
 @_session
 @click.argument("title")
-@_where
+@where
 def rename(**given: object) -> None:
     """Give session ID a TITLE; an empty one takes it away."""
     _do("rename", given)
@@ -57,7 +58,7 @@ def rename(**given: object) -> None:
 @sessions.command()
 @_session
 @click.option("--yes", is_flag=True, help="Do not ask whether it is meant.")
-@_where
+@where
 def delete(**given: object) -> None:
     """Delete session ID and all that was said in it; a run that is going is cancelled."""
     _do("delete", given)
@@ -65,7 +66,7 @@ def delete(**given: object) -> None:
 
 @sessions.command()
 @_session
-@_where
+@where
 def export(**given: object) -> None:
     """Write session ID to the standard output, as JSON lines that `import` reads."""
     _do("export", given)
@@ -74,7 +75,7 @@ def export(**given: object) -> None:
 @sessions.command("import")
 @click.argument("file", type=click.File("rb"))
 @click.option("--id", "session", metavar="ID", help="Of the new session; default as in the file.")
-@_where
+@where
 def import_(**given: object) -> None:
     """Make a session of what `export` wrote to FILE (- for the standard input); print its id."""
     _do("restore", given)
@@ -84,5 +85,5 @@ def _do(what: str, given: dict[str, object]) -> None:
     """Do it; where the server is may be said before the command, too."""
     parent = click.get_current_context().parent
     above = {} if parent is None else parent.params
-    where = {name: given[name] or above.get(name) for name in ("url", "data")}
-    wiring.terminal("keeping", what)(**given | where)
+    place = {name: given[name] or above.get(name) for name in ("url", "data")}
+    wiring.terminal("keeping", what)(**given | place)

@@ -49,10 +49,10 @@ def sessions(
             async with aclosing(found):
                 items = [one async for one in found]
             if json:
-                _as_json(items)
+                as_json(items)
             else:
-                console, titles = _console(), await _titles(reached.client, items)
-                _show(console, _sessions(items, titles, console.width), "no sessions yet")
+                shown, titles = console(), await _titles(reached.client, items)
+                show(shown, _sessions(items, titles, shown.width), "no sessions yet")
         return 0
 
     perform(work)
@@ -68,9 +68,9 @@ def search(*, words: Sequence[str], limit: int, json: bool, **flags: object) -> 
             page = await reached.client.get("/api/search", q=" ".join(words), limit=limit)
         items = cast("list[JsonObject]", page["items"])
         if json:
-            _as_json(items)
+            as_json(items)
         else:
-            _show(_console(), _hits(items), "no such words were said")
+            show(console(), _hits(items), "no such words were said")
         return 0 if items else 1
 
     perform(work)
@@ -99,7 +99,7 @@ def _sessions(items: Sequence[JsonObject], titles: dict[str, str], width: int) -
     """Return a table of sessions; where there is little room, less of each."""
     names = ["session", "agent", "about", "status", "when"]
     shown = names if width >= NARROW else ["session", "about", "status"]
-    table = _table(*shown)
+    made = table(*shown)
     for one in items:
         status = str(one["status"])
         row = {
@@ -109,16 +109,16 @@ def _sessions(items: Sequence[JsonObject], titles: dict[str, str], width: int) -
             "status": Text(status, _STATUS.get(status, "quiet")),
             "when": _ago(str(one["updated_at"])),
         }
-        table.add_row(*(row[name] for name in shown))
-    return table
+        made.add_row(*(row[name] for name in shown))
+    return made
 
 
 def _hits(items: Sequence[JsonObject]) -> Table:
-    table = _table("session", "who", "what was said")
+    made = table("session", "who", "what was said")
     for one in items:
         who = "you" if one["kind"] == "user_spoke" else "agent"
-        table.add_row(str(one["session"]), who, _marked(str(one["snippet"])))
-    return table
+        made.add_row(str(one["session"]), who, _marked(str(one["snippet"])))
+    return made
 
 
 def _marked(snippet: str) -> Text:
@@ -131,22 +131,25 @@ def _marked(snippet: str) -> Text:
     return text.append(line[end:])
 
 
-def _table(*names: str) -> Table:
-    table = Table(box=None, header_style="quiet", pad_edge=False, padding=(0, 2, 0, 0))
+def table(*names: str) -> Table:
+    """Return an empty table."""
+    made = Table(box=None, header_style="quiet", pad_edge=False, padding=(0, 2, 0, 0))
     for name in names:
         is_long = name in ("about", "what was said")
-        table.add_column(name, no_wrap=name != "what was said", ratio=1 if is_long else None)
-    return table
+        made.add_column(name, no_wrap=name != "what was said", ratio=1 if is_long else None)
+    return made
 
 
-def _console() -> Console:
-    console = Console(theme=THEME, highlight=False)
-    if not console.is_terminal:
-        console.width = WIDE  # for grep and cut: one line each, whole
-    return console
+def console() -> Console:
+    """Return the standard output; of what is no terminal, as wide as need be."""
+    made = Console(theme=THEME, highlight=False)
+    if not made.is_terminal:
+        made.width = WIDE  # for grep and cut: one line each, whole
+    return made
 
 
-def _show(console: Console, table: Table, nothing: str) -> None:
+def show(console: Console, table: Table, nothing: str) -> None:
+    """Write a table, or to the standard error that there is `nothing`."""
     if not table.row_count:
         sys.stderr.write(f"{nothing}\n")
         return
@@ -157,7 +160,8 @@ def _show(console: Console, table: Table, nothing: str) -> None:
     sys.stdout.flush()
 
 
-def _as_json(items: Sequence[JsonObject]) -> None:
+def as_json(items: Sequence[JsonObject]) -> None:
+    """Write items as JSON, a line each."""
     sys.stdout.buffer.write(b"".join(msgspec.json.encode(one) + b"\n" for one in items))
     sys.stdout.buffer.flush()
 

@@ -18,7 +18,7 @@ import click
 from starlette.types import ASGIApp
 
 from hostler.app.agent import Agent, load_target
-from hostler.app.building import build_agents
+from hostler.app.building import RESULTS, build_agents
 from hostler.app.commands.serve import ASSISTANT
 from hostler.app.first_model import first_model, needs_model
 from hostler.app.house import open_house
@@ -26,14 +26,21 @@ from hostler.app.keys import AdminGate, admin_key
 from hostler.app.server import listen, make_app, serve_http
 from hostler.app.settings import Settings
 from hostler.app.terminal.reach import Own, server_url
+from hostler.app.vaults import make_vault
 from hostler.core.errors import SetupError
 from hostler.core.ports import World
 from hostler.engine.queuer import EmbeddedEngine
 from hostler.faces.native.stream import OpenStreams
+from hostler.harness.results import Results
+from hostler.service.secrets import Sealing
 from hostler.service.service import Service, make_service
 from hostler.signals.local import LocalSignals
 from hostler.stores.sqlite import SqliteStore
+from hostler.stores.sqlite_audit import SqliteAudits
+from hostler.stores.sqlite_directory import SqliteDirectory
 from hostler.stores.sqlite_file import holder
+from hostler.stores.sqlite_sealed import SqliteSealed
+from hostler.vault.logs import mask_logs
 
 LOOPBACK = "127.0.0.1"
 AGENTS = Path("agents")
@@ -56,10 +63,16 @@ async def working(settings: Settings, agent: str | None, model: str | None) -> A
         click.echo(f"model: {chosen.model}, as {chosen.why}", err=True)
     key, _ = admin_key(settings.given_key, settings.data)
     _log_to(settings.data / LOG)
+    vault = make_vault(settings, admin_key=key, environ=os.environ)
+    mask_logs(vault)
     async with (
-        build_agents(agents, settings, chosen=chosen) as specs,
+        build_agents(agents, settings, chosen=chosen, vault=vault) as specs,
         open_house(
-            specs, default_agent=agents[0].name, file=settings.database_file, is_server=False
+            specs,
+            default_agent=agents[0].name,
+            file=settings.database_file,
+            is_server=False,
+            vault=vault,
         ) as service,
         _serving(service, key) as url,
     ):
@@ -73,22 +86,40 @@ async def reading(settings: Settings) -> AsyncGenerator[Own]:
     Raises:
         SetupError: nothing is stored, or another process has the data folder.
     """
-    _see_that_it_is_free(settings)
     if not settings.database_file.exists():
+        _see_that_it_is_free(settings)
         raise SetupError(
             f"nothing is stored in {settings.data} yet, and no server answers at "
             f"{server_url(settings)}: begin with `hostler chat`"
         )
+    async with deciding(settings) as own:
+        yield own
+
+
+@asynccontextmanager
+async def deciding(settings: Settings) -> AsyncGenerator[Own]:
+    """As `reading`, and nothing need be stored yet: tenants and keys come before sessions.
+
+    Raises:
+        SetupError: another process has the data folder.
+    """
+    _see_that_it_is_free(settings)
     key, _ = admin_key(settings.given_key, settings.data)
-    store = SqliteStore.open(settings.database_file)
+    vault = make_vault(settings, admin_key=key, environ=os.environ)
+    store = SqliteStore.open(settings.database_file, mask=vault.mask)
     try:
+        sealed = SqliteSealed(store, settings.database_file)
+        await vault.open(sealed)
         service = make_service(
             store=store,
+            audits=SqliteAudits(store),
+            directory=SqliteDirectory(store),
             engine=EmbeddedEngine(),
             signals=LocalSignals(),
             agents={},
             default_agent="",
             world=World(f"reader-{os.getpid()}"),
+            sealing=Sealing(vault, sealed, Results(settings.data / RESULTS)),
         )
         async with _serving(service, key) as url:
             yield Own(url, key, None)
@@ -99,7 +130,7 @@ async def reading(settings: Settings) -> AsyncGenerator[Own]:
 @asynccontextmanager
 async def _serving(service: Service, key: str) -> AsyncGenerator[str]:
     streams = OpenStreams()
-    app = make_app(service, AdminGate(key.encode()), streams)
+    app = make_app(service, AdminGate(key.encode()), streams, hosts=())
     with listen(LOOPBACK, 0) as listening:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_serve, app, listening, streams)

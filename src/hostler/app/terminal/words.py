@@ -33,6 +33,7 @@ _TURNS = re.compile("[\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 """What is not seen, or makes what follows look as if it stood elsewhere."""
 _REASONS = {
     "model_error": "the model gave no reply",
+    "wait_too_long": "its model asks for a longer wait than the run has time for",
     "step_limit": "it reached its limit of steps",
     "budget": "its budget is used up",
     "stuck": "it made the same call again and again",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from msgspec import UNSET, Struct, UnsetType
 
 from hostler.core.errors import Invalid
-from hostler.core.events import Content, Fault, JsonObject, Policy, TextPart, Usage, Verdict
+from hostler.core.events import Content, Fault, JsonObject, Policy, RunId, TextPart, Usage, Verdict
 from hostler.core.records import ClientTool
 from hostler.service.inbox import Receipt
 
@@ -30,10 +30,13 @@ class NewMessage(Struct, kw_only=True, forbid_unknown_fields=True):
     content: Content
     policy: Policy | None = None
     metadata: JsonObject = {}
+    purpose: str | None = None
+    """What the run is for, to find runs and sum costs by."""
 
 
 class NewCancel(Struct, kw_only=True, forbid_unknown_fields=True):
     reason: str | None = None
+    run: RunId | None = None
 
 
 class NewDecision(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -168,6 +171,18 @@ class RunView(Struct, kw_only=True):
     first_seq: int
     last_seq: int | None
     usage: Usage | None
+    """Once it has ended."""
+    user: str
+    """Who spoke first in it."""
+    purpose: str | None
+    steps: int
+    """Replies of models."""
+    unpriced_calls: int
+    """Model calls that may have cost something, and what is not known."""
+    error: Fault | None
+    """Of the last attempt at a reply, if it failed."""
+    input_summary: str
+    output_summary: str
 
 
 class ModelCallView(Struct, kw_only=True):
@@ -179,6 +194,12 @@ class ModelCallView(Struct, kw_only=True):
     ended_at: str | None
     usage: Usage | None
     error: Fault | None
+    step: int
+    """1 for the run's first reply."""
+    number: int
+    """Of the attempts at this reply."""
+    latency_s: float | None
+    first_token_s: float | None
 
 
 class ToolCallView(Struct, kw_only=True):
@@ -189,12 +210,24 @@ class ToolCallView(Struct, kw_only=True):
     started_at: str
     ended_at: str | None
     output: str | None
+    latency_s: float | None
+
+
+class FeedbackView(Struct, kw_only=True):
+    run: str
+    user: str
+    """Who rated it."""
+    key: str
+    score: float
+    comment: str | None
+    at: str
 
 
 class RunDetailView(Struct, kw_only=True):
     run: RunView
     model_calls: list[ModelCallView]
     tool_calls: list[ToolCallView]
+    feedback: list[FeedbackView]
 
 
 class AgentView(Struct, kw_only=True):
@@ -208,8 +241,18 @@ class AgentView(Struct, kw_only=True):
 
 class Me(Struct, kw_only=True):
     id: str
+    """What facts call you: the user, or the key where there is no user."""
     tenant: str
     role: str
+    user: str | None
+    scopes: list[str] | None
+    """null: all that the role has."""
+    is_operator: bool
+    """Yours is the admin key."""
+    key: str | None
+    prefix: str | None
+    """The first characters of your key."""
+    expires_at: str | None
 
 
 class Capabilities(Struct, kw_only=True):
@@ -300,6 +343,8 @@ class Problem(Struct, kw_only=True):
     status: int
     detail: str
     code: str
+    request_id: str | None = None
+    """As in the header `X-Request-Id`: the server's log has more under it."""
     errors: list[dict[str, str]] | None = None
 
 

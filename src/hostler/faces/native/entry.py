@@ -1,4 +1,4 @@
-"""Who calls: by a key, by a share link, or by a ticket for one socket.
+"""Who calls: by the admin key or another, by a share link, or by a ticket for one socket.
 
 Invariant: a ticket is good once, for a minute; a secret in a URL opens one session or one socket.
 """
@@ -7,21 +7,44 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from hostler.core.errors import Unauthorised
 from hostler.core.events import Principal
 from hostler.faces.native.http import Caller
+from hostler.service.keys import Keys
 from hostler.service.shares import Shares, is_token
+from hostler.service.tenants import Tenants
 
 TICKET_S = 60
 
 
+class Way(Protocol):
+    async def __call__(self, headers: Mapping[str, str], peer: str | None) -> Caller | None:
+        """Return who calls; None: this way was not taken.  `peer`: the address of the socket.
+
+        Raises Unauthorised: it was, and does not lead in.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """Ways to say who one is beside keys and share links, tried in order."""
+
+    tried: Sequence[Way] = ()
+    hidden: frozenset[str] = frozenset()
+    """Headers that mean something to a way alone: nobody else gets to see them."""
+
+
 class Gate(Protocol):
-    def __call__(self, headers: Mapping[str, str]) -> Principal:
-        """Return whose key it is.  Raises Unauthorised."""
+    def __call__(self, headers: Mapping[str, str]) -> Principal | None:
+        """Return who the operator is, if the key is theirs; None if it may be another key.
+
+        Raises Unauthorised when there is none.
+        """
         ...
 
 
@@ -54,13 +77,30 @@ class Tickets:
 
 @dataclass(frozen=True, slots=True)
 class Entrance:
-    """Keys and share links, for every operation; tickets, for sockets."""
+    """Keys, share links and other ways, for every operation; tickets, for sockets.
+
+    The operator says with `Hostler-Tenant` in which tenant they act.
+    """
 
     gate: Gate
     shares: Shares
+    keys: Keys
+    tenants: Tenants
     tickets: Tickets = field(default_factory=Tickets)
+    ways: Ways = field(default_factory=Ways)
 
-    async def __call__(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Caller:
+    async def __call__(
+        self, headers: dict[str, str], query: Mapping[str, str], peer: str | None
+    ) -> Caller:
+        caller = await self._caller(headers, query, peer)
+        self._hide(headers)
+        if not caller.who.is_operator:  # so that the limits of the tenant are known
+            await self.tenants.settings_of(caller.who.tenant)
+        return caller
+
+    async def _caller(
+        self, headers: Mapping[str, str], query: Mapping[str, str], peer: str | None
+    ) -> Caller:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             token = query.get("share", "")
@@ -69,9 +109,27 @@ class Entrance:
         if is_token(token.strip()):
             viewer = await self.shares.holder(token.strip())
             return Caller(viewer.who, viewer.until)
-        return Caller(self.gate(headers))
+        for way in self.ways.tried:
+            caller = await way(headers, peer)
+            if caller is not None:
+                return caller
+        who, until = self.gate(headers), None
+        if who is None:
+            holder = await self.keys.holder(token.strip())
+            who, until = holder.who, holder.until
+        tenant = headers.get("hostler-tenant")
+        return Caller(who if tenant is None else await self.tenants.acting(who, tenant), until)
 
-    async def for_socket(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Caller:
+    async def for_socket(
+        self, headers: dict[str, str], query: Mapping[str, str], peer: str | None
+    ) -> Caller:
         """As for any operation, or by ticket."""
         ticket = query.get("ticket")
-        return await self(headers, query) if ticket is None else self.tickets.take(ticket)
+        if ticket is None:
+            return await self(headers, query, peer)
+        self._hide(headers)
+        return self.tickets.take(ticket)
+
+    def _hide(self, headers: dict[str, str]) -> None:
+        for name in self.ways.hidden:
+            headers.pop(name, None)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import groupby
 
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from hostler.faces.native.entry import Entrance, Gate
+from hostler.faces.native.entry import Entrance, Gate, Ways
 from hostler.faces.native.http import Endpoint
 from hostler.faces.native.open_streams import OpenStreams
 from hostler.faces.native.operations import Operations
@@ -17,21 +16,31 @@ from hostler.service.service import Service
 
 
 def native_routes(
-    service: Service, gate: Gate, streams: OpenStreams, *, origins: Sequence[str] = ()
+    service: Service, gate: Gate, streams: OpenStreams, *, ways: Ways | None = None
 ) -> list[BaseRoute]:
     """Return one route per path; the paths that are called most come first.
 
-    `origins`: of pages that may open sockets, beside this server's own.
+    `ways`: to say who one is, beside keys and share links.
     """
-    entry = Entrance(gate, service.shares)
-    do = Operations(service, streams, entry.tickets)
+    entry = Entrance(gate, service.shares, service.keys, service.tenants, ways=ways or Ways())
+    service.keys.revoked.append(streams.revoke)
+    service.members.removed.append(streams.unshare)
+    do = Operations(service, streams, entry.tickets, service.scraping)
     operations = sorted(table(do), key=lambda one: (_rank(one.path), one.path))
     endpoints = {
-        path: Endpoint(list(same), entry, service.answered, service.admit)
+        path: Endpoint(
+            list(same),
+            entry,
+            service.answered,
+            service.admit,
+            rates=service.rates,
+            auditing=service.auditing,
+            hide=service.hide,
+        )
         for path, same in groupby(operations, key=lambda one: one.path)
     }
     socket = Socket(
-        operations=do, endpoints=endpoints, entry=entry, streams=streams, origins=origins
+        operations=do, endpoints=endpoints, entry=entry, streams=streams, rates=service.rates
     )
     routes: list[BaseRoute] = [Route(path, endpoint) for path, endpoint in endpoints.items()]
     return [*routes, WebSocketRoute("/api/sessions/{session}/socket", socket)]

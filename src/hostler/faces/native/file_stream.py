@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from hostler.core.errors import HostlerError
 from hostler.faces.native.http import Call
 from hostler.faces.native.open_streams import OpenStreams, cutter
+from hostler.faces.native.request import REQUEST_ID, request_of
 
 JSONL = "application/jsonl"
 
@@ -33,9 +34,17 @@ class FileStream:
             (b"content-type", JSONL.encode()),
             (b"content-disposition", f'attachment; filename="{self.name}"'.encode()),
             (b"cache-control", b"no-store"),
+            (REQUEST_ID, request_of(scope).encode()),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        with self.streams.one(send, self.call.who.id, self.call.until) as stream:
+        with self.streams.one(
+            scope,
+            send,
+            self.call.who,
+            until=self.call.until,
+            session=self.call.session,
+            kind="file",
+        ) as stream:
             async with aclosing(self.pieces) as pieces:
                 try:
                     async for piece in pieces:

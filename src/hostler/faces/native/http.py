@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 from urllib.parse import parse_qsl
@@ -16,22 +19,30 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from hostler.core.audited import Entry as AuditEntry
 from hostler.core.errors import (
     CallerError,
     Conflict,
+    Forbidden,
     Invalid,
     Malformed,
-    NotFound,
     Repeated,
     TooLarge,
-    TooMany,
+    Unauthorised,
     Unavailable,
 )
-from hostler.core.events import Principal, PrincipalId, TenantId
-from hostler.faces.native.wire import encode, stamp
+from hostler.core.events import Principal, PrincipalId, SessionId, TenantId
+from hostler.faces.native.answers import Answer, details_of, problem
+from hostler.faces.native.decode import decoded
+from hostler.faces.native.deeds import address_of, entry_of
+from hostler.faces.native.headers import adding, joined, standing
+from hostler.faces.native.request import trailed
+from hostler.faces.native.wire import encode
 from hostler.service.admission import Begins
-from hostler.service.authorise import authorise
+from hostler.service.auditing import Auditing
+from hostler.service.authorise import confine
 from hostler.service.once import Answering, Asked
+from hostler.service.rates import Rates
 
 T = TypeVar("T")
 
@@ -40,7 +51,6 @@ log = logging.getLogger(__name__)
 VERSION = version("hostler")
 LARGEST_BODY = 8 * 1024 * 1024
 """A message with a few images in it; larger things are files."""
-PROBLEM = b"application/problem+json"
 
 
 NOBODY = Principal(id=PrincipalId("nobody"), tenant=TenantId(""))
@@ -54,8 +64,13 @@ class Caller(NamedTuple):
 
 
 class Entry(Protocol):
-    async def __call__(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Caller:
-        """Return who calls.  Raises Unauthorised."""
+    async def __call__(
+        self, headers: dict[str, str], query: Mapping[str, str], peer: str | None
+    ) -> Caller:
+        """Return who calls, and take out of `headers` what is nobody else's business.
+
+        `peer`: the address of the socket.  Raises Unauthorised.
+        """
         ...
 
 
@@ -66,6 +81,8 @@ class Call:
     who: Principal
     until: float | None = None
     """When the caller's right ends, in Unix seconds."""
+    address: str = ""
+    """Where it came from."""
     path: Mapping[str, str]
     query: Mapping[str, str]
     headers: Mapping[str, str]
@@ -77,34 +94,23 @@ class Call:
     kept: bytes | None = None
     """What was answered to it the first time, by an operation that streams."""
 
+    @property
+    def session(self) -> SessionId | None:
+        """The session that the path names, if it does."""
+        name = self.path.get("session")
+        return None if name is None else SessionId(name)
+
+    def entry(self, action: str | None = None, *, status: int = 0) -> AuditEntry:
+        """Return the audit log's entry of this call; without an `action`, of a refusal."""
+        return entry_of(
+            self.who, self.path, self.headers, self.address, action=action, status=status
+        )
+
     def answering(self, status: int, view: Callable[[T], object]) -> Answering[T] | None:
         """Return how to keep the answer to this call; None without an idempotency key."""
         if self.asked is None:
             return None
         return Answering(self.asked, lambda result: b"%d %b" % (status, encode(view(result))))
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A JSON answer; a `body` of bytes is sent as it is, None has no content."""
-
-    status: int
-    body: object = None
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del receive
-        body = self.body if isinstance(self.body, bytes) else encode(self.body)
-        if self.body is None:
-            body = b""
-        media = b"application/json" if self.status < 400 else PROBLEM
-        headers = [(b"content-length", b"%d" % len(body)), *self.headers]
-        if body:
-            headers.append((b"content-type", media))
-        # To a socket that is not opened (the ASGI extension `websocket.http.response`).
-        kind = "websocket.http" if scope["type"] == "websocket" else "http"
-        await send({"type": f"{kind}.response.start", "status": self.status, "headers": headers})
-        await send({"type": f"{kind}.response.body", "body": body})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +142,8 @@ class Operation:
     """Needs no key."""
     keeps: bool = True
     """An idempotency key is honoured; False: the answer has a secret, which is kept nowhere."""
+    audited: str | None = None
+    """The action as which it is in the audit log, one of `core.audited.ACTIONS`."""
 
     @property
     def keeps_answers(self) -> bool:
@@ -143,7 +151,7 @@ class Operation:
 
 
 REPLAYED = ((b"idempotent-replayed", b"true"),)
-Answered: TypeAlias = Callable[[Principal, Asked], Awaitable[bytes | None]]
+Answered: TypeAlias = Callable[[Principal, Asked, SessionId | None], Awaitable[bytes | None]]
 """Finds the answer that was kept for a request, if it was made before."""
 
 
@@ -156,9 +164,14 @@ class Endpoint:
         entry: Entry,
         answered: Answered,
         admit: Callable[[Begins], None],
+        *,
+        rates: Rates,
+        auditing: Auditing,
+        hide: Callable[[TenantId, str], str],
     ) -> None:
-        """`admit` raises Unavailable when new work may not begin."""
+        """`admit` raises Unavailable when new work may not begin; `hide` takes secrets out."""
         self._entry, self._answered, self._admit = entry, answered, admit
+        self._rates, self._auditing, self._hide = rates, auditing, hide
         self._in_progress = set[tuple[TenantId, str]]()
         self._operations = {operation.method: operation for operation in operations}
         self._decoders = {
@@ -169,36 +182,78 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         what = f"{scope['method']} {scope['path']}"
-        answer = await answered(self._answer(scope, receive), what)
-        await answer(scope, receive, send)
+        whose, began = list[Principal](), time.perf_counter()
+        with trailed(scope):
+            answer = await answered(self._answer(scope, receive, whose), what)
+            if log.isEnabledFor(logging.DEBUG):
+                access(scope, answer, began)
+            told = standing(self._rates, whose[0]) if whose else ()
+            await answer(scope, receive, adding(send, told) if told else send)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> ASGIApp:
+    async def _answer(self, scope: Scope, receive: Receive, whose: list[Principal]) -> ASGIApp:
+        """Answer a request; once it is known whose it is, `whose` says it."""
         operation = self._operations.get(scope["method"])
         if operation is None:
             allowed = ", ".join(sorted(self._operations)).encode()
-            details = _details(405, "method_not_allowed", f"use one of: {allowed.decode()}")
+            details = details_of(405, "method_not_allowed", f"use one of: {allowed.decode()}")
             return Answer(405, details, ((b"allow", allowed),))
         if operation.begins is not None:
             self._admit(operation.begins)
-        call = await read_call(scope, None if operation.public else self._entry)
+        call = await read_call(scope, None if operation.public else self._entry, self._auditing)
+        if not operation.public:
+            whose.append(call.who)
+            self._rates.take(call.who, "requests")
         if operation.takes is not None:
             call.pieces = _pieces(call.headers, receive, operation.takes[1])
         if operation.method not in self._decoders:
-            return await operation.run(call)
+            with self._hiding(call.who.tenant):
+                return await self._run(operation, call)
         raw = b"".join([piece async for piece in _pieces(call.headers, receive, LARGEST_BODY)])
-        return await self.perform(operation.method, call, raw, scope["path"])
+        return await self._perform(operation.method, call, raw, scope["path"])
 
     async def perform(self, method: str, call: Call, raw: bytes, path: str) -> ASGIApp:
-        """Answer a call whose body is `raw`; `path` is what an idempotency key is good for."""
+        """Answer a call that came another way; its body is `raw`.
+
+        `path` is what an idempotency key is good for.
+        """
+        self._rates.take(call.who, "requests")
+        return await self._perform(method, call, raw, path)
+
+    async def _perform(self, method: str, call: Call, raw: bytes, path: str) -> ASGIApp:
         operation = self._operations[method]
         if operation.begins is not None:
             self._admit(operation.begins)
-        call.body = decoded(self._decoders[method], raw)
-        key = call.headers.get("idempotency-key")
-        if key is None or not operation.keeps_answers:
-            return await operation.run(call)
-        call.asked = Asked.by(call.who, f"POST {path}", key, raw)
-        return await self._once(operation, call, call.asked)
+        with self._hiding(call.who.tenant):
+            call.body = decoded(self._decoders[method], raw)
+            key = call.headers.get("idempotency-key")
+            if key is None or not operation.keeps_answers:
+                return await self._run(operation, call)
+            call.asked = Asked.by(call.who, f"POST {path}", key, raw)
+            return await self._once(operation, call, call.asked)
+
+    @contextmanager
+    def _hiding(self, tenant: TenantId) -> Generator[None]:
+        """Keep what a request quoted out of the words of its refusal, if it is secret."""
+        try:
+            yield
+        except CallerError as error:
+            error.detail = self._hide(tenant, error.detail)
+            if isinstance(error, Invalid):
+                error.fields = tuple(
+                    (self._hide(tenant, at), self._hide(tenant, what)) for at, what in error.fields
+                )
+            raise
+
+    async def _run(self, operation: Operation, call: Call) -> ASGIApp:
+        """Carry an operation out; what is audited, and any lack of rights, is written down."""
+        if operation.audited is None:
+            try:
+                return await operation.run(call)
+            except Forbidden as error:
+                await self._auditing.refused(call.entry(), error)
+                raise
+        entry = call.entry(operation.audited, status=min(operation.returns))
+        return await self._auditing.during(entry, partial(operation.run, call))
 
     async def _once(self, operation: Operation, call: Call, asked: Asked) -> ASGIApp:
         """Answer a request that may have been made before."""
@@ -207,12 +262,13 @@ class Endpoint:
             raise Conflict("the first such request is in progress", code="in_progress")
         self._in_progress.add(mark)
         try:
-            call.kept = await self._answered(call.who, asked)
+            find = partial(self._answered, call.who, asked, call.session)
+            call.kept = await find()
             if call.kept is None:
                 try:
-                    return await operation.run(call)
+                    return await self._run(operation, call)
                 except Repeated:  # by another node, since we looked
-                    call.kept = await self._answered(call.who, asked)
+                    call.kept = await find()
             if call.kept is None or operation.streams:
                 return await operation.run(call)
             status, body = call.kept.split(b" ", 1)
@@ -229,55 +285,48 @@ async def answered(answering: Awaitable[ASGIApp], what: str) -> ASGIApp:
         return problem(error)
     except Exception:
         log.exception("%s failed", what)
-        return Answer(500, _details(500, "internal", "this is a bug; the server logged it"))
+        return Answer(500, details_of(500, "internal", "this is a bug; the server logged it"))
 
 
-async def read_call(scope: Scope, entry: Entry | None) -> Call:
+def access(scope: Scope, answer: ASGIApp, began: float) -> None:
+    """Log a request; without its query and headers, in which tickets, links and keys are."""
+    log.debug(
+        "request",
+        extra={
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": answer.status if isinstance(answer, Answer) else 200,
+            "took_ms": round((time.perf_counter() - began) * 1000, 2),
+        },
+    )
+
+
+async def read_call(scope: Scope, entry: Entry | None, auditing: Auditing) -> Call:
     """Return what a request is but for its body; without `entry`, anybody's.
 
     Raises:
         Unauthorised: `entry` lets nobody in with what the request has.
         NotFound, Forbidden: the caller has one session, and this is elsewhere.
     """
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    headers = joined(scope["headers"])
     query, path = _query(scope["query_string"]), scope.get("path_params", {})
-    caller = Caller(NOBODY) if entry is None else await entry(headers, query)
-    # The verbs of the service ask for more than this; what is no verb is asked here alone.
-    authorise(caller.who, "read", path.get("session"))
-    return Call(who=caller.who, until=caller.until, path=path, query=query, headers=headers)
-
-
-async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer for a path that is no route."""
-    await problem(NotFound("there is no such route"))(scope, receive, send)
-
-
-_HEADERS = {
-    401: ((b"www-authenticate", b"Bearer"),),
-    # What is left of the body is not read, so nothing that follows on this connection can be.
-    413: ((b"connection", b"close"),),
-}
-
-
-def problem(
-    error: CallerError | Unavailable,
-    *,
-    status: int | None = None,
-    headers: tuple[tuple[bytes, bytes], ...] = (),
-) -> Answer:
-    """Return an error as problem details (RFC 9457), if need be under another status."""
-    if isinstance(error, Unavailable):
-        retry = ((b"retry-after", b"%d" % max(1, round(error.retry_after_s))),)
-        return Answer(503, _details(503, error.code, str(error)), retry)
-    status = status or error.status
-    details = {**_details(status, error.code, error.detail), **error.more}
-    if isinstance(at := details.get("at"), float):
-        details["at"] = stamp(at)
-    if isinstance(error, TooMany):
-        headers = ((b"retry-after", b"%d" % max(1, round(error.retry_after_s))),)
-    if isinstance(error, Invalid) and error.fields:
-        details["errors"] = [{"pointer": at, "detail": what} for at, what in error.fields]
-    return Answer(status, details, headers or _HEADERS.get(status, ()))
+    caller, address, peer = Caller(NOBODY), address_of(scope), scope.get("client")
+    try:
+        if entry is not None:
+            caller = await entry(headers, query, None if peer is None else peer[0])
+        # The verbs of the service ask for more than this; what is no verb is asked here alone.
+        confine(caller.who, path.get("session"))
+    except (Unauthorised, Forbidden) as error:
+        await auditing.refused(entry_of(caller.who, path, headers, address), error)
+        raise
+    return Call(
+        who=caller.who,
+        until=caller.until,
+        address=address,
+        path=path,
+        query=query,
+        headers=headers,
+    )
 
 
 def number(call: Call, name: str, *, default: int, most: int, least: int = 1) -> int:
@@ -295,9 +344,18 @@ def number(call: Call, name: str, *, default: int, most: int, least: int = 1) ->
     return int(text)
 
 
-def _details(status: int, code: str, detail: str) -> dict[str, object]:
-    title = code.replace("_", " ").capitalize()
-    return {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code}
+def one_of(call: Call, name: str, allowed: Sequence[str]) -> str | None:
+    """Return a word from the query, None when it is not there or says nothing.
+
+    Raises:
+        Invalid: it is none of those that are allowed.
+    """
+    word = call.query.get(name) or None
+    if word is not None and word not in allowed:
+        raise Invalid(
+            f"{name} cannot be {word!r}", fields=[(name, f"one of: {', '.join(allowed)}")]
+        )
+    return word
 
 
 def _query(raw: bytes) -> dict[str, str]:
@@ -332,26 +390,3 @@ async def _pieces(
         more = message.get("more_body", False)
         if piece:
             yield piece
-
-
-def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """Return a body as its type; an empty one counts as `{}`.
-
-    Raises:
-        Malformed: it is not JSON, not UTF-8, or nested too deeply to be read.
-        Invalid: it does not have the form; names the field.
-    """
-    try:
-        return decoder.decode(body or b"{}")
-    except msgspec.ValidationError as error:
-        what, _, path = str(error).partition(" - at `")
-        raise Invalid(what, fields=[(_pointer(path.rstrip("`")), what)]) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Malformed(f"the body is not JSON: {error}") from error
-    except RecursionError as error:
-        raise Malformed("the body is nested too deeply") from error
-
-
-def _pointer(path: str) -> str:
-    """Return msgspec's `$.content[0].text` as a JSON pointer."""
-    return re.sub(r"\[(\d+|\.\.\.)\]", r"/\1", path.removeprefix("$")).replace(".", "/")

@@ -13,14 +13,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, cast, get_args
 
 import anyio
 import anyio.lowlevel
 from starlette.types import Message, Scope, Send
 
 from hostler.core.errors import TooMany
-from hostler.core.events import PrincipalId
+from hostler.core.events import Principal, PrincipalId, SessionId, TenantId
 from hostler.service.limits import MOST_STREAMS
 
 SLOW_S = 30.0
@@ -29,21 +29,29 @@ LOOKS = 6
 """How often a stream is looked at in that time."""
 SLOW = 4008
 """The close code of a socket whose client does not read."""
+MOST_REVOKED = 10_000
+"""Keys and links that are remembered to be over, the last ones.  Looking them up says so, too."""
 CUT, DROP = "hostler.cut", "drop"
 """The extension of an ASGI scope under which our server lets us drop a connection as it is."""
+NOW, WRITE = "hostler.now", "write"
+"""And the one under which it takes more of what is being sent, if the client keeps up."""
 
+Write: TypeAlias = Callable[[bytes], bool]
+Kind: TypeAlias = Literal["sse", "socket", "file"]
 Why: TypeAlias = Literal["draining", "revoked", "slow"]
 
 
 class OpenStream:
     """What a stream sends through, and can be cut by."""
 
-    __slots__ = ("_send", "scope", "since", "who", "why")
+    __slots__ = ("_send", "_write", "scope", "session", "since", "who", "why")
 
-    def __init__(self, send: Send, who: PrincipalId) -> None:
-        self._send = send
+    def __init__(
+        self, send: Send, who: Principal, session: SessionId | None, write: Write | None
+    ) -> None:
+        self._send, self._write = send, write
         self.scope = anyio.CancelScope()
-        self.who = who
+        self.who, self.session = who, session
         self.since: float | None = None
         """When it began to wait for its client; None: it does not."""
         self.why: Why | None = None
@@ -59,6 +67,10 @@ class OpenStream:
             await anyio.lowlevel.checkpoint()
         # Some chunk was taken: whoever else waits for this client has begun to wait anew.
         self.since = None
+
+    def write(self, body: bytes) -> bool:
+        """Send more of what is being sent, if that takes no waiting; whether it was sent."""
+        return self._write is not None and self.why is None and self._write(body)
 
     def cut(self, why: Why) -> None:
         self.why = self.why or why
@@ -76,24 +88,41 @@ class OpenStreams:
     def __init__(self, *, slow_s: float = SLOW_S, most: int = MOST_STREAMS) -> None:
         """`most`: of one principal."""
         self._slow_s, self._most = slow_s, most
-        self._of = Counter[PrincipalId]()
+        self._of = Counter[tuple[TenantId, PrincipalId]]()
+        self._revoked = dict[str, None]()
+        self.by_kind: dict[str, int] = dict.fromkeys(get_args(Kind), 0)
+        """How many are open."""
         self._streams = set[OpenStream]()
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._streams)
 
-    def check(self, who: PrincipalId) -> None:
-        """Return if `who` may open one more.  Raises TooMany."""
-        if self._of[who] >= self._most:
-            raise TooMany(f"{self._most:,} streams are open, which is all there may be")
+    def check(self, who: Principal, most: int | None = None) -> None:
+        """Return if `who` may open one more; `most`: of their tenant's.  Raises TooMany."""
+        most = self._most if most is None else min(most, self._most)
+        if self._of[who.tenant, who.id] >= most:
+            raise TooMany(f"{most:,} streams are open, which is all there may be")
 
     @contextmanager
-    def one(self, send: Send, who: PrincipalId, until: float | None) -> Generator[OpenStream]:
+    def one(
+        self,
+        scope: Scope,
+        send: Send,
+        who: Principal,
+        *,
+        until: float | None = None,
+        session: SessionId | None = None,
+        kind: Kind = "sse",
+    ) -> Generator[OpenStream]:
         """Let a stream be cut while it is open: what is in this context is then left."""
-        stream = OpenStream(send, who)
+        stream = OpenStream(send, who, session, _writer(scope))
+        mark = (who.tenant, who.id)
         self._streams.add(stream)
-        self._of[who] += 1
+        self._of[mark] += 1
+        self.by_kind[kind] += 1
+        if who.id in self._revoked or who.key in self._revoked:  # since it was asked for
+            stream.cut("revoked")
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._slow_s / LOOKS, self._look)
         try:
@@ -105,7 +134,8 @@ class OpenStreams:
                 stream.why = "revoked"
         finally:
             self._streams.discard(stream)
-            self._of -= Counter((who,))
+            self._of -= Counter((mark,))
+            self.by_kind[kind] -= 1
             if not self._streams:
                 self._rest()
 
@@ -114,10 +144,24 @@ class OpenStreams:
         for stream in self._streams:
             stream.cut("draining")
 
-    def revoke(self, who: PrincipalId) -> None:
-        """Cut all streams of somebody whose right has ended."""
+    def revoke(self, what: str) -> None:
+        """Cut all streams that were opened with a link (as its principal is called) or a key.
+
+        Neither comes back, so what is about to be opened with it is cut as soon as it is.  In a
+        fleet, a signal would bring this call to the other nodes.
+        """
+        self._revoked[what] = None
+        if len(self._revoked) > MOST_REVOKED:
+            del self._revoked[next(iter(self._revoked))]
         for stream in self._streams:
-            if stream.who == who:
+            if what in (stream.who.id, stream.who.key):
+                stream.cut("revoked")
+
+    def unshare(self, tenant: TenantId, user: PrincipalId, session: SessionId) -> None:
+        """Cut what a user has open of a session that they may see no more."""
+        for stream in self._streams:
+            who = stream.who
+            if (who.tenant, who.id, stream.session) == (tenant, user, session):
                 stream.cut("revoked")
 
     def _rest(self) -> None:
@@ -129,6 +173,11 @@ class OpenStreams:
         for stream in self._streams:
             stream.look(self._slow_s)
         self._timer = asyncio.get_running_loop().call_later(self._slow_s / LOOKS, self._look)
+
+
+def _writer(scope: Scope) -> Write | None:
+    found = scope.get("extensions", {}).get(NOW, {}).get(WRITE)
+    return cast("Write | None", found)
 
 
 def cutter(scope: Scope) -> Callable[[int, str], None] | None:

@@ -13,6 +13,7 @@ import msgspec
 from hostler.core.events import Fact, JsonObject
 from hostler.faces.native.bodies import Problem
 from hostler.faces.native.http import VERSION, Operation
+from hostler.service.secrets import NAME
 
 REFERENCE = "#/components/schemas/{name}"
 STATUS = {
@@ -27,14 +28,19 @@ STATUS = {
     404: "Absent, or not yours",
     409: "Not in a state that allows this",
     413: "Over a limit",
+    421: "Asked for under a name that is not this server's",
     422: "Readable, but wrong",
     426: "A WebSocket, asked for without an upgrade",
-    429: "As many as one caller may have at once",
+    429: "As many as one caller may have at once, or may ask for in this time",
     503: "The store, or the server with all it has to do, cannot serve now",
 }
 
 WHOLE = re.compile(r"(\d+) to (\d+)(?:, default (\d+))?")
 ONCE = {"Idempotency-Key": "the same key and body have the same answer, for 24 hours"}
+
+ONE_OF = re.compile(r"one of: (\w+(?:, \w+)*)")
+FORMS: Mapping[str, re.Pattern[str]] = {"secret": NAME}
+"""Of those parts of a path that their callers choose."""
 
 
 def openapi(operations: Sequence[Operation]) -> JsonObject:
@@ -85,7 +91,9 @@ def _operation(operation: Operation, schemas: Mapping[str, JsonObject]) -> JsonO
     ]
     headers = {**operation.headers, **(ONCE if operation.keeps_answers else {})}
     parameters += [_parameter("header", name, what) for name, what in headers.items()]
-    errors = [*operation.errors, 503] if operation.public else [401, *operation.errors, 503]
+    errors = [*operation.errors, 421, 503]
+    if not operation.public:
+        errors += [401, 403, 429]
     if operation.body is not None:
         errors += [400, 413, 422]
     described: JsonObject = {
@@ -115,13 +123,22 @@ def _parameter(place: str, name: str, what: str, *, needed: bool = False) -> Jso
     text: JsonObject = {"type": "string"}
     if place == "query" and needed:
         text["pattern"] = r"\S"
+    if place == "path" and name in FORMS:
+        text["pattern"] = f"^{FORMS[name].pattern}$"
     return {
         "in": place,
         "name": name,
         "description": what,
         "required": needed,
-        "schema": _whole_number(what) or text,
+        "schema": _whole_number(what) or _one_of(what) or text,
     }
+
+
+def _one_of(what: str) -> JsonObject | None:
+    """Return the schema of a parameter that is described as `one of: a, b`."""
+    found = ONE_OF.search(what)
+    # Empty counts as left out, or for all: see `http.one_of`.
+    return None if found is None else {"type": "string", "enum": [*found[1].split(", "), ""]}
 
 
 def _whole_number(what: str) -> JsonObject | None:

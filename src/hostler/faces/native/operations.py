@@ -5,30 +5,33 @@ Invariant: a handler reads its call, calls one verb of the service and shapes th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar, cast, get_args
 
 import msgspec
 from starlette.types import ASGIApp
 
 from hostler.core.errors import CallerError, Invalid, NotFound
-from hostler.core.events import CallId, Event, Policy, RunId, SessionId
+from hostler.core.events import CallId, Event, Policy, SessionId
+from hostler.core.head import Status
 from hostler.core.news import Attendance
 from hostler.faces.native import bodies, views, wire
+from hostler.faces.native.answers import Answer, page, problem
 from hostler.faces.native.doctor import LONGEST_EVERY_MS, MOST_TICKS, Ticks
 from hostler.faces.native.entry import TICKET_S, Tickets
 from hostler.faces.native.file_stream import FileStream
-from hostler.faces.native.http import REPLAYED, VERSION, Answer, Call, Caller, number, problem
+from hostler.faces.native.http import REPLAYED, VERSION, Call, Caller, number, one_of
 from hostler.faces.native.open_streams import OpenStreams
-from hostler.faces.native.stream import Batches, EventStream
+from hostler.faces.native.stream import EventStream, Follow
 from hostler.service.authorise import authorise
 from hostler.service.cursor import Cursor
 from hostler.service.follow import Ends, any_end, end_of, never
 from hostler.service.inbox import Message, Receipt
 from hostler.service.limits import check_depth
 from hostler.service.runs import Waiting
+from hostler.service.scraping import UNMEASURED, Scraping
 from hostler.service.service import Service
 from hostler.service.shares import viewer_id
 from hostler.service.waits import Decision
@@ -41,6 +44,8 @@ _UPGRADE = problem(
 )
 LONGEST_WAIT_S = 300
 STREAM = "text/event-stream"
+ASKED = ("open", "allow", "deny", "closed")
+"""What may have become of a request for approval."""
 
 
 _receipts = msgspec.json.Decoder(Receipt)
@@ -53,6 +58,7 @@ class Operations:
     service: Service
     streams: OpenStreams
     tickets: Tickets
+    scraping: Scraping = UNMEASURED
 
     async def create_session(self, call: Call) -> ASGIApp:
         body = cast("bodies.NewSession", call.body)
@@ -73,16 +79,16 @@ class Operations:
         found = await self.service.sessions.list(
             call.who,
             agent=call.query.get("agent"),
-            status=call.query.get("status"),
+            status=one_of(call, "status", get_args(Status)),
             after=call.query.get("after", ""),
             limit=limit + 1,
         )
-        return _page([views.view_session(one) for one in found], limit)
+        return page([views.view_session(one) for one in found], limit)
 
     async def get_session(self, call: Call) -> ASGIApp:
         session = await self.service.sessions.get(call.who, _session(call))
         view = views.view_session(session)
-        view.watching = len(self.service.following.present(call.who, session.id))
+        view.watching = len(await self.service.following.present(call.who, session.id))
         return Answer(200, view)
 
     async def label_session(self, call: Call) -> ASGIApp:
@@ -101,25 +107,28 @@ class Operations:
         bodies.check_message(body)
         session = _session(call)
         policy = body.policy or await self.service.sessions.policy(call.who, session)
-        message = Message(content=body.content, policy=policy, metadata=body.metadata)
+        message = Message(
+            content=body.content, policy=policy, metadata=body.metadata, purpose=body.purpose
+        )
         wait_s = _prefers_wait(call)
         streams = STREAM in call.headers.get("accept", "")
         replayed = () if call.kept is None else REPLAYED
         if streams:
-            self.streams.check(call.who.id)
+            await self._check_streams(call)
         if not streams and not wait_s:
             return Answer(202, await self._receipt(call, session, message), replayed)
         with ExitStack() as stack:
-            seat = stack.enter_context(self.service.following.watch(call.who, session))
+            seat = stack.enter_context(await self.service.following.watch(call.who, session))
             receipt = await self._receipt(call, session, message)
             after = Cursor.parse(receipt.cursor)
             if streams:
-                batches = self.service.following.follow_on(
-                    seat, after=after, ends=end_of(receipt.run), current=call.kept is None
+                ends, current = end_of(receipt.run), call.kept is None
+                follow = partial(
+                    self.service.following.follow_on, seat, after=after, ends=ends, current=current
                 )
                 first = wire.sse_frame(receipt.cursor, "receipt", wire.encode(receipt))
                 return EventStream(
-                    call, batches, self.streams, first=first, headers=replayed, owns=stack.pop_all()
+                    call, follow, self.streams, first=first, headers=replayed, owns=stack.pop_all()
                 )
             ended = await self.service.runs.wait(
                 seat,
@@ -145,7 +154,11 @@ class Operations:
     async def cancel(self, call: Call) -> ASGIApp:
         body = cast("bodies.NewCancel", call.body)
         done = await self.service.inbox.cancel(
-            call.who, _session(call), body.reason, answering=call.answering(202, _same)
+            call.who,
+            _session(call),
+            body.reason,
+            run=body.run,
+            answering=call.answering(202, _same),
         )
         return Answer(202, done)
 
@@ -169,11 +182,11 @@ class Operations:
         found = await self.service.waits.list(
             call.who,
             session=call.query.get("session"),
-            status=call.query.get("status", "open") or None,
+            status=one_of(call, "status", ASKED) if "status" in call.query else "open",
             after=call.query.get("after", ""),
             limit=limit + 1,
         )
-        return _page([views.view_approval(one) for one in found], limit, mark="call")
+        return page([views.view_approval(one) for one in found], limit, mark="call")
 
     async def answer(self, call: Call) -> ASGIApp:
         body = cast("bodies.NewResult", call.body)
@@ -225,26 +238,30 @@ class Operations:
             after = await self._after(call, session)
             if head.active is None and after.seq >= head.seq:
                 return Answer(204)
-        batches = await self.follow(call, ends=any_end if until_end else never)
-        return EventStream(call, batches, self.streams, attendance=self.attendance(call))
+        follow = await self.follow(call, ends=any_end if until_end else never)
+        return EventStream(call, follow, self.streams, attendance=await self.attendance(call))
 
-    async def follow(self, call: Call, *, ends: Ends = never) -> Batches:
+    async def follow(self, call: Call, *, ends: Ends = never) -> Follow:
         """Return the events past the call's cursor, then what is new.
 
         Raises:
             NotFound, Malformed: before the first of them.
         """
         session = _session(call)
-        self.streams.check(call.who.id)
+        await self._check_streams(call)
         after = await self._after(call, session)
         await self.service.following.check(call.who, session, after)
-        return self.service.following.follow(call.who, session, after=after, ends=ends)
+        return partial(self.service.following.follow, call.who, session, after=after, ends=ends)
 
-    def attendance(self, call: Call) -> AbstractContextManager[Attendance] | None:
+    async def _check_streams(self, call: Call) -> None:
+        settings = await self.service.tenants.settings_of(call.who.tenant)
+        self.streams.check(call.who, settings.most_streams)
+
+    async def attendance(self, call: Call) -> AbstractContextManager[Attendance] | None:
         """Return the seat of a caller who wants to see who watches, and to be seen."""
         if call.query.get("presence") != "true":
             return None
-        return self.service.following.attend(call.who, _session(call))
+        return await self.service.following.attend(call.who, _session(call))
 
     async def _after(self, call: Call, session: SessionId) -> Cursor:
         text = call.headers.get("last-event-id") or call.query.get("after") or "0"
@@ -290,7 +307,7 @@ class Operations:
 
     async def list_shares(self, call: Call) -> ASGIApp:
         found = await self.service.shares.list(call.who, _session(call))
-        return _page([views.view_share(one) for one in found], len(found))
+        return page([views.view_share(one) for one in found], len(found))
 
     async def revoke_share(self, call: Call) -> ASGIApp:
         share = call.path["share"]
@@ -302,25 +319,10 @@ class Operations:
         count = number(call, "n", default=20, most=MOST_TICKS)
         return Ticks(count, number(call, "every_ms", default=100, most=LONGEST_EVERY_MS))
 
-    async def list_runs(self, call: Call) -> ASGIApp:
-        limit = number(call, "limit", default=100, most=1000)
-        found = await self.service.runs.list(
-            call.who,
-            session=call.query.get("session"),
-            status=call.query.get("status"),
-            after=call.query.get("after", ""),
-            limit=limit + 1,
-        )
-        return _page([views.view_run(one) for one in found], limit)
-
-    async def get_run(self, call: Call) -> ASGIApp:
-        detail = await self.service.runs.get(call.who, RunId(call.path["run"]))
-        return Answer(200, views.view_detail(detail))
-
     async def list_agents(self, call: Call) -> ASGIApp:
         del call
         agents = sorted(self.service.agents.values(), key=lambda agent: agent.name)
-        return _page([views.view_agent(one) for one in agents], len(agents))
+        return page([views.view_agent(one) for one in agents], len(agents))
 
     async def get_agent(self, call: Call) -> ASGIApp:
         agent = self.service.agents.get(call.path["agent"])
@@ -339,9 +341,6 @@ class Operations:
             for hit in found
         ]
         return Answer(200, {"items": views, "cursor": None, "more": False})
-
-    async def me(self, call: Call) -> ASGIApp:
-        return Answer(200, bodies.Me(id=call.who.id, tenant=call.who.tenant, role=call.who.role))
 
     async def capabilities(self, call: Call) -> ASGIApp:
         del call
@@ -376,12 +375,6 @@ def _same(result: T) -> T:
 
 def _fact(event: Event) -> msgspec.Raw:
     return msgspec.Raw(wire.data_of(event))
-
-
-def _page(items: Sequence[object], limit: int, *, mark: str = "id") -> Answer:
-    shown, more = items[:limit], len(items) > limit
-    cursor = getattr(shown[-1], mark, None) if shown else None
-    return Answer(200, {"items": shown, "cursor": cursor, "more": more})
 
 
 def _prefers_wait(call: Call) -> int:

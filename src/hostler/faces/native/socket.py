@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import anyio
 import msgspec
@@ -20,7 +19,6 @@ from starlette.types import Receive, Scope, Send
 
 from hostler.core.errors import (
     CallerError,
-    Forbidden,
     HostlerError,
     Invalid,
     Malformed,
@@ -29,23 +27,18 @@ from hostler.core.errors import (
     Unauthorised,
     Unavailable,
 )
-from hostler.core.news import Attendance
+from hostler.core.events import Event
+from hostler.core.news import Attendance, Piece
+from hostler.faces.native.answers import Answer, problem
+from hostler.faces.native.decode import decoded
 from hostler.faces.native.entry import Entrance
-from hostler.faces.native.http import (
-    LARGEST_BODY,
-    REPLAYED,
-    Answer,
-    Call,
-    Endpoint,
-    answered,
-    decoded,
-    problem,
-    read_call,
-)
+from hostler.faces.native.http import LARGEST_BODY, REPLAYED, Call, Endpoint, answered, read_call
 from hostler.faces.native.open_streams import SLOW, OpenStream, OpenStreams, Why, cutter
 from hostler.faces.native.operations import Operations
-from hostler.faces.native.stream import Batches
+from hostler.faces.native.request import trailed
+from hostler.faces.native.stream import Follow
 from hostler.faces.native.wire import encode, text, text_presence
+from hostler.service.rates import Rates
 
 SESSION = "/api/sessions/{session}"
 VERBS: Mapping[str, str] = {
@@ -93,15 +86,18 @@ class Socket:
     endpoints: Mapping[str, Endpoint]
     entry: Entrance
     streams: OpenStreams
-    origins: Sequence[str] = ()
-    """Of pages that may open sockets, beside this server's own."""
+    rates: Rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with trailed(scope):
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            call = await read_call(scope, self.entry.for_socket)
-            self._check_origin(call.headers)
-            batches = await self.operations.follow(call)
+            call = await read_call(scope, self.entry.for_socket, self.operations.service.auditing)
+            self.rates.take(call.who, "requests")
+            follow = await self.operations.follow(call)
         except Unauthorised as error:
             # A close code can be seen by a page's script; the status of a refusal cannot.
             await send({"type": "websocket.accept"})
@@ -110,28 +106,24 @@ class Socket:
         except (CallerError, Unavailable) as error:
             await problem(error)(scope, receive, send)
             return
-        attendance = self.operations.attendance(call)
+        attendance = await self.operations.attendance(call)
         await send({"type": "websocket.accept"})
         talk = _Talk(call, self.endpoints)
         end: tuple[int, str] | None = None
-        with self.streams.one(send, call.who.id, call.until) as stream:
+        one = self.streams.one(
+            scope, send, call.who, until=call.until, session=call.session, kind="socket"
+        )
+        with one as stream:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(talk.listen, receive, stream, tasks.cancel_scope)
                 if attendance is not None:
                     tasks.start_soon(_send_presence, attendance, stream)
-                end = await _send_frames(batches, stream)
+                end = await _send_frames(follow, stream)
                 tasks.cancel_scope.cancel()
             if end is not None:  # and nothing is answered any more
                 await stream.send({"type": "websocket.close", "code": end[0], "reason": end[1]})
         if stream.why is not None:
             await _close(stream.why, scope, send)
-
-    def _check_origin(self, headers: Mapping[str, str]) -> None:
-        origin = headers.get("origin")
-        if origin is None or origin in self.origins:
-            return
-        if urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
-            raise Forbidden(f"pages of {origin} may not open sockets here", code="origin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +169,7 @@ class _Talk:
         key = said.idempotency_key
         call = Call(
             who=self.call.who,
+            address=self.call.address,
             path=names,
             query={},
             headers={} if key is None else {"idempotency-key": key},
@@ -208,9 +201,13 @@ def _call_in(body: bytes) -> tuple[str, bytes]:
     return call, encode(fields)
 
 
-async def _send_frames(batches: Batches, stream: OpenStream) -> tuple[int, str]:
+async def _send_frames(follow: Follow, stream: OpenStream) -> tuple[int, str]:
     """Send what comes; return how to close when there is no more."""
-    async with aclosing(batches):
+
+    def at_once(items: Sequence[Event | Piece]) -> bool:
+        return len(items) == 1 and stream.write(text(items[0]).encode())
+
+    async with aclosing(follow(at_once=at_once)) as batches:
         try:
             async for batch in batches:
                 for item in batch:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, aclosing
+from typing import Protocol, TypeAlias
 
 import anyio
 from starlette.types import Message, Receive, Scope, Send
 
 from hostler.core.errors import HostlerError, NotFound
 from hostler.core.events import Event
-from hostler.core.news import Attendance, Piece
+from hostler.core.news import AtOnce, Attendance, Piece
 from hostler.faces.native.http import Call
 from hostler.faces.native.open_streams import OpenStream, OpenStreams, cutter
+from hostler.faces.native.request import REQUEST_ID, request_of
 from hostler.faces.native.wire import sse, sse_presence
 
 HEADERS = [
@@ -28,7 +30,13 @@ HEARTBEAT = b": still here\n\n"
 LARGEST_CHUNK = 64 * 1024
 """Frames are joined up to here, or sent alone: what waits for a client stays small."""
 
-Batches = AsyncGenerator[Sequence[Event | Piece], None]
+Batches: TypeAlias = AsyncGenerator[Sequence[Event | Piece], None]
+
+
+class Follow(Protocol):
+    def __call__(self, *, at_once: AtOnce) -> Batches:
+        """Begin to follow a session; what `at_once` takes is in no batch."""
+        ...
 
 
 class EventStream:
@@ -41,7 +49,7 @@ class EventStream:
     def __init__(
         self,
         call: Call,
-        batches: Batches,
+        follow: Follow,
         streams: OpenStreams,
         *,
         first: bytes = b"",
@@ -49,14 +57,17 @@ class EventStream:
         owns: ExitStack | None = None,
         attendance: AbstractContextManager[Attendance] | None = None,
     ) -> None:
-        self._call, self._batches, self._streams = call, batches, streams
-        self._first, self._headers = first, [*HEADERS, *headers]
+        self._call, self._follow, self._streams = call, follow, streams
+        self._first, self._headers = first, (*HEADERS, *headers)
         self._owns, self._attendance = owns or ExitStack(), attendance
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._owns:
-            await send({"type": "http.response.start", "status": 200, "headers": self._headers})
-            with self._streams.one(send, self._call.who.id, self._call.until) as stream:
+            call, headers = self._call, [*self._headers, (REQUEST_ID, request_of(scope).encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            with self._streams.one(
+                scope, send, call.who, until=call.until, session=call.session
+            ) as stream:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(_until_gone, receive, tasks.cancel_scope)
                     if self._attendance is not None:
@@ -68,7 +79,12 @@ class EventStream:
 
     async def _send(self, stream: OpenStream) -> None:
         await stream.send(_body(OPENING + self._first))
-        async with aclosing(self._batches) as batches:
+
+        def at_once(items: Sequence[Event | Piece]) -> bool:
+            chunk = b"".join(map(sse, items))
+            return len(chunk) <= LARGEST_CHUNK and stream.write(chunk)
+
+        async with aclosing(self._follow(at_once=at_once)) as batches:
             try:
                 async for batch in batches:
                     for chunk in chunks(map(sse, batch)) if batch else (HEARTBEAT,):

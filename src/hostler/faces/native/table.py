@@ -8,11 +8,15 @@ from __future__ import annotations
 from starlette.types import ASGIApp
 
 from hostler.core.events import JsonObject
-from hostler.faces.native import bodies
+from hostler.faces.native import bodies, identity, secrets
+from hostler.faces.native.answers import Answer
+from hostler.faces.native.audit import AuditOperations, audit_operations
 from hostler.faces.native.file_stream import JSONL
-from hostler.faces.native.http import Answer, Call, Operation
+from hostler.faces.native.http import Call, Operation
+from hostler.faces.native.metrics import metrics_table
 from hostler.faces.native.openapi import openapi
 from hostler.faces.native.operations import Operations
+from hostler.faces.native.run_table import run_operations
 from hostler.service.inbox import Cancelled
 from hostler.service.limits import LARGEST_ARCHIVE
 from hostler.service.runs import Ended
@@ -45,7 +49,11 @@ def table(do: Operations) -> list[Operation]:
             name="list_sessions",
             summary="Sessions, newest first",
             run=do.list_sessions,
-            query={**pages, "agent": "only of this agent", "status": "idle, queued or running"},
+            query={
+                **pages,
+                "agent": "only of this agent",
+                "status": "one of: idle, queued, running, waiting",
+            },
             returns={200: bodies.SessionPage},
             errors=(422,),
         ),
@@ -74,6 +82,7 @@ def table(do: Operations) -> list[Operation]:
             name="delete_session",
             summary="Cancel what is going, then remove the session and its log",
             run=do.delete_session,
+            audited="session.delete",
             returns={204: None},
             errors=(404,),
         ),
@@ -97,7 +106,7 @@ def table(do: Operations) -> list[Operation]:
             method="POST",
             path=f"{session}/cancel",
             name="cancel",
-            summary="Ask for the active run to end; safe to repeat",
+            summary="Ask for the active run, or the one that is named, to end; safe to repeat",
             run=do.cancel,
             body=bodies.NewCancel,
             returns={202: Cancelled},
@@ -109,6 +118,7 @@ def table(do: Operations) -> list[Operation]:
             name="approve",
             summary="Allow or deny a call that waits for an approval; the first answer holds",
             run=do.approve,
+            audited="approval.answer",
             body=bodies.NewDecision,
             returns={200: bodies.FactView},
             errors=(404, 409, 422),
@@ -123,7 +133,7 @@ def table(do: Operations) -> list[Operation]:
                 "after": "the last call of the page before",
                 "limit": "1 to 1000, default 100",
                 "session": "only of this session",
-                "status": "open (default), allow, deny, closed, or empty for all",
+                "status": "one of: open, allow, deny, closed; open when it is left out, all when it is empty",
             },
             returns={200: bodies.ApprovalPage},
             errors=(422,),
@@ -155,6 +165,7 @@ def table(do: Operations) -> list[Operation]:
             name="export_session",
             summary="The session as a file: its labels, then every fact, a line each",
             run=do.export,
+            audited="session.export",
             returns={200: str},
             gives=JSONL,
             errors=(403, 404),
@@ -166,6 +177,7 @@ def table(do: Operations) -> list[Operation]:
             summary="Make a session of such a file; what was open in it is closed.  "
             "Its id makes a repeat a 409, so an idempotency key has nothing to do here",
             run=do.restore,
+            audited="session.import",
             begins="session",
             takes=(JSONL, LARGEST_ARCHIVE),
             query={"id": "of the new session; without it, the one that the file names"},
@@ -240,6 +252,7 @@ def table(do: Operations) -> list[Operation]:
             name="share",
             summary="Make a link with which anybody may read the session until it expires",
             run=do.share,
+            audited="share.create",
             body=bodies.NewShare,
             returns={201: bodies.NewShareView},
             errors=(403, 404, 422),
@@ -260,6 +273,7 @@ def table(do: Operations) -> list[Operation]:
             name="revoke_share",
             summary="End a link, and the streams of those who came with it; safe to repeat",
             run=do.revoke_share,
+            audited="share.revoke",
             returns={204: None},
             errors=(403, 404),
         ),
@@ -274,25 +288,7 @@ def table(do: Operations) -> list[Operation]:
             streams=True,
             errors=(422,),
         ),
-        Operation(
-            method="GET",
-            path="/api/runs",
-            name="list_runs",
-            summary="Runs, newest first",
-            run=do.list_runs,
-            query={**pages, "session": "only of this session", "status": "only in this status"},
-            returns={200: bodies.RunPage},
-            errors=(422,),
-        ),
-        Operation(
-            method="GET",
-            path="/api/runs/{run}",
-            name="get_run",
-            summary="A run with its model calls and tool calls",
-            run=do.get_run,
-            returns={200: bodies.RunDetailView},
-            errors=(404,),
-        ),
+        *run_operations(do.service),
         Operation(
             method="GET",
             path="/api/search",
@@ -314,6 +310,8 @@ def table(do: Operations) -> list[Operation]:
             returns={200: bodies.StorageView},
             errors=(403, 422),
         ),
+        *audit_operations(AuditOperations(do.service, do.streams)),
+        *secrets.table(do.service),
         Operation(
             method="GET",
             path="/api/agents",
@@ -331,14 +329,7 @@ def table(do: Operations) -> list[Operation]:
             returns={200: bodies.AgentView},
             errors=(404,),
         ),
-        Operation(
-            method="GET",
-            path="/api/me",
-            name="me",
-            summary="Who the key belongs to",
-            run=do.me,
-            returns={200: bodies.Me},
-        ),
+        *identity.table(do.service),
         Operation(
             method="GET",
             path="/api/capabilities",
@@ -373,4 +364,5 @@ def table(do: Operations) -> list[Operation]:
             returns={200: bodies.Health},
             public=True,
         ),
+        *metrics_table(do.scraping),
     ]

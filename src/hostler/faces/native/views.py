@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import asdict
 
+from hostler.core.events import Fault
+from hostler.core.ledger import Rating
 from hostler.core.ports import AgentSpec
 from hostler.core.records import Approval, RunRow, Session, Share, Storage
 from hostler.faces.native import bodies
@@ -89,6 +91,30 @@ def view_run(run: RunRow) -> bodies.RunView:
         first_seq=run.first_seq,
         last_seq=run.last_seq,
         usage=run.usage,
+        user=run.principal,
+        purpose=run.purpose,
+        steps=run.steps,
+        unpriced_calls=run.unpriced_calls,
+        error=_fault(run),
+        input_summary=run.input_summary,
+        output_summary=run.output_summary,
+    )
+
+
+def _fault(run: RunRow) -> Fault | None:
+    if run.error_type is None:
+        return None
+    return Fault(code=run.error_type, message=run.error_message or "")
+
+
+def view_feedback(rating: Rating) -> bodies.FeedbackView:
+    return bodies.FeedbackView(
+        run=rating.run,
+        user=rating.principal,
+        key=rating.key,
+        score=rating.score,
+        comment=rating.comment,
+        at=stamp(rating.at),
     )
 
 
@@ -105,6 +131,10 @@ def view_detail(detail: RunDetail) -> bodies.RunDetailView:
                 ended_at=_stamp(call.ended_at),
                 usage=call.usage,
                 error=call.error,
+                step=call.step,
+                number=call.number,
+                latency_s=call.latency_s,
+                first_token_s=call.first_token_s,
             )
             for call in detail.model_calls
         ],
@@ -117,9 +147,11 @@ def view_detail(detail: RunDetail) -> bodies.RunDetailView:
                 started_at=stamp(call.started_at),
                 ended_at=_stamp(call.ended_at),
                 output=call.output,
+                latency_s=call.latency_s,
             )
             for call in detail.tool_calls
         ],
+        feedback=[view_feedback(one) for one in detail.feedback],
     )
 
 

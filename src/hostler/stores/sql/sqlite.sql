@@ -20,16 +20,6 @@ INSERT INTO forks VALUES {rows}
 -- name: insert_events (tenant, session, seq, at, kind, fact)
 INSERT INTO events VALUES {rows}
 
--- name: upsert_runs (tenant, id, session, status, agent, input, first_seq, last_seq, created_at, started_at, ended_at, reason, usage)
-INSERT INTO runs VALUES {rows}
-ON CONFLICT (tenant, id) DO UPDATE SET
-    status = excluded.status,
-    last_seq = coalesce(excluded.last_seq, last_seq),
-    started_at = coalesce(started_at, excluded.started_at),
-    ended_at = coalesce(excluded.ended_at, ended_at),
-    reason = coalesce(excluded.reason, reason),
-    usage = coalesce(excluded.usage, usage)
-
 -- name: upsert_approvals (tenant, call, session, run, status, name, arguments, digest, asked_at, expires_at, principal, reason, answered_at)
 INSERT INTO approvals VALUES {rows}
 ON CONFLICT (tenant, session, call) DO UPDATE SET
@@ -54,7 +44,7 @@ SELECT coalesce(max(id), 0) FROM said
 SELECT head FROM heads WHERE tenant = ? AND session = ?
 
 -- name: head_and_agent
-SELECT h.head, s.agent, s.client_tools, s.lineage FROM heads h JOIN sessions s ON s.tenant = h.tenant AND s.id = h.session
+SELECT h.head, s.agent, s.client_tools, s.lineage, s.principal FROM heads h JOIN sessions s ON s.tenant = h.tenant AND s.id = h.session
 WHERE h.tenant = ? AND h.session = ?
 
 -- name: session
@@ -67,8 +57,11 @@ WHERE s.tenant = ? AND s.id = ?
 -- Newest first, past the session `after`.  The order of tables is what a CROSS JOIN keeps.
 SELECT s.id, s.agent, s.principal, s.title, s.metadata, s.created_at, s.client_tools, s.lineage,
     h.updated_at, h.head
-FROM sessions s CROSS JOIN heads h ON h.tenant = s.tenant AND h.session = s.id
+FROM
+    (SELECT DISTINCT session FROM seen WHERE tenant = :tenant AND user = :seen_by) m CROSS JOIN -- if seen_by
+    sessions s CROSS JOIN heads h ON h.tenant = s.tenant AND h.session = s.id
 WHERE s.tenant = :tenant
+    AND s.id = m.session -- if seen_by
     AND s.agent = :agent -- if agent
     AND h.status = :status -- if status
     AND (s.created_at, s.id) < (SELECT created_at, id FROM sessions WHERE tenant = :tenant AND id = :after) -- if after
@@ -80,6 +73,7 @@ SELECT s.id, s.agent, s.principal, s.title, s.metadata, s.created_at, s.client_t
     h.updated_at, h.head
 FROM heads h INDEXED BY heads_busy CROSS JOIN sessions s ON s.tenant = h.tenant AND s.id = h.session
 WHERE h.tenant = :tenant AND h.status = :status AND h.status <> 'idle'
+    AND s.id IN (SELECT session FROM seen WHERE tenant = :tenant AND user = :seen_by) -- if seen_by
     AND s.agent = :agent -- if agent
     AND (s.created_at, s.id) < (SELECT created_at, id FROM sessions WHERE tenant = :tenant AND id = :after) -- if after
 ORDER BY s.created_at DESC, s.id DESC LIMIT :limit
@@ -115,12 +109,18 @@ SELECT lineage FROM sessions WHERE tenant = ? AND id = ?
 
 -- name: idle_since
 -- Idle sessions that were not touched since a time, oldest first.
-SELECT updated_at, tenant, session FROM heads WHERE active IS NULL AND updated_at < ?
-ORDER BY updated_at LIMIT ?
+SELECT updated_at, tenant, session FROM heads WHERE active IS NULL AND updated_at < :before
+    AND tenant = :of -- if of
+    AND tenant NOT IN (SELECT value FROM json_each(:but)) -- if but
+ORDER BY updated_at LIMIT :limit
 
 -- name: crowded
 -- Tenants with more sessions than may be kept.
-SELECT tenant, count(*) - ? FROM heads GROUP BY tenant HAVING count(*) > ?
+SELECT tenant, count(*) - :keep FROM heads
+WHERE tenant IS NOT NULL
+    AND tenant = :of -- if of
+    AND tenant NOT IN (SELECT value FROM json_each(:but)) -- if but
+GROUP BY tenant HAVING count(*) > :keep
 
 -- name: idle_of
 SELECT updated_at, tenant, session FROM heads WHERE active IS NULL AND tenant = ?
@@ -129,10 +129,21 @@ ORDER BY updated_at LIMIT ?
 -- name: count_sessions
 SELECT count(*) FROM sessions WHERE tenant = ?
 
+-- name: count_active
+SELECT count(*) FROM heads INDEXED BY heads_busy
+WHERE tenant = ? AND status IN ('queued', 'running') AND status <> 'idle'
+
+-- name: count_seen
+SELECT count(DISTINCT session) FROM seen WHERE tenant = ? AND user = ?
+
 -- name: storage
 -- By who said it: what is kept of a deleted session for its forks stands under its id.
-SELECT session, count(*), sum(length(CAST(fact AS BLOB))) FROM events
-WHERE tenant = ? GROUP BY session ORDER BY 3 DESC, 1
+SELECT e.session, count(*), sum(length(CAST(e.fact AS BLOB))) FROM
+    (SELECT DISTINCT session FROM seen WHERE tenant = :tenant AND user = :seen_by) m CROSS JOIN -- if seen_by
+    events e
+WHERE e.tenant = :tenant
+    AND e.session = m.session -- if seen_by
+GROUP BY e.session ORDER BY 3 DESC, 1
 
 -- name: database_bytes
 SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()
@@ -154,12 +165,15 @@ DELETE FROM shares WHERE expires_at <= ?
 SELECT * FROM approvals WHERE tenant = ? AND session = ? AND call = ?
 
 -- name: approvals
-SELECT * FROM approvals
-WHERE tenant = :tenant
-    AND session = :session -- if session
-    AND status = :status -- if status
-    AND call > :after -- if after
-ORDER BY call LIMIT :limit
+SELECT a.* FROM
+    (SELECT DISTINCT session FROM seen WHERE tenant = :tenant AND user = :seen_by) m CROSS JOIN -- if seen_by
+    approvals a
+WHERE a.tenant = :tenant
+    AND a.session = m.session -- if seen_by
+    AND a.session = :session -- if session
+    AND a.status = :status -- if status
+    AND a.call > :after -- if after
+ORDER BY a.call LIMIT :limit
 
 -- name: create_share
 INSERT INTO shares (digest, tenant, id, session, principal, created_at, expires_at)
@@ -176,28 +190,14 @@ DELETE FROM shares WHERE tenant = ? AND session = ? AND id = ?
 SELECT tenant, id, session, digest, principal, created_at, expires_at FROM shares
 WHERE digest = ? AND expires_at > ?
 
--- name: has_run
-SELECT 1 FROM runs WHERE tenant = ? AND id = ?
-
--- name: run
-SELECT * FROM runs WHERE tenant = ? AND id = ?
-
--- name: runs
-SELECT * FROM runs
-    INDEXED BY runs_of_session -- if session
-WHERE tenant = :tenant
-    AND session = :session -- if session
-    AND status = :status -- if status
-    AND id < :after -- if after
-ORDER BY id DESC LIMIT :limit
-
 -- name: search
 SELECT s.session, s.seq, e.kind, e.fact
 FROM said_words w
 JOIN said s ON s.id = w.rowid
 JOIN events e ON e.tenant = s.tenant AND e.session = s.session AND e.seq = s.seq
-WHERE said_words MATCH ? AND s.tenant = ?
-ORDER BY w.rowid DESC LIMIT ?
+WHERE said_words MATCH :match AND s.tenant = :tenant
+    AND s.session IN (SELECT session FROM seen WHERE tenant = :tenant AND user = :seen_by) -- if seen_by
+ORDER BY w.rowid DESC LIMIT :limit
 
 -- name: unsay
 -- A contentless index is told what it held.
@@ -232,9 +232,6 @@ DELETE FROM approvals WHERE tenant = ? AND session = ?
 
 -- name: delete_shares
 DELETE FROM shares WHERE tenant = ? AND session = ?
-
--- name: delete_runs
-DELETE FROM runs WHERE tenant = ? AND session = ?
 
 -- name: delete_head
 DELETE FROM heads WHERE tenant = ? AND session = ?

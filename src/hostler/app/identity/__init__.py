@@ -1,0 +1,1 @@
+"""Who calls, as somebody else says: issuers of tokens, and proxies that are trusted."""

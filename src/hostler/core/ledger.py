@@ -1,0 +1,156 @@
+"""Runs as data: the rows kept of model calls and tool calls, sums of them, and who asks for them.
+
+A row tells what its facts tell, cut to a size that lists can carry; the log has the rest.
+
+Invariant: every row can be rebuilt from the logs, and history that a fork reads is not counted in
+it again.  A cost that is not known is None and counted as such, never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Literal, NamedTuple, Protocol, TypeAlias
+
+from msgspec import Struct
+
+from hostler.core.events import (
+    AttemptId,
+    CallId,
+    Outcome,
+    PrincipalId,
+    RunId,
+    SessionId,
+    TenantId,
+    Usage,
+)
+
+By: TypeAlias = Literal["tenant", "user", "agent", "model", "day"]
+"""What sums are made by; `user` is who spoke, `day` is of UTC."""
+CallStatus: TypeAlias = Literal["open", "replied", "failed", "dropped"]
+
+
+class RunFilter(Struct, frozen=True, kw_only=True):
+    """Which runs are meant; None: whichever."""
+
+    agent: str | None = None
+    principal: str | None = None
+    """Who spoke."""
+    purpose: str | None = None
+    seen_by: PrincipalId | None = None
+    """In sessions that this member made or that are shared with them."""
+    since: float | None = None
+    """Unix seconds: made then or later."""
+    before: float | None = None
+    """Unix seconds: made earlier."""
+
+
+ANY_RUN = RunFilter()
+
+
+class LlmRow(Struct, kw_only=True):
+    """One attempt at a reply."""
+
+    tenant: TenantId
+    session: SessionId
+    run: RunId
+    attempt: AttemptId
+    step: int
+    """1 for the run's first reply."""
+    number: int
+    """Of the attempts at this reply."""
+    provider: str
+    model: str
+    asked_at: float
+    status: CallStatus = "open"
+    error_type: str | None = None
+    error_message: str | None = None
+    usage: Usage | None = None
+    unpriced: bool = False
+    """It may have cost something, and what is not known."""
+    ended_at: float | None = None
+    first_token_s: float | None = None
+
+
+class ToolRow(Struct, kw_only=True):
+    """One call of a tool."""
+
+    tenant: TenantId
+    session: SessionId
+    run: RunId
+    call: CallId
+    step: int
+    name: str
+    asked_at: float
+    parameters: str
+    """JSON, as the model asked; once it began, as it ran."""
+    parameters_cut: bool = False
+    status: Literal["asked", "running"] | Outcome = "asked"
+    started_at: float | None = None
+    ended_at: float | None = None
+    result: str | None = None
+    result_cut: bool = False
+
+
+class Rating(Struct, frozen=True, kw_only=True):
+    """How good a run was, says somebody."""
+
+    run: RunId
+    principal: PrincipalId
+    key: str
+    score: float
+    comment: str | None
+    at: float
+
+
+class Calls(NamedTuple):
+    models: Sequence[LlmRow]
+    tools: Sequence[ToolRow]
+
+
+class Spent(Struct, frozen=True, kw_only=True):
+    """Sums over model calls that were asked in some time."""
+
+    by: Mapping[By, str]
+    runs: int
+    """That asked a model."""
+    calls: int
+    failed_calls: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    cost: Decimal | None
+    """Of the calls whose cost is known, to 10^-12 dollars; None when none is."""
+    unpriced_calls: int
+    """That may have cost something, and what is not known."""
+
+
+class Ledger(Protocol):
+    """What can be asked about runs, beside a `Store`, which keeps it with each append."""
+
+    async def calls(self, tenant: TenantId, run: RunId) -> Calls:
+        """Return a run's calls in order; none of a run that is absent."""
+        ...
+
+    async def usage(
+        self,
+        tenant: TenantId,
+        by: Sequence[By],
+        *,
+        since: float,
+        before: float,
+        after: Sequence[str],
+        limit: int,
+        seen_by: PrincipalId | None = None,
+    ) -> Sequence[Spent]:
+        """Return sums, ordered by their groups, past the group `after` (empty: from the first).
+
+        Of calls asked from `since` on and earlier than `before`; with `seen_by`, in sessions that they see.
+        """
+        ...
+
+    async def ratings(self, tenant: TenantId, run: RunId) -> Sequence[Rating]:
+        """Return a run's ratings, oldest first; none of a run that is absent."""
+        ...

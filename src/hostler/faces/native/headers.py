@@ -1,0 +1,61 @@
+"""Headers as they come and go: joined when they come, added when an answer begins.
+
+Invariant: what is sent twice is joined, never picked from: who picks can be made to pick wrongly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from functools import lru_cache
+from typing import TypeAlias
+
+from starlette.types import Message, Send
+
+from hostler.core.events import Principal
+from hostler.service.rates import POLICIES, Policy, Rate, Rates
+
+Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
+
+_NAMES = {policy: policy.encode() for policy in POLICIES}
+
+
+def joined(raw: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return the headers of a request by name (RFC 9110 section 5.3)."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
+    if len(headers) == len(raw):
+        return headers
+    several: dict[str, str] = {}
+    for name, value in raw:
+        key, text = name.decode("latin-1"), value.decode("latin-1")
+        several[key] = f"{several[key]}, {text}" if key in several else text
+    return several
+
+
+def adding(send: Send, headers: Headers) -> Send:
+    """Return a way to send that adds headers to the answer."""
+
+    # No coroutine of its own: a streamed token passes here too.
+    def sending(message: Message) -> Awaitable[None]:
+        if message["type"].endswith(".response.start"):
+            message = {**message, "headers": [*message.get("headers", ()), *headers]}
+        return send(message)
+
+    return sending
+
+
+def standing(rates: Rates, who: Principal) -> Headers:
+    """Return how often `who` may still ask (draft-ietf-httpapi-ratelimit-headers-10).
+
+    Nothing for those who have no limit.
+    """
+    known = rates.standing(who)
+    if not known:
+        return ()
+    left = b", ".join([b'"%b";r=%d;t=%d' % (_NAMES[one[0]], one[2], one[3]) for one in known])
+    return (_policies(tuple([one[:2] for one in known])), (b"ratelimit", left))
+
+
+@lru_cache(maxsize=256)
+def _policies(known: Sequence[tuple[Policy, Rate]]) -> tuple[bytes, bytes]:
+    told = (b'"%b";q=%d;w=%d' % (_NAMES[one], rate.burst, rate.window_s) for one, rate in known)
+    return b"ratelimit-policy", b", ".join(told)

@@ -1,0 +1,147 @@
+"""Connections that obey the egress rules: looked up here, judged here, and opened to what was judged.
+
+    URL ▸ check ▸ one look-up ▸ every address judged ▸ a socket to one of them ▸ judged once more
+
+A name is looked up once for each connection and the connection goes to what was judged, so that a
+name that means something else a moment later changes nothing.  `Host` and the name in TLS stay the
+name's.  The last gate stands where the socket is made: no way to a connection goes around it.
+
+Invariant: no proxy and no redirect is used unless it is followed here, a hop at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from ipaddress import ip_address
+from typing import TypeAlias
+from urllib.parse import urljoin
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from hostler.core.errors import Invalid
+from hostler.harness.egress import Address, Egress, Target, plain, refusal
+
+log = logging.getLogger(__name__)
+
+MOST_REDIRECTS = 5
+_KEPT_BY_NAME = 1_024
+"""Addresses that are open only because of a name they were found under."""
+Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
+"""From a name and a port to its addresses.  Raises OSError."""
+
+
+async def by_system(host: str, port: int) -> Sequence[str]:
+    """Look a name up as all programs of this machine do."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(one[4][0]) for one in found))
+
+
+class Outbound:
+    """Opens what `Egress` admits; the guard that `models.transport` takes."""
+
+    def __init__(self, egress: Egress, *, resolve: Resolve = by_system) -> None:
+        self._egress, self._resolve = egress, resolve
+
+    def check(self, url: str) -> Target:
+        """See `Egress.check`."""
+        return self._egress.check(url)
+
+    def connector(self, *, keepalive_s: float) -> aiohttp.TCPConnector:
+        """Return a connector, for one event loop, that goes nowhere else."""
+        door = _Door(self._egress, self._resolve)
+        return aiohttp.TCPConnector(
+            resolver=door,
+            socket_factory=door.socket,
+            use_dns_cache=False,  # an answer is judged for the connection it is for
+            limit=0,
+            keepalive_timeout=keepalive_s,
+        )
+
+
+class _Door(AbstractResolver):
+    def __init__(self, egress: Egress, resolve: Resolve) -> None:
+        self._egress, self._look_up = egress, resolve
+        self._by_name: dict[tuple[Address, int], None] = {}
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the addresses of a name, all of them admitted.  Raises Invalid, OSError."""
+        del family
+        try:
+            found = await self._look_up(host, port)
+        except socket.gaierror as error:
+            if error.errno == socket.EAI_AGAIN:
+                raise
+            raise refusal(plain(host), port) from error
+        addresses = [ip_address(one) for one in found]
+        try:
+            self._egress.admit(host, port, addresses)
+        except Invalid:
+            log.info("egress: %s:%d is refused; it is %s", host, port, found)
+            raise
+        for address in addresses:
+            if not self._egress.may("", port, address):
+                if len(self._by_name) >= _KEPT_BY_NAME:
+                    del self._by_name[next(iter(self._by_name))]
+                self._by_name[address, port] = None
+        return [_result(host, port, address) for address in addresses]
+
+    def socket(self, info: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
+        """Return a socket for an address.  Raises PermissionError: it was not admitted."""
+        family, kind, protocol, _, place = info
+        name, number = place[:2]
+        address, port = ip_address(str(name)), int(str(number))
+        if (address, port) not in self._by_name and not self._egress.may("", port, address):
+            raise PermissionError(f"egress: {address} was not admitted")
+        return socket.socket(family, kind, protocol)
+
+    async def close(self) -> None:
+        self._by_name.clear()
+
+
+def _result(host: str, port: int, address: Address) -> ResolveResult:
+    return ResolveResult(
+        hostname=host,
+        host=str(address),
+        port=port,
+        family=socket.AF_INET if address.version == 4 else socket.AF_INET6,
+        proto=0,
+        flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+    )
+
+
+async def get(
+    session: aiohttp.ClientSession,
+    guard: Outbound,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+) -> aiohttp.ClientResponse:
+    """GET over a session on a guarded connector, following redirects, each judged as the first.
+
+    `headers` go to the origin that was named and to no other.  The caller closes the response.
+
+    Raises:
+        Invalid: a URL on the way is refused, or there are more than `MOST_REDIRECTS`.
+        aiohttp.ClientError, OSError: as without redirects.
+    """
+    sent, home = headers or {}, guard.check(url)
+    for _ in range(MOST_REDIRECTS + 1):
+        here = guard.check(url)
+        same = (here.scheme, here.host, here.port) == (home.scheme, home.host, home.port)
+        response = await session.get(url, headers=sent if same else {}, allow_redirects=False)
+        location = response.headers.get("location")
+        if response.status not in (301, 302, 303, 307, 308) or location is None:
+            return response
+        response.release()
+        try:
+            url = urljoin(url, location)
+        except ValueError as error:
+            raise Invalid("a redirect to what is no URL") from error
+    raise Invalid(f"more than {MOST_REDIRECTS} redirects from {home.host}")

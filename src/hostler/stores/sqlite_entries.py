@@ -1,0 +1,293 @@
+"""Rows of runs, model calls, tool calls and ratings in SQLite: written, read, made anew.
+
+Invariant: `rebuild` of a session writes what its appends wrote.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from functools import partial
+
+import msgspec
+from msgspec import structs
+
+from hostler.core.codec import CorruptFact, load
+from hostler.core.events import Event, Key, RunId, Seq, SessionId, TenantId
+from hostler.core.head import Head
+from hostler.core.ledger import LlmRow, Rating, RunFilter, ToolRow
+from hostler.core.records import RunRow
+from hostler.stores.entries import CLEARED, Ledger, LlmChange, RunChange, ToolChange
+from hostler.stores.projection import restored
+from hostler.stores.sqlite_batches import Row, insert, to_us
+from hostler.stores.sqlite_rows import SQL, asking, to_seconds
+
+log = logging.getLogger(__name__)
+
+_head = msgspec.json.Encoder(decimal_format="string")
+BATCH = 50
+"""Sessions whose rows are made anew in one transaction: others may write between."""
+LEDGER = ("feedback", "tool_runs", "llm_calls", "agent_runs")
+
+
+def ledger_rows(key: Key, agent: str, owner: str, book: Ledger) -> dict[str, list[Row]]:
+    """Return rows by the name of the statement that writes them."""
+    made = {
+        "upsert_agent_runs": [
+            _run_row(key, run, (agent, owner), change) for run, change in book.runs.items()
+        ],
+        "upsert_llm_calls": [_llm_row(key, of[1], one) for of, one in book.models.items()],
+        "upsert_tool_runs": [_tool_row(key, of[1], one) for of, one in book.tools.items()],
+        "upsert_feedback": [_rating_row(key, one) for one in book.ratings.values()],
+    }
+    return {name: rows for name, rows in made.items() if rows}
+
+
+def erase_ledger(db: sqlite3.Connection, key: Key) -> None:
+    """Remove all rows of a session."""
+    for table in LEDGER:
+        db.execute(SQL[f"delete_{table}"], key)
+
+
+def mark_stale(db: sqlite3.Connection) -> None:
+    """Have the rows of every session made anew by `rebuild_some`."""
+    db.execute(SQL["mark_stale"])
+
+
+def rebuild_some(db: sqlite3.Connection) -> bool:
+    """Make the rows of some stale sessions anew; return whether there were any.  In a transaction."""
+    keys = [Key(*row) for row in db.execute(SQL["stale"], (BATCH,)).fetchall()]
+    for key in keys:
+        rebuild(db, key)
+        db.execute(SQL["fresh"], key)
+    return bool(keys)
+
+
+def rebuild_stale(db: sqlite3.Connection) -> None:
+    """Make the rows of all stale sessions anew: after a migration that changed what is kept."""
+    more = True
+    while more:
+        db.execute("BEGIN IMMEDIATE")
+        more = rebuild_some(db)
+        db.execute("COMMIT")
+
+
+def rebuild(db: sqlite3.Connection, key: Key) -> None:
+    """Make all rows of a session anew, from its log."""
+    found = db.execute(SQL["head_and_agent"], key).fetchone()
+    if found is None:
+        return
+    erase_ledger(db, key)
+    try:
+        events = [_event(key.session, row) for row in db.execute(SQL["log_rows"], key)]
+        start = Head(seq=Seq(events[0].seq - 1)) if events else Head()
+        done = restored(key, events, start)
+    except CorruptFact:
+        log.exception("the log of %s cannot be read: its runs are in no table", key.session)
+        return
+    for name, rows in ledger_rows(key, str(found[1]), str(found[4]), done.ledger).items():
+        insert(db, name, rows)
+    if done.head.active is not None:  # what goes on is continued from what the head counts
+        db.execute(SQL["set_head"], (_head.encode(done.head).decode(), *key))
+
+
+def _event(session: SessionId, row: Sequence[object]) -> Event:
+    seq, at, fact = row
+    assert isinstance(seq, int)
+    at_s = to_seconds(at)
+    assert at_s is not None
+    return Event(session=session, seq=Seq(seq), at=at_s, fact=load(str(fact)), raw=b"")
+
+
+def _run_row(key: Key, run: RunId, of: tuple[str, str], change: RunChange) -> Row:
+    is_new, error = change.created_at is not None, change.error_type
+    if is_new and error == CLEARED:
+        error = None
+    return (
+        key.tenant,
+        run,
+        key.session,
+        *of,
+        change.principal,
+        change.purpose,
+        change.status,
+        change.reason,
+        change.input,
+        change.first_seq,
+        change.last_seq,
+        to_us(change.created_at),
+        to_us(change.started_at),
+        to_us(change.ended_at),
+        change.steps,
+        change.input_tokens,
+        change.output_tokens,
+        change.cache_read_tokens,
+        change.cache_write_tokens,
+        change.reasoning_tokens,
+        None if change.unpriced_calls else _money(change.cost),
+        change.price_version,
+        change.unpriced_calls,
+        error,
+        (change.error_message or None) if is_new else change.error_message,
+        change.input_summary,
+        change.output_summary,
+    )
+
+
+def _llm_row(key: Key, attempt: str, change: LlmChange) -> Row:
+    asked, error, used = change.asked, change.error, change.usage
+    return (
+        key.tenant,
+        change.run,
+        attempt,
+        key.session,
+        change.step,
+        change.number,
+        None if asked is None else asked.provider,
+        None if asked is None else asked.model,
+        change.status,
+        None if error is None else error.code,
+        None if error is None else error.message,
+        *(
+            (None,) * 7
+            if used is None
+            else (
+                used.input_tokens,
+                used.output_tokens,
+                used.cache_read_tokens,
+                used.cache_write_tokens,
+                used.reasoning_tokens,
+                _money(used.cost),
+                used.price,
+            )
+        ),
+        int(change.unpriced),
+        to_us(change.asked_at),
+        to_us(change.ended_at),
+        to_us(change.first_token_s),
+    )
+
+
+def _tool_row(key: Key, call: str, change: ToolChange) -> Row:
+    return (
+        key.tenant,
+        change.run,
+        call,
+        key.session,
+        change.step,
+        change.name,
+        change.status,
+        to_us(change.asked_at),
+        to_us(change.started_at),
+        to_us(change.ended_at),
+        change.parameters,
+        int(change.parameters_cut),
+        change.result,
+        int(change.result_cut),
+    )
+
+
+def _rating_row(key: Key, rating: Rating) -> Row:
+    who = (key.tenant, rating.run, rating.principal, rating.key, key.session)
+    return (*who, rating.score, rating.comment, to_us(rating.at))
+
+
+def _money(cost: Decimal | None) -> str | None:
+    return None if cost is None else f"{cost:f}"
+
+
+# -- read ------------------------------------------------------------------------------------
+
+_KINDS_OF_TOKENS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+)
+_TIMES = ("created_at", "started_at", "ended_at", "asked_at", "first_token_s", "at")
+
+
+def _record(columns: Iterable[str], row: Sequence[object], *, used: bool) -> dict[str, object]:
+    values = dict(zip(columns, row, strict=True))
+    for name in _TIMES:
+        if name in values:
+            values[name] = to_seconds(values[name])
+    if "cost" in values:
+        counts = {name: values.pop(name) or 0 for name in _KINDS_OF_TOKENS}
+        cost, price = values.pop("cost"), values.pop("price_version")
+        values["usage"] = {**counts, "cost": cost, "price": price} if used else None
+    return values
+
+
+RUN = (
+    *("tenant", "id", "session", "agent", "owner", "principal", "purpose", "status", "reason"),
+    *("input", "first_seq", "last_seq", "created_at", "started_at", "ended_at", "steps"),
+    *_KINDS_OF_TOKENS,
+    *("cost", "price_version", "unpriced_calls", "error_type", "error_message"),
+    *("input_summary", "output_summary"),
+)
+_LLM = (
+    *("tenant", "run", "attempt", "session", "step", "number", "provider", "model", "status"),
+    *("error_type", "error_message", *_KINDS_OF_TOKENS, "cost", "price_version", "unpriced"),
+    *("asked_at", "ended_at", "first_token_s"),
+)
+_TOOL = (
+    *("tenant", "run", "call", "session", "step", "name", "status", "asked_at", "started_at"),
+    *("ended_at", "parameters", "parameters_cut", "result", "result_cut"),
+)
+_convert = partial(msgspec.convert, strict=False)
+
+
+def to_run(row: Sequence[object]) -> RunRow:
+    """Return the run of a row of `agent_runs`."""
+    has_ended = row[RUN.index("ended_at")] is not None
+    values = _record(RUN, row, used=has_ended)
+    for name in ("input_summary", "output_summary"):
+        values[name] = values[name] or ""
+    return _convert(values, RunRow)
+
+
+INDEXES = {
+    "seen_by": "agent_runs_of_session",
+    "session": "agent_runs_of_session",
+    "principal": "agent_runs_of_principal",
+    "purpose": "agent_runs_by_purpose",
+    "agent": "agent_runs_of_agent",
+    "status": "agent_runs_by_status",
+    "tenant": "agent_runs_by_time",
+}
+"""Which index finds runs by what; the first of those asked for is used: the rarest."""
+
+
+def read_runs(
+    db: sqlite3.Connection,
+    tenant: TenantId,
+    page: Mapping[str, str | int | None],
+    only: RunFilter,
+) -> list[RunRow]:
+    """Return a page of runs."""
+    wanted = {**structs.asdict(only), **page, "tenant": tenant}
+    wanted |= {"since": to_us(only.since), "before": to_us(only.before)}
+    given = [name for name, value in wanted.items() if value is not None]
+    index = next(INDEXES[name] for name in INDEXES if name in given)
+    asked = asking("runs", *given).replace("{index}", index)
+    return [to_run(row) for row in db.execute(asked, wanted)]
+
+
+def to_llm_row(row: Sequence[object]) -> LlmRow:
+    """Return the model call of a row of `llm_calls`."""
+    return _convert(_record(_LLM, row, used=row[_LLM.index("input_tokens")] is not None), LlmRow)
+
+
+def to_tool_row(row: Sequence[object]) -> ToolRow:
+    """Return the call of a row of `tool_runs`."""
+    return _convert(_record(_TOOL, row, used=False), ToolRow)
+
+
+def to_rating(row: Sequence[object]) -> Rating:
+    """Return the rating of a row of `feedback`."""
+    columns = ("run", "principal", "key", "score", "comment", "at")
+    return _convert(_record(columns, row, used=False), Rating)

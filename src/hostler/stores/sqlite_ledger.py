@@ -1,0 +1,117 @@
+"""Runs as data, asked for in SQLite: a run's calls and ratings, and sums.
+
+Invariant: only reads, but for `rebuild`, which changes nothing that is right.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Protocol, TypeVar
+
+from hostler.core.events import PrincipalId, RunId, TenantId
+from hostler.core.ledger import By, Calls, Rating, Spent
+from hostler.stores.sqlite_batches import to_us
+from hostler.stores.sqlite_entries import (
+    mark_stale,
+    rebuild_some,
+    to_llm_row,
+    to_rating,
+    to_tool_row,
+)
+from hostler.stores.sqlite_rows import SQL, asking
+
+T = TypeVar("T")
+GROUPS: dict[By, str] = {
+    "tenant": "c.tenant",
+    "user": "coalesce(r.principal, '')",
+    "agent": "coalesce(r.agent, '')",
+    "model": "c.provider || ':' || c.model",
+    "day": "strftime('%Y-%m-%d', c.asked_at / 1000000, 'unixepoch')",
+}
+
+
+class Lanes(Protocol):
+    """A store's reader and writer; see `SqliteStore`."""
+
+    async def reading(self, read: Callable[[sqlite3.Connection], T]) -> T: ...
+    async def writing(self, write: Callable[[sqlite3.Connection], T]) -> T: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteLedger:
+    """A `core.ledger.Ledger` on a store's file."""
+
+    store: Lanes
+
+    async def calls(self, tenant: TenantId, run: RunId) -> Calls:
+        def read(db: sqlite3.Connection) -> Calls:
+            asked = (tenant, run)
+            models = [to_llm_row(row) for row in db.execute(SQL["llm_calls"], asked)]
+            return Calls(models, [to_tool_row(row) for row in db.execute(SQL["tool_runs"], asked)])
+
+        return await self.store.reading(read)
+
+    async def ratings(self, tenant: TenantId, run: RunId) -> Sequence[Rating]:
+        return await self.store.reading(
+            lambda db: [to_rating(row) for row in db.execute(SQL["feedback"], (tenant, run))]
+        )
+
+    async def usage(
+        self,
+        tenant: TenantId,
+        by: Sequence[By],
+        *,
+        since: float,
+        before: float,
+        after: Sequence[str],
+        limit: int,
+        seen_by: PrincipalId | None = None,
+    ) -> Sequence[Spent]:
+        wanted = {
+            "tenant": tenant,
+            "since": to_us(since),
+            "before": to_us(before),
+            "seen_by": seen_by,
+            "limit": limit,
+        }
+        wanted |= {f"after_{place}": value for place, value in enumerate(after)}
+        groups = ", ".join(GROUPS[one] for one in by)
+        marks = ", ".join(f":after_{place}" for place in range(len(after)))
+        asked = asking("usage", *(["seen_by"] if seen_by is not None else []))
+        asked = asked.replace("{past}", f"HAVING ({groups}) > ({marks})" if after else "")
+        asked = asked.replace("{groups}", groups)
+        return await self.store.reading(
+            lambda db: [_spent(by, row) for row in db.execute(asked, wanted)]
+        )
+
+    async def rebuild(self) -> None:
+        """Make all rows of all sessions anew from their logs, some sessions per commit."""
+        await self.store.writing(mark_stale)
+        while await self.store.writing(rebuild_some):
+            pass
+
+
+def _spent(by: Sequence[By], row: Sequence[object]) -> Spent:
+    groups, sums = row[: len(by)], [_number(one) for one in row[len(by) :]]
+    runs, calls, failed, read, wrote, cached, kept, reasoned, above, below, unpriced = sums
+    known = row[-3] is not None
+    return Spent(
+        by={one: str(value) for one, value in zip(by, groups, strict=True)},
+        runs=runs,
+        calls=calls,
+        failed_calls=failed,
+        input_tokens=read,
+        output_tokens=wrote,
+        cache_read_tokens=cached,
+        cache_write_tokens=kept,
+        reasoning_tokens=reasoned,
+        cost=Decimal(above * 1_000_000 + below).scaleb(-12).normalize() if known else None,
+        unpriced_calls=unpriced,
+    )
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,115 @@
+"""Sealed secrets in the SQLite file, beside the log.
+
+Invariant: only sealed values come here; what is read is what was written.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import anyio.to_thread
+import msgspec
+
+from hostler.core.events import TenantId
+from hostler.core.sealed import DataKey, Mask, Named, Scrubbed, SealedSecret
+from hostler.stores.sqlite import SqliteStore
+from hostler.stores.sqlite_file import connect
+from hostler.stores.sqlite_rows import SQL
+from hostler.stores.sqlite_scrub import scrub_facts, scrub_table, tables
+
+_json = msgspec.json.Encoder()
+
+
+class SqliteSealed:
+    """A `core.sealed.SealedRows` in the file of a store."""
+
+    def __init__(self, store: SqliteStore, file: Path) -> None:
+        self._store, self._file = store, file
+
+    async def secrets(self) -> Sequence[SealedSecret]:
+        return await self._store.reading(
+            lambda db: [_secret(row) for row in db.execute(SQL["secrets"])]
+        )
+
+    async def data_keys(self) -> Sequence[DataKey]:
+        return await self._store.reading(
+            lambda db: [
+                DataKey(tenant=row[0], id=row[1], wrapped=row[2], wrapped_by=row[3])
+                for row in db.execute(SQL["data_keys"])
+            ]
+        )
+
+    async def put(self, secret: SealedSecret, key: DataKey | None) -> None:
+        about = secret.about
+        times = (_us(about.created_at), _us(about.updated_at))
+        row = (about.tenant, about.name, about.kind, secret.sealed, secret.data_key, *times)
+
+        def write(db: sqlite3.Connection) -> None:
+            if key is not None:
+                wrapped = (key.tenant, key.id, key.wrapped, key.wrapped_by)
+                db.execute(SQL["put_data_key"], wrapped)
+            db.execute(SQL["put_secret"], row)
+
+        await self._store.writing(write)
+
+    async def drop(self, tenant: TenantId, name: str) -> bool:
+        def write(db: sqlite3.Connection) -> bool:
+            return bool(db.execute(SQL["drop_secret"], (tenant, name)).rowcount)
+
+        return await self._store.writing(write)
+
+    async def rewrap(self, keys: Sequence[DataKey]) -> None:
+        rows = [(one.wrapped, one.wrapped_by, one.tenant, one.id) for one in keys]
+
+        def write(db: sqlite3.Connection) -> None:
+            db.executemany(SQL["rewrap_data_key"], rows)
+
+        await self._store.writing(write)
+
+    async def scrub(self, tenant: TenantId, mask: Mask, done: Scrubbed) -> Scrubbed:
+        facts, rows, sessions, after = 0, 0, dict[str, None](), ("", 0)
+        more = True
+        while more:
+            found, after, more = await self._store.writing(scrub_facts(tenant, mask, after))
+            facts += len(found)
+            sessions |= dict.fromkeys(found)
+        for table in await self._store.reading(tables):
+            rows += await self._store.writing(scrub_table(table, tenant, mask))
+        record = msgspec.structs.replace(
+            done, facts=facts, rows=rows, sessions=tuple(sessions)[:1000]
+        )
+        row = (tenant, record.id, _us(record.at), _json.encode(record).decode())
+
+        def write(db: sqlite3.Connection) -> None:
+            db.execute(SQL["scrub_index"])
+            db.execute(SQL["put_scrub"], row)
+
+        await self._store.writing(write)
+        await anyio.to_thread.run_sync(_truncate, self._file)
+        return record
+
+
+def _truncate(file: Path) -> None:
+    """Take what is no more out of the write-ahead log."""
+    db = connect(file)
+    try:
+        db.execute(SQL["scrub_log"]).fetchall()
+    finally:
+        db.close()
+
+
+def _secret(row: Sequence[object]) -> SealedSecret:
+    tenant, name, kind, sealed, data_key, created_us, updated_us = row
+    times = {
+        "created_at": cast("int", created_us) / 1_000_000,
+        "updated_at": cast("int", updated_us) / 1_000_000,
+    }
+    about = msgspec.convert({"tenant": tenant, "name": name, "kind": kind, **times}, Named)
+    return SealedSecret(about=about, sealed=cast("bytes", sealed), data_key=cast("str", data_key))
+
+
+def _us(seconds: float) -> int:
+    return round(seconds * 1_000_000)

@@ -1,0 +1,1 @@
+"""What is told of a running server: lines, figures and traces, read off the log."""

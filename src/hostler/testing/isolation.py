@@ -1,0 +1,309 @@
+"""Which parameter of which operation names a thing of somebody's: the table behind the matrix.
+
+Every operation of `/openapi.json`, with each of its parameters and the fields of its body, and
+every verb of a socket stands here once: it names something (`ids`), or it names nothing (`plain`).
+`isolation_matrix` asks for each cell, and holds that what is not the caller's is like what is not.
+
+Invariant: an operation, a parameter or a field that is not here is a finding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, cast
+
+from hostler.core.events import JsonObject
+
+Kind: TypeAlias = Literal[
+    "session",
+    "run",
+    "call",
+    "asked",
+    "share",
+    "key",
+    "tenant",
+    "user",
+    "secret",
+    "word",
+    "cursor",
+    "once",
+    "token",
+]
+"""Of what a parameter names.  `call`: that waits for an approval, `asked`: for a client's result;
+`word`: what was said; `once`: an idempotency key; `token`: a link's, or a ticket."""
+Needs: TypeAlias = Literal["nothing", "read", "write", "admin", "operator"]
+"""The right that an operation takes: of a session if it is about one, else of the tenant."""
+ARCHIVE = "an archive"
+"""Stands for a body that is a session's file."""
+SAFE = frozenset({"query.limit", "header.Accept", "header.Prefer", "header.Upgrade"})
+"""Name nothing, wherever they are."""
+ONCE: Mapping[str, Kind] = {"header.Idempotency-Key": "once"}
+SESSION: Mapping[str, Kind] = {"path.session": "session"}
+RUN: Mapping[str, Kind] = {"path.run": "run"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    needs: Needs = "read"
+    of_session: Needs | None = None
+    """The right it takes of the session it is about, where that is another one."""
+    ids: Mapping[str, Kind] = field(default_factory=dict[str, Kind])
+    """`path.session`, `query.after`, `header.Last-Event-ID`, `body.id`: what it names."""
+    plain: frozenset[str] = frozenset()
+    body: JsonObject | str | None = None
+    """What is sent, so that it is asked for more than its form; `ARCHIVE` for a session's file."""
+    query: str = ""
+    """What is asked for besides, so that an answer ends."""
+    variants: tuple[Mapping[str, str], ...] = ({},)
+    """Headers with which the same is asked for in other ways."""
+    taken: frozenset[str] = frozenset()
+    """Those of `ids` that are chosen by clients: within a tenant, what is taken is 409 for all."""
+    answers: tuple[int, ...] = ()
+    """What whoever may do it gets for a thing of their own, beyond 2xx."""
+    may_be_open: bool = False
+    """The operator may open it to everybody; the document then says that it takes no key."""
+
+
+def _plain(*names: str) -> frozenset[str]:
+    return frozenset(names)
+
+
+NO_VAULT = (409,)
+"""Answered by a house that has no master key."""
+_PAGES: Mapping[str, Kind] = {"query.after": "session"}
+_STREAM: tuple[Mapping[str, str], ...] = ({}, {"Accept": "text/event-stream"})
+POLICIES: Mapping[str, Policy] = {
+    "create_session": Policy(
+        needs="write",
+        ids={"body.id": "session", **ONCE},
+        taken=_plain("body.id"),
+        plain=_plain("body.agent", "body.title", "body.metadata", "body.client_tools"),
+        body={},
+    ),
+    "list_sessions": Policy(ids=_PAGES, plain=_plain("query.agent", "query.status")),
+    "get_session": Policy(ids=SESSION),
+    "label_session": Policy(
+        needs="write",
+        ids=SESSION,
+        plain=_plain("body.title", "body.metadata"),
+        body={"title": "another"},
+    ),
+    "delete_session": Policy(needs="admin", ids=SESSION),
+    "speak": Policy(
+        needs="write",
+        ids={**SESSION, **ONCE},
+        plain=_plain("body.content", "body.policy", "body.metadata", "body.purpose"),
+        body={"content": "hello"},
+        variants=_STREAM,
+    ),
+    "cancel": Policy(
+        needs="write",
+        ids={**SESSION, "body.run": "run", **ONCE},
+        plain=_plain("body.reason"),
+        body={},
+    ),
+    "approve": Policy(
+        needs="write",
+        ids={**SESSION, "path.call": "call", **ONCE},
+        plain=_plain(
+            "body.decision", "body.arguments", "body.reason", "body.remember", "body.digest"
+        ),
+        body={"decision": "deny"},
+        answers=(409,),
+    ),
+    "list_approvals": Policy(
+        ids={"query.after": "call", "query.session": "session"},
+        plain=_plain("query.status"),
+        query="status=",
+    ),
+    "answer": Policy(
+        needs="write",
+        ids={**SESSION, "path.call": "asked", **ONCE},
+        plain=_plain("body.output", "body.is_error"),
+        body={"output": "here"},
+        answers=(409,),
+    ),
+    "fork": Policy(
+        needs="write",
+        of_session="read",
+        ids={**SESSION, **ONCE},
+        plain=_plain("body.at", "body.title"),
+        body={},
+    ),
+    "export_session": Policy(needs="write", ids=SESSION),
+    "import_session": Policy(
+        needs="write", ids={"query.id": "session"}, taken=_plain("query.id"), body=ARCHIVE
+    ),
+    "read_events": Policy(
+        ids={
+            **SESSION,
+            "query.after": "cursor",
+            "header.Last-Event-ID": "cursor",
+            "query.share": "token",
+        },
+        plain=_plain("query.until", "query.wait", "query.deltas", "query.presence"),
+        query="until=run_end",
+        variants=_STREAM,
+    ),
+    "open_socket": Policy(
+        ids={
+            **SESSION,
+            "query.after": "cursor",
+            "header.Last-Event-ID": "cursor",
+            "query.share": "token",
+            "query.ticket": "token",
+        },
+        plain=_plain("query.presence"),
+        answers=(426,),
+    ),
+    "give_ticket": Policy(body={}),
+    "typing": Policy(needs="write", ids=SESSION, body={}),
+    "share": Policy(needs="admin", ids=SESSION, plain=_plain("body.expires_in_s"), body={}),
+    "list_shares": Policy(needs="admin", ids=SESSION),
+    "revoke_share": Policy(needs="admin", ids={**SESSION, "path.share": "share"}),
+    "tick": Policy(plain=_plain("query.n", "query.every_ms"), query="n=1&every_ms=1"),
+    "list_runs": Policy(
+        ids={"query.after": "run", "query.session": "session", "query.user": "user"},
+        plain=_plain("query.status", "query.agent", "query.purpose", "query.from", "query.to"),
+    ),
+    "get_run": Policy(ids=RUN),
+    "get_costs": Policy(ids=RUN),
+    "give_feedback": Policy(
+        needs="write",
+        ids={**RUN, **ONCE},
+        plain=_plain("body.score", "body.comment", "body.key"),
+        body={"score": 1},
+    ),
+    "usage": Policy(
+        plain=_plain("query.from", "query.to", "query.by", "query.after"),
+        query="from=2020-01-01&by=tenant,user",
+    ),
+    "search": Policy(plain=_plain("query.q"), query="q=canary"),
+    "storage": Policy(),
+    "list_audit": Policy(
+        needs="admin",
+        ids={"query.principal": "user"},
+        plain=_plain("query.after", "query.from", "query.to", "query.action"),
+    ),
+    "export_audit": Policy(needs="admin", plain=_plain("query.after")),
+    "audit_head": Policy(needs="admin"),
+    "list_secrets": Policy(needs="admin", answers=NO_VAULT),
+    "put_secret": Policy(
+        needs="admin",
+        ids={"path.secret": "secret"},
+        plain=_plain("body.value", "body.kind"),
+        body={"value": "said-by-verify-isolation"},
+        answers=NO_VAULT,
+    ),
+    "remove_secret": Policy(needs="admin", ids={"path.secret": "secret"}, answers=NO_VAULT),
+    "rotate_master_key": Policy(needs="operator", answers=NO_VAULT),
+    "scrub_secrets": Policy(needs="admin", ids={"body.value": "word"}, body={}, answers=NO_VAULT),
+    "metrics": Policy(needs="operator", answers=(404,), may_be_open=True),
+    "list_agents": Policy(),
+    "get_agent": Policy(plain=_plain("path.agent"), answers=(404,)),
+    "me": Policy(),
+    "capabilities": Policy(),
+    "document": Policy(),
+    "alive": Policy(needs="nothing"),
+    "ready": Policy(needs="nothing"),
+    "list_tenants": Policy(ids={"query.after": "tenant"}),
+    "create_tenant": Policy(
+        needs="operator",
+        ids={"body.id": "tenant"},
+        plain=_plain("body.title", "body.settings"),
+        body={"id": "isolation-a"},
+        answers=(409,),
+    ),
+    "get_tenant": Policy(ids={"path.tenant": "tenant"}),
+    "change_tenant": Policy(
+        needs="operator",
+        ids={"path.tenant": "tenant"},
+        plain=_plain("body.title", "body.settings"),
+        body={"title": "isolation"},
+    ),
+    "list_keys": Policy(ids={"query.after": "key"}),
+    "create_key": Policy(
+        needs="admin",
+        ids={"body.tenant": "tenant"},
+        plain=_plain("body.user", "body.role", "body.scopes", "body.title", "body.expires_in_s"),
+        body={"role": "viewer", "expires_in_s": 60.0},
+    ),
+    "revoke_key": Policy(needs="admin", ids={"path.key": "key"}),
+    "list_members": Policy(needs="admin", ids=SESSION),
+    "add_member": Policy(
+        needs="admin", ids=SESSION, plain=_plain("path.user", "body.role"), body={}
+    ),
+    "remove_member": Policy(needs="admin", ids=SESSION, plain=_plain("path.user")),
+}
+"""By the operation's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """What can be said over a socket; all of it takes the right to write."""
+
+    body: JsonObject
+    ids: Mapping[str, Kind] = field(default_factory=dict[str, Kind])
+    """Fields of the body that name more than the socket's session."""
+
+
+SOCKET_VERBS: Mapping[str, Verb] = {
+    "message": Verb({"content": "hello"}),
+    "cancel": Verb({}, {"run": "run"}),
+    "approve": Verb({"decision": "deny"}, {"call": "call"}),
+    "result": Verb({"output": "here"}, {"call": "asked"}),
+    "typing": Verb({}),
+}
+SOCKET_PLAIN = frozenset({"ping"})
+"""Verbs that name nothing and change nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """An operation as the document describes it."""
+
+    name: str
+    method: str
+    path: str
+    parameters: frozenset[str]
+    """As `place.name`; the fields of a body are parameters of the place `body`."""
+    is_open: bool = False
+    """Takes no key."""
+
+
+def operations(document: JsonObject) -> Iterator[Operation]:
+    """Yield what an OpenAPI document describes."""
+    paths = cast("dict[str, dict[str, JsonObject]]", document["paths"])
+    for path, methods in paths.items():
+        for method, described in methods.items():
+            told = cast("list[dict[str, str]]", described.get("parameters", []))
+            yield Operation(
+                name=str(described["operationId"]),
+                method=method.upper(),
+                path=path,
+                parameters=frozenset(
+                    {f"{one['in']}.{one['name']}" for one in told}
+                    | {f"body.{name}" for name in _fields(document, described)}
+                ),
+                is_open=described.get("security") == [],
+            )
+
+
+def unknown(operation: Operation) -> list[str]:
+    """Return what of an operation the table does not know; the operation itself, if that."""
+    policy = POLICIES.get(operation.name)
+    if policy is None:
+        return ["the operation"]
+    return sorted(operation.parameters - set(policy.ids) - policy.plain - SAFE)
+
+
+def _fields(document: JsonObject, described: JsonObject) -> list[str]:
+    """Return the names of a JSON body's fields."""
+    body = cast("dict[str, dict[str, dict[str, JsonObject]]]", described.get("requestBody", {}))
+    schema = body.get("content", {}).get("application/json", {}).get("schema", {})
+    reference = str(schema.get("$ref", "")).rpartition("/")[2]
+    if reference:
+        components = cast("dict[str, dict[str, JsonObject]]", document["components"])
+        schema = components["schemas"][reference]
+    return list(cast("JsonObject", schema.get("properties", {})))

@@ -1,0 +1,165 @@
+"""Text that comes in pieces, masked as if it had come whole.
+
+Of what has come, only a tail that is a proper beginning of a form is held back: where a form that
+is complete later would begin.  All before it is decided, and passed on.
+
+Invariant: pieces cut anywhere, passed on and joined, are the masked whole.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Protocol, TypeVar
+
+from hostler.core.events import CallId
+from hostler.core.ports import Delta
+from hostler.core.sealed import Part
+from hostler.vault.forms import SHORTEST
+
+T = TypeVar("T")
+REMEMBERED = 1 << 16
+LONGEST_REMEMBERED = 64
+SHORT = 4
+"""Beginnings up to here are kept as a set: base64 meets nearly all of them."""
+TELLS_NOTHING = 4
+"""Fewer characters than this are shown when something else goes on: they would look forgotten."""
+
+
+class Masking(Protocol):
+    @property
+    def prefixes(self) -> Prefixes: ...
+    def found(self, text: str) -> list[tuple[int, int, str]]: ...
+    def value(self, value: T) -> T: ...
+
+
+class Prefixes:
+    """All proper beginnings of some forms, as the states of an automaton that is made as needed.
+
+    A state is the longest end of what was read that is such a beginning.  Ordinary text visits a
+    few of the many states, and these are remembered.
+    """
+
+    def __init__(self, ordered: Sequence[str]) -> None:
+        self._forms = ordered
+        self.longest = max(map(len, ordered), default=0)
+        self._next: dict[str, str] = {}
+        self._short = frozenset(form[:n] for form in ordered for n in range(1, SHORT + 1))
+
+    def after(self, state: str, text: str) -> str:
+        """Return the state after `text` was read in `state`."""
+        if len(text) > self.longest:
+            state, text = "", text[-self.longest :]
+        known = self._next
+        for char in text:
+            longer = state + char
+            found = known.get(longer)
+            state = self._step(longer) if found is None else found
+        return state
+
+    def _step(self, longer: str) -> str:
+        state = longer
+        while state and not self._has(state):
+            state = state[1:]
+        if len(longer) <= LONGEST_REMEMBERED:
+            if len(self._next) >= REMEMBERED:
+                self._next.clear()
+            self._next[longer] = state
+        return state
+
+    def _has(self, start: str) -> bool:
+        """Whether a form begins with `start` and goes on."""
+        if len(start) <= SHORT:
+            return start in self._short
+        at = bisect_left(self._forms, start)
+        if at < len(self._forms) and self._forms[at] == start:
+            at += 1
+        return at < len(self._forms) and self._forms[at].startswith(start)
+
+
+class Tail:
+    """One part of an answer, as far as it has come."""
+
+    __slots__ = ("_covered", "_masking", "_passed", "_prefixes", "_state", "_text")
+
+    def __init__(self, masking: Masking) -> None:
+        self._masking, self._prefixes = masking, masking.prefixes
+        self._text = self._state = ""
+        self._passed = 0
+        """How much of `text` was passed on, as it is or under a mark."""
+        self._covered = False
+        """What was passed on ends under a mark, which what overlaps it shares."""
+
+    def feed(self, text: str) -> str:
+        """Take more of the part; return what can be passed on."""
+        before, self._state = self._state, self._prefixes.after(self._state, text)
+        self._text += text
+        if not self._passed and len(before) + len(text) < SHORTEST:
+            # No form began early enough to be complete now.  So it is with nearly every token.
+            whole, self._text = self._text, self._state
+            return whole[: len(whole) - len(self._state)]
+        return self._decide(len(self._text) - len(self._state))
+
+    def end(self) -> str:
+        """Return what was held back: the part is over."""
+        self._state = ""
+        return self._decide(len(self._text))
+
+    def pause(self) -> str:
+        """Return what little is held back: something else goes on, and this may never."""
+        if len(self._text) - self._passed >= TELLS_NOTHING:
+            return ""
+        rest, self._passed, self._covered = self._text[self._passed :], len(self._text), False
+        return rest
+
+    def _decide(self, upto: int) -> str:
+        """Return what is decided before `upto`, masked; keep what follows."""
+        text, at, end = self._text, self._passed, self._passed if self._covered else 0
+        out = list[str]()
+        for start, stop, name in self._masking.found(text):
+            if start >= end:
+                if start >= upto:
+                    break
+                out += (text[at:start], name)
+            end = max(end, stop)
+            at = max(at, end)
+        if at < upto:
+            out.append(text[at:upto])
+            at = upto
+        self._covered = end > upto
+        self._text, self._passed = text[upto:], at - upto
+        return "".join(out)
+
+
+async def masked_parts(
+    masking: Masking, parts: AsyncGenerator[Part, None]
+) -> AsyncGenerator[Part, None]:
+    """Yield an answer masked: each delta without what may be a secret, then the ending."""
+    tails: dict[tuple[str, CallId | None], Tail] = {}
+    last: tuple[Tail, Delta] | None = None
+    async with aclosing(parts):
+        async for part in parts:
+            if not isinstance(part, Delta):
+                for (kind, call), tail in tails.items():
+                    if rest := tail.end():
+                        yield _delta(kind, rest, call)
+                yield masking.value(part)
+                continue
+            tail = tails.get((part.part, part.call))
+            if tail is None:
+                tail = tails[part.part, part.call] = Tail(masking)
+            if last is not None and last[0] is not tail and (rest := last[0].pause()):
+                yield _delta(last[1].part, rest, last[1].call)
+            last = tail, part
+            told = tail.feed(part.text)
+            if told == part.text:
+                yield part
+            elif told or part.name is not None:
+                yield Delta(part.part, told, part.call, part.name)
+
+
+def _delta(kind: str, text: str, call: CallId | None) -> Delta:
+    if kind == "text":
+        return Delta("text", text, call)
+    return Delta("thinking" if kind == "thinking" else "arguments", text, call)

@@ -1,0 +1,189 @@
+"""Known values are masked in every form, however the text that holds them was cut."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+from collections.abc import AsyncGenerator
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hostler.core.codec import dump, load
+from hostler.core.events import AttemptId, ModelReplied, RunId, Seq, Usage
+from hostler.core.ports import Delta, Reply
+from hostler.core.sealed import Part
+from hostler.testing.canaries import ODD, Canaries, spellings
+from hostler.vault.forms import forms
+from hostler.vault.masker import Masker
+from hostler.vault.tails import Tail
+
+KEY = "sk-0123456789abcdef"
+LETTERS = 'ab"é\\'
+VALUES = st.lists(
+    st.text(LETTERS, min_size=8, max_size=12).filter(lambda one: len(one.strip()) >= 8),
+    min_size=1,
+    max_size=4,
+)
+
+
+def streamed(masker: Masker, text: str, cuts: list[int]) -> str:
+    """Return a text masked in the pieces that `cuts` make of it."""
+    tail, places = Tail(masker), sorted({0, len(text), *cuts})
+    pieces = [text[a:b] for a, b in itertools.pairwise(places)]
+    return "".join([*map(tail.feed, pieces), tail.end()])
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_text_cut_anywhere_is_masked_as_the_whole(data: st.DataObject) -> None:
+    values = data.draw(VALUES)
+    masker = Masker((f"n{i}", value) for i, value in enumerate(values))
+    known = st.sampled_from(sorted({form for value in values for form in forms(value)}))
+    begun = known.map(lambda form: form[: len(form) // 2])
+    pieces = data.draw(st.lists(st.one_of(st.text(f"{LETTERS}x", max_size=12), known, begun)))
+    text = "".join(pieces[:6])
+    cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=10))
+
+    masked = streamed(masker, text, cuts)
+
+    assert masked == masker.text(text)
+    assert not any(value in masked for value in values)
+
+
+ODD_VALUE = f"canary{ODD}0123456789"
+HOLDERS = {
+    **{name: f"<{one.decode()}>" for name, one in spellings(ODD_VALUE).items() if "64" not in name},
+    **{
+        f"base64, shifted by {n}": base64.b64encode(
+            b"x" * n + ODD_VALUE.encode() + b"more"
+        ).decode()
+        for n in range(3)
+    },
+}
+
+
+@pytest.mark.parametrize("form", HOLDERS)
+def test_a_form_is_masked_at_every_cut(form: str) -> None:
+    masker, canaries, text = Masker([("k", ODD_VALUE)]), Canaries({"k": ODD_VALUE}), HOLDERS[form]
+
+    assert canaries.seen(text, "before")
+    for cut in range(len(text)):
+        told = streamed(masker, text, [cut])
+        assert not canaries.seen(told, "after")
+        assert "[secret:k]" in told
+
+
+@pytest.mark.parametrize("shift", range(3))
+def test_base64_of_a_text_around_it_gives_nothing_away(shift: int) -> None:
+    whole = base64.b64encode(b"x" * shift + KEY.encode() + b"more").decode()
+
+    masked = Masker([("k", KEY)]).text(whole)
+
+    assert "[secret:k]" in masked
+    assert len(masked.replace("[secret:k]", "")) <= 12
+
+
+def test_only_a_tail_that_may_begin_a_value_is_held_back() -> None:
+    tail = Tail(Masker([("k", "QQQQ-0123456789")]))
+
+    assert tail.feed("Hello there") == "Hello there"
+    assert tail.feed(" QQQ") == " "
+    assert tail.feed("!") == "QQQ!"
+    assert tail.feed("QQQQ-01") == ""
+    assert tail.feed("23456789, that") == "[secret:k], that"
+
+
+def test_values_that_overlap_are_masked_as_one() -> None:
+    masker = Masker([("a", "abcdefgh"), ("b", "efghijkl")])
+
+    assert masker.text("-abcdefghijkl-") == "-[secret:a]-"
+    assert streamed(masker, "-abcdefghijkl-", [9]) == "-[secret:a]-"
+
+
+def test_a_fact_that_holds_nothing_is_the_same_fact() -> None:
+    fact, masker = reply("nothing"), Masker([("k", KEY)])
+    raw = dump(fact)
+
+    assert masker.fact(fact, raw) == (fact, raw)
+    assert masker.fact(fact, raw)[0] is fact
+
+
+def test_a_fact_keeps_its_form_whatever_the_value() -> None:
+    hostile = ["model_replied", '","text":"', 'text":"ab', "nabcdefgh", "att_00000001"]
+    for value in (one for one in hostile if len(one) >= 8):
+        fact = reply(f"line\nabcdefgh {value}")
+        masked, raw = Masker([("k", value)]).fact(fact, dump(fact))
+
+        assert load(raw) == masked
+        assert isinstance(masked, ModelReplied)
+        assert value not in masked.text
+        assert (masked.attempt, masked.run) == (fact.attempt, fact.run)
+
+
+def test_what_a_provider_signed_is_not_played_back_changed() -> None:
+    masker = Masker([("k", KEY)])
+    said = Reply(text="", stop="end", replay={"thinking": KEY, "signature": "s"})
+    other = Reply(text="", stop="end", replay={"thinking": "fine", "signature": "s"})
+
+    assert masker.value(said).replay is None
+    assert masker.value(other) is other
+
+
+@pytest.mark.anyio
+async def test_parts_that_take_turns_never_show_a_value_and_join_to_the_reply() -> None:
+    async def parts(*given: Delta | Reply) -> AsyncGenerator[Part, None]:
+        for one in given:
+            yield one
+
+    masker = Masker([("k", KEY)])
+    given = [
+        Delta("text", f"It is {KEY[:9]}"),
+        Delta("thinking", KEY[:3]),
+        Delta("text", KEY[9:]),
+        Delta("thinking", KEY[3:]),
+        Delta("text", "."),
+        Reply(text=f"It is {KEY}.", thinking=KEY, stop="end"),
+    ]
+
+    got = [part async for part in masker.stream(parts(*given))]
+
+    last, deltas = got[-1], [part for part in got if isinstance(part, Delta)]
+    said = "".join(one.text for one in deltas if one.part == "text")
+    thought = "".join(one.text for one in deltas if one.part == "thinking")
+    assert isinstance(last, Reply)
+    assert (said, last.text, last.thinking) == ("It is [secret:k].",) * 2 + ("[secret:k]",)
+    assert KEY not in thought
+    assert KEY[3:] not in thought
+
+
+def test_the_search_for_canaries_finds_every_form() -> None:
+    canaries = Canaries()
+    value = canaries.new("k", odd=True)
+    told = [
+        value,
+        json.dumps({"a": value}),
+        json.dumps(json.dumps(value)),
+        quote(value),
+        *(base64.b64encode(b"x" * n + value.encode()).decode() for n in range(3)),
+    ]
+
+    for one in told:
+        assert canaries.seen(one, "here"), one
+        assert not canaries.seen(Masker([("k", value)]).text(one), "here"), one
+    assert not canaries.seen("nothing", "here")
+
+
+def reply(text: str) -> ModelReplied:
+    return ModelReplied(
+        run=RunId("run_1"),
+        attempt=AttemptId("att_00000001"),
+        seen=Seq(1),
+        text=text,
+        calls=(),
+        stop="end",
+        usage=Usage(),
+    )
