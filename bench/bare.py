@@ -108,7 +108,7 @@ class _Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[bytes] | None = None
         self._data, self._body = b"", b""
-        self._status, self._length = 0, 0
+        self.status, self._length = 0, 0
         self._on_event: OnEvent | None = None
 
     @property
@@ -121,7 +121,7 @@ class _Connection(asyncio.Protocol):
 
     def ask(self, request: bytes, on_event: OnEvent | None) -> asyncio.Future[bytes]:
         assert self.transport is not None
-        self._data, self._body, self._status, self._on_event = b"", b"", 0, on_event
+        self._data, self._body, self.status, self._on_event = b"", b"", 0, on_event
         self._answer = asyncio.get_running_loop().create_future()
         self.transport.write(request)
         return self._answer
@@ -135,21 +135,18 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._data += data
-        if self._status == 0 and not self._read_head():
+        if self.status == 0 and not self._read_head():
             return
         is_whole = self._read_chunks() if self._length < 0 else self._read_length()
         if is_whole and self._answer is not None and not self._answer.done():
-            if self._status >= 400:
-                self._answer.set_exception(BrokenError(f"{self._status} {self._body[:300]!r}"))
-            else:
-                self._answer.set_result(self._body)
+            self._answer.set_result(self._body)
 
     def _read_head(self) -> bool:
         head, blank, rest = self._data.partition(b"\r\n\r\n")
         if not blank:
             return False
         found = LENGTH.search(head)
-        self._status, self._length = int(head[9:12]), int(found[1]) if found else -1
+        self.status, self._length = int(head[9:12]), int(found[1]) if found else -1
         self._data = rest
         return True
 
@@ -206,6 +203,8 @@ class Client:
             connection.close()
             raise
         self._idle.append((time.monotonic(), connection))
+        if connection.status >= 400:
+            raise BrokenError(f"{connection.status} {answer[:300]!r}")
         return answer
 
     def close(self) -> None:

@@ -30,8 +30,8 @@ SCRIPT = Script(tokens=50, calls=1)
 PEAK_AT_ONCE = 64
 RATED = 0.8
 TIMES = 5
-LEAST_S = 10.0
-"""Shorter, most of it is the burst that is let in before the server believes in a load."""
+LEAST_S = 20.0
+"""Of this the first half is the burst that is let in before the server believes in a load."""
 PAUSE_S = 0.005
 PROBE = Path(__file__).parent / "probe.py"
 Probed: TypeAlias = tuple[float, int, float]

@@ -57,6 +57,7 @@ LINES_IN = {
 MAY_CATCH_EVERYTHING = {
     "harness/toolbox.py",  # around a tool: a stranger's code
     "engine/drive.py",  # around one session: its trouble must not end the others
+    "engine/queuer.py",  # around one handler, for the same reason
     "faces/native/http.py",  # at the edge of a face: a 500
     "telemetry/timeline.py",  # what is told of a run must not become its trouble
     "telemetry/export.py",  # around an exporter: a stranger's code

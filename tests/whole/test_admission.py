@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import anyio
@@ -13,12 +15,16 @@ import anyio.lowlevel
 import pytest
 from tests.serving import serving
 
+from hostler.core import loop
 from hostler.core.errors import Unavailable
-from hostler.core.ports import Delta, Failure, Reply, Request
+from hostler.core.events import RunId, RunKey
+from hostler.core.ports import Delta, Failure, Reply, Request, World
+from hostler.engine.drive import Driver
 from hostler.engine.pace import AT_ONCE, Pace, Place
 from hostler.service import admission
 from hostler.service.admission import (
     BURST_S,
+    LARGEST_BURST,
     LATE_S,
     LOOK_S,
     MOST_ACTIVE,
@@ -26,7 +32,10 @@ from hostler.service.admission import (
     Admission,
     Begins,
 )
-from hostler.testing.doubles import ModelDouble, an_agent
+from hostler.signals.local import LocalSignals
+from hostler.stores.memory import MemoryStore
+from hostler.testing.doubles import ModelDouble, a_session, an_agent
+from hostler.testing.store_suite import spoke
 
 pytestmark = pytest.mark.anyio
 
@@ -37,16 +46,13 @@ class Load:
 
     now: float = 100.0
     runs: int = 0
-    wait_s: float = 0.0
+    waiting: int = 0
+    each_s: float = 0.002
     stands_s: float = 0.0
     admission: Admission = field(init=False)
 
     def __post_init__(self) -> None:
         self.admission = Admission(self, active=lambda: self.runs, clock=lambda: self.now)
-
-    @property
-    def waiting(self) -> int:
-        return round(self.wait_s * 100)
 
     def look(self, late_s: float, *, for_s: float = 0.0) -> None:
         """Look again and again at a loop that is so late."""
@@ -80,21 +86,21 @@ def test_no_more_runs_than_memory_is_meant_for_are_let_in() -> None:
 
 
 def test_a_burst_is_let_in_whole() -> None:
-    assert Load(wait_s=BURST_S * 0.99, stands_s=BURST_S * 0.99).lets_in()
+    assert Load(waiting=LARGEST_BURST - 1, stands_s=BURST_S * 0.99).lets_in()
 
 
 def test_more_than_can_be_worked_off_soon_is_no_burst() -> None:
-    load = Load(wait_s=BURST_S, stands_s=0.1)
+    load = Load(waiting=LARGEST_BURST, stands_s=0.1)
     assert not load.lets_in()
-    load.wait_s *= 0.95
+    load.waiting = round(LARGEST_BURST * 0.95)
     assert load.lets_in()
     assert not load.lets_in("session")
 
 
 def test_a_line_that_does_not_go_away_is_kept_short() -> None:
-    load = Load(wait_s=STANDING_S, stands_s=BURST_S)
+    load = Load(waiting=100, each_s=STANDING_S / 100, stands_s=BURST_S)
     assert not load.lets_in()
-    load.wait_s = STANDING_S * 0.95
+    load.waiting = 95
     assert load.lets_in(), "so that there is always something to do"
 
 
@@ -118,6 +124,10 @@ def test_a_loop_that_is_late_by_turns_refuses_nobody() -> None:
 
 def test_what_is_being_let_in_counts_before_it_shows() -> None:
     load = Load(runs=MOST_ACTIVE - 1)
+    with load.admission.entering():
+        assert not load.lets_in()
+    assert load.lets_in()
+    load = Load(waiting=LARGEST_BURST - 1)
     with load.admission.entering():
         assert not load.lets_in()
     assert load.lets_in()
@@ -203,7 +213,8 @@ async def test_the_line_knows_how_long_it_takes() -> None:
             runs.places[name].leave()
             await anyio.lowlevel.checkpoint()
         assert runs.pace.waiting == 99
-        assert runs.pace.wait_s == pytest.approx(99 * 0.02, rel=0.05)
+        assert runs.pace.each_s == pytest.approx(0.02, rel=0.05)
+        assert runs.pace.is_crowded()
         assert runs.pace.stands_s == pytest.approx(400 * 0.02)
         tasks.cancel_scope.cancel()
 
@@ -228,6 +239,52 @@ async def test_runs_that_wait_for_a_model_keep_no_other_from_beginning(tmp_path:
                 await anyio.lowlevel.checkpoint()
 
 
+class Typist(ModelDouble):
+    """Notes when it is asked for each word."""
+
+    def __init__(self, words: int) -> None:
+        super().__init__(lambda _: Reply(text="x " * words, stop="end"))
+        self.words, self.at = words, list[float]()
+
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Reply | Failure, None]:
+        async with aclosing(ModelDouble.stream(self, request)) as parts:
+            async for part in parts:
+                self.at.append(time.monotonic())
+                yield part
+
+
+@pytest.mark.parametrize("crowd", [0, 1])
+async def test_text_is_taken_in_larger_pieces_while_others_wait_to_begin(
+    crowd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "TOGETHER_S", 0.05)
+    store, typist, pace = MemoryStore(), Typist(4), Pace(at_once=1)
+    session = await a_session(store)
+    await store.append(session, [spoke("run_1")])
+    agent, runs = an_agent(typist), Runs(pace)
+    driver = Driver(
+        agents=lambda _: agent, store=store, signals=LocalSignals(), world=World("w"), pace=pace
+    )
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(runs.begin, 0)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(driver, RunKey(*session, RunId("run_1")))
+        for name in range(1, crowd + 2):
+            tasks.start_soon(runs.begin, name)
+        await anyio.wait_all_tasks_blocked()
+        runs.places[0].leave()
+        with anyio.fail_after(10):
+            while (await store.head(session)).active is not None:
+                await anyio.lowlevel.checkpoint()
+        await anyio.wait_all_tasks_blocked()
+        assert runs.begun == [0, 1]
+        tasks.cancel_scope.cancel()
+
+    gaps = [after - before for before, after in pairwise(typist.at)]
+    assert len(gaps) == 4
+    assert all(gap >= 0.05 for gap in gaps) is bool(crowd)
+
+
 async def test_a_blocked_loop_refuses_new_work_alone_and_recovers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,16 +293,16 @@ async def test_a_blocked_loop_refuses_new_work_alone_and_recovers(
     async with serving(agent, file=tmp_path / "log.db") as client:
         session = await client.session()
         message = f"/api/sessions/{session}/messages"
-        loop, blocked = asyncio.get_running_loop(), True
+        here, blocked = asyncio.get_running_loop(), True
 
         def hold() -> None:  # a stranger's code that forgets whose loop it is
             until = time.perf_counter() + 0.8
             while time.perf_counter() < until:
                 pass
             if blocked:
-                loop.call_later(0.01, hold)
+                here.call_later(0.01, hold)
 
-        loop.call_soon(hold)
+        here.call_soon(hold)
         with anyio.fail_after(30):
             while (await client.call("POST", "/api/sessions", {}))[0] != 503:
                 pass

@@ -184,16 +184,47 @@ async def test_leaving_cancels_the_handlers_in_flight() -> None:
     assert ended == ["run_1"]
 
 
+async def test_a_run_that_is_handled_is_no_job_that_each_dequeue_looks_at() -> None:
+    runs = [f"run_{i}" for i in range(50)]
+    recorder = Recorder(held=set(runs))
+    async with serving(recorder) as engine:
+        for run in runs:
+            await engine.enqueue(Job(key(run)))
+        await recorder.until(len(runs))
+
+        with anyio.fail_after(10):
+            while await engine._queries.queue_size():
+                await anyio.lowlevel.checkpoint()
+        assert all(engine.is_live(key(run)) for run in runs)
+
+
+async def test_a_handler_that_raises_is_logged_and_ends_nothing_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    recorder = Recorder()
+
+    async def handler(one: RunKey) -> float | None:
+        if one.run == "run_bad":
+            raise RuntimeError("a bug")
+        return await recorder(one)
+
+    async with serving(handler, slots=1) as engine:
+        await engine.enqueue(Job(key("run_bad")))
+        await engine.enqueue(Job(key("run_good")))
+        await recorder.until(1)
+        await rests(engine, key("run_bad"), key("run_good"))
+
+    assert "run_bad failed" in caplog.text
+
+
 async def test_the_job_log_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queuer, "CLEAR_EVERY", 10)
     recorder = Recorder()
     async with serving(recorder) as engine:
-        for i in range(100):
-            await engine.enqueue(Job(key(f"run_{i}")))
-        await recorder.until(100)
-        await rests(engine, *(key(f"run_{i}") for i in range(100)))
-
-        assert len(await engine._queries.queue_log()) < 100
+        with anyio.fail_after(10):
+            while len(recorder.handled) < 100 or len(await engine._queries.queue_log()) > 50:
+                await engine.enqueue(Job(key(f"run_{len(recorder.handled)}")))
+                await anyio.lowlevel.checkpoint()
 
 
 class Troubled(MemoryStore):

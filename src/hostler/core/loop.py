@@ -71,6 +71,8 @@ from hostler.core.sealed import Part, Secrets
 from hostler.core.state import LOST, Run, State, fold, prompt
 from hostler.core.store import Store
 
+TOGETHER_S = 0.25
+"""Text that comes within it is taken as one piece while others wait: most of its cost is per piece."""
 PATIENCE_S = 5.0
 """A longer wait leaves the loop, and memory, and comes back as a delayed job."""
 KEEP_CHARACTERS = 256 * 1024
@@ -191,6 +193,8 @@ class Drive:
     interrupt: Interrupt
     world: World
     secrets: Secrets | None = None
+    crowded: Callable[[], bool] = lambda: False
+    """Whether others wait for this worker's time: text is then taken in larger pieces."""
 
     async def run(self) -> float | None:
         """Drive the run until it ends or waits; return when to look again, None for never.
@@ -258,10 +262,8 @@ class Drive:
 
     async def _ask(self, ask: AskModel, r: Run, log: _Log, agent: AgentSpec) -> None:
         """Ask the model once, and note what came of it."""
-        model, attempt = (
-            agent.models[min(ask.choice, len(agent.models) - 1)],
-            AttemptId(self.world.mint("att")),
-        )
+        model = agent.models[min(ask.choice, len(agent.models) - 1)]
+        attempt = AttemptId(self.world.mint("att"))
         asked = ModelAsked(
             run=r.id, attempt=attempt, provider=model.provider, model=model.name, choice=ask.choice
         )
@@ -291,6 +293,8 @@ class Drive:
                         self.signals.delta(self.key, at, attempt, part)
                         if part.part == "text":
                             said.append(part.text)
+                        if self.crowded():
+                            await anyio.sleep(TOGETHER_S)
                     else:
                         last = part
         if isinstance(last, Reply):

@@ -54,6 +54,7 @@ class Driver:
             interrupt=interrupt,
             world=self.world,
             secrets=self.secrets,
+            crowded=self.pace.is_crowded,
         )
 
         def ring() -> None:

@@ -15,8 +15,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-AT_ONCE = 16
-"""A beginning takes about five turns of the loop; so many make a turn of some 10 ms."""
+AT_ONCE = 64
+"""A beginning takes a dozen turns of the loop; so many make a turn of some 10 ms."""
 EACH_S = 1 / 300
 """Between two beginnings, until it is known."""
 OVER = 64
@@ -36,10 +36,14 @@ class Pace:
     def waiting(self) -> int:
         return len(self._line)
 
+    def is_crowded(self) -> bool:
+        """Return whether anybody waits to begin."""
+        return bool(self._line)
+
     @property
-    def wait_s(self) -> float:
-        """Return how long who comes now will wait."""
-        return len(self._line) * self._each_s
+    def each_s(self) -> float:
+        """Return the time between two beginnings."""
+        return self._each_s
 
     @property
     def stands_s(self) -> float:

@@ -1,13 +1,15 @@
 """The embedded engine: PgQueuer with its in-memory adapter, in the server's own process.
 
-PgQueuer delivers, delays and bounds; what is kept here is which key is live, because a job's
-in-memory row outlives its handler by a moment and its deduplication would swallow a ring in it.
+PgQueuer delivers and delays.  What it delivers is a ring: it is done with a job as soon as the
+handler has begun, because each dequeue looks at all jobs that it is not done with, and runs that
+wait for a model are many.  So what is kept here is which key is live.
 
 Invariant: losing everything in here loses nothing; the reconciler rings again from the log.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from pgqueuer.models import Job as QueuedJob
 
 from hostler.core.events import RunKey
 from hostler.core.ports import Handler, Job
+
+log = logging.getLogger(__name__)
 
 ENTRYPOINT = "run"
 BATCH = 100
@@ -81,28 +85,29 @@ class EmbeddedEngine:
         return key in self._live
 
     async def serve(self, handler: Handler, *, slots: int) -> None:
-        handling = set[anyio.CancelScope]()
+        free = anyio.Semaphore(slots)
+
+        async def handle(key: RunKey) -> None:
+            try:
+                await self._handle(key, handler)
+            except Exception:
+                log.exception("handling run %s failed", key.run)
+            finally:
+                free.release()
 
         async def entry(queued: QueuedJob) -> None:
-            with anyio.CancelScope() as scope:
-                handling.add(scope)
-                try:
-                    await self._handle(_key.decode(queued.payload or b""), handler)
-                finally:
-                    handling.discard(scope)
+            await free.acquire()
+            tasks.start_soon(handle, _key.decode(queued.payload or b""))
 
-        self._queuer.entrypoint(ENTRYPOINT)(entry)
-        try:
+        async with anyio.create_task_group() as tasks:
+            self._queuer.entrypoint(ENTRYPOINT)(entry)
             await self._queuer.qm.run(
-                batch_size=min(BATCH, slots // 2),
-                max_concurrent_tasks=slots,
+                batch_size=BATCH,
+                max_concurrent_tasks=2 * BATCH,
                 dequeue_timeout=POLL,
                 heartbeat_timeout=NO_LEASE,
                 log_aggregation_interval=timedelta(0),
             )
-        finally:
-            for scope in handling:
-                scope.cancel()
 
     async def _put(self, job: Job) -> None:
         delay_s = job.not_before - self._clock()

@@ -3,8 +3,8 @@
 Runs that are let in begin in turn, at the speed at which the process can begin them.  So the line
 in which they wait tells how much more there is to do than can be done:
 
-    a burst      makes a long line that gets shorter: all of it is let in
-    an overload  makes a line that does not go away: nobody is let in who would wait in it
+    a burst      makes a long line that goes away: all of it is let in
+    an overload  makes a line that does not go away: it is kept short
 
 What has begun is never refused: reads, cancels, answers and health go on.
 
@@ -28,8 +28,10 @@ from hostler.core.errors import Unavailable
 Begins: TypeAlias = Literal["session", "run"]
 
 BURST_S = 10.0
-"""A line that is shorter, and was not there this long ago, is a burst, which is worked off.
+"""A line that was not there this long ago is a burst, which is worked off.
 Facebook's queues tell the two apart like this ("Fail at Scale", ACM Queue 13(8), 2015)."""
+LARGEST_BURST = 2500
+"""Runs in line.  Letting one in costs half as much as all the rest of a short run."""
 STANDING_S = 0.5
 """So long a line may stand for ever; the process is never idle for want of work."""
 LOOK_S = 0.05
@@ -51,8 +53,8 @@ class Line(Protocol):
     @property
     def waiting(self) -> int: ...
     @property
-    def wait_s(self) -> float:
-        """Return how long who comes now will wait."""
+    def each_s(self) -> float:
+        """Return the time between two beginnings."""
         ...
 
     @property
@@ -124,5 +126,7 @@ class Admission:
             return False
         if line is None or not line.waiting:
             return True
-        allowed_s = BURST_S if line.stands_s < BURST_S else STANDING_S
-        return line.wait_s < share * allowed_s
+        waiting = line.waiting + self._entering
+        if line.stands_s < BURST_S:
+            return waiting < share * LARGEST_BURST
+        return waiting * line.each_s < share * STANDING_S
