@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -170,6 +170,29 @@ async def test_a_write_that_cannot_be_made_does_not_fail_those_in_its_commit(
                 tasks.start_soon(write, key, 1_000_000 if place == 1 else 1)
 
         assert sorted(outcomes) == ["refused", "written", "written", "written"]
+
+
+async def test_a_bug_in_one_order_is_told_to_who_gave_it_and_harms_nobody_else(
+    tmp_path: Path,
+) -> None:
+    def bug(_: sqlite3.Connection) -> None:
+        raise OverflowError("a bug")
+
+    with opened(tmp_path / "log.db") as store, anyio.fail_after(10):
+        key = await a_session(store)
+
+        async def gone_wrong(ask: Callable[[], Awaitable[None]]) -> None:
+            with pytest.raises(OverflowError):
+                await ask()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(gone_wrong, lambda: store.writing(bug))
+            tasks.start_soon(store.append, key, [spoke("run_1")])
+            tasks.start_soon(gone_wrong, lambda: store.reading(bug))
+            tasks.start_soon(gone_wrong, lambda: store.reading(bug))
+
+        assert len(await whole_log(store, key)) == 1
+        assert (await store.append(key, [spoke("run_2")])).events[0].seq == 2
 
 
 FSYNC_FAILS = """

@@ -49,6 +49,7 @@ from hostler.core.store import Observer, Outbox
 from hostler.stores.memory_ledger import MemoryLedger, MemoryRows
 from hostler.stores.memory_rows import (
     Answers,
+    hits,
     is_idle,
     may_go,
     new_approval,
@@ -60,9 +61,6 @@ from hostler.stores.projection import (
     Projection,
     project,
     restored,
-    said_in,
-    snippet,
-    words,
 )
 
 
@@ -102,6 +100,8 @@ class MemoryStore:
     ) -> bool:
         key = Key(session.tenant, session.id)
         self._answers.refuse_repeated(key.tenant, once)
+        # What is refused has written nothing.
+        project(key, session.head, facts, at=0.0, fence=None, expected=None)
         if key in self._kept:
             return False
         self._refuse_left(key)
@@ -337,17 +337,14 @@ class MemoryStore:
     async def search(
         self, tenant: TenantId, query: str, *, limit: int, seen_by: PrincipalId | None = None
     ) -> Sequence[Hit]:
-        asked = words(query)
-        said = [
-            (event, said_in(event.fact))
+        said = (
+            event
             for key, kept in self._kept.items()
             if key.tenant == tenant and self.is_seen(key, seen_by)
             for event in kept.log
             if event.session == key.session
-        ]
-        said.sort(key=lambda one: (one[0].at, one[0].seq), reverse=True)
-        found = [one for one in said if asked and set(asked) <= set(words(one[1]))]
-        return [Hit(e.session, e.seq, e.kind, snippet(text, asked)) for e, text in found[:limit]]
+        )
+        return hits(said, query)[:limit]
 
     def scrub(self, tenant: TenantId, mask: Mask) -> tuple[list[str], int]:
         """Mask all that is here of a tenant; return whose facts and how many rows were changed."""

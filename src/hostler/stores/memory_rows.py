@@ -14,9 +14,9 @@ from msgspec import Struct
 
 from hostler.core.errors import Repeated
 from hostler.core.events import ApprovalAsked, Event, Key, SessionId, TenantId, Unknown
-from hostler.core.records import Appended, Approval, Kept, Once, Session, Storage
+from hostler.core.records import Appended, Approval, Hit, Kept, Once, Session, Storage
 from hostler.core.sealed import Mask
-from hostler.stores.projection import ApprovalChange
+from hostler.stores.projection import ApprovalChange, said_in, snippet, words
 
 ANSWERS_KEPT_S = 24 * 3600.0
 
@@ -87,6 +87,15 @@ def new_approval(key: Key, change: ApprovalChange, asked: ApprovalAsked) -> Appr
         asked_at=change.asked_at,
         expires_at=asked.expires_at.timestamp(),
     )
+
+
+def hits(events: Iterable[Event], query: str) -> list[Hit]:
+    """Return those that say all words of a search, newest first."""
+    asked = words(query)
+    said = [(event, said_in(event.fact)) for event in events]
+    said.sort(key=lambda one: (one[0].at, one[0].seq), reverse=True)
+    found = [one for one in said if asked and set(asked) <= set(words(one[1]))]
+    return [Hit(e.session, e.seq, e.kind, snippet(text, asked)) for e, text in found]
 
 
 def sizes_of(logs: Mapping[SessionId, Sequence[Event]], limit: int, *, own: bool) -> Storage:

@@ -21,8 +21,9 @@ from hostler.core.ledger import LlmRow, Rating, RunFilter, ToolRow
 from hostler.core.records import RunRow
 from hostler.stores.entries import CLEARED, Ledger, LlmChange, RunChange, ToolChange
 from hostler.stores.projection import restored
-from hostler.stores.sqlite_batches import Row, insert, to_us
-from hostler.stores.sqlite_rows import SQL, asking, to_seconds
+from hostler.stores.sqlite_batches import Row, insert
+from hostler.stores.sqlite_rows import SQL, asking
+from hostler.stores.times import to_seconds, to_us
 
 log = logging.getLogger(__name__)
 

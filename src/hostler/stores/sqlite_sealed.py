@@ -19,6 +19,7 @@ from hostler.stores.sqlite import SqliteStore
 from hostler.stores.sqlite_file import connect
 from hostler.stores.sqlite_rows import SQL
 from hostler.stores.sqlite_scrub import scrub_facts, scrub_table, tables
+from hostler.stores.times import to_seconds, to_us
 
 _json = msgspec.json.Encoder()
 
@@ -44,7 +45,7 @@ class SqliteSealed:
 
     async def put(self, secret: SealedSecret, key: DataKey | None) -> None:
         about = secret.about
-        times = (_us(about.created_at), _us(about.updated_at))
+        times = (to_us(about.created_at), to_us(about.updated_at))
         row = (about.tenant, about.name, about.kind, secret.sealed, secret.data_key, *times)
 
         def write(db: sqlite3.Connection) -> None:
@@ -81,7 +82,7 @@ class SqliteSealed:
         record = msgspec.structs.replace(
             done, facts=facts, rows=rows, sessions=tuple(sessions)[:1000]
         )
-        row = (tenant, record.id, _us(record.at), _json.encode(record).decode())
+        row = (tenant, record.id, to_us(record.at), _json.encode(record).decode())
 
         def write(db: sqlite3.Connection) -> None:
             db.execute(SQL["scrub_index"])
@@ -104,12 +105,8 @@ def _truncate(file: Path) -> None:
 def _secret(row: Sequence[object]) -> SealedSecret:
     tenant, name, kind, sealed, data_key, created_us, updated_us = row
     times = {
-        "created_at": cast("int", created_us) / 1_000_000,
-        "updated_at": cast("int", updated_us) / 1_000_000,
+        "created_at": to_seconds(created_us),
+        "updated_at": to_seconds(updated_us),
     }
     about = msgspec.convert({"tenant": tenant, "name": name, "kind": kind, **times}, Named)
     return SealedSecret(about=about, sealed=cast("bytes", sealed), data_key=cast("str", data_key))
-
-
-def _us(seconds: float) -> int:
-    return round(seconds * 1_000_000)
