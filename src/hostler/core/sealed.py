@@ -58,6 +58,8 @@ class Scrubbed(Struct, frozen=True, kw_only=True):
     facts: int
     rows: int
     """Of the tables beside the log: labels, approvals, kept answers and such."""
+    unread: int = 0
+    """Facts that this build cannot read, and so left as they are."""
     files: int = 0
     sessions: tuple[str, ...] = ()
     """Whose facts were changed, the first thousand of them."""

@@ -25,8 +25,8 @@ from hostler.core.store import Observer
 from hostler.stores.projection import (
     ApprovalChange,
     Projection,
+    imported,
     project,
-    restored,
     said_in,
 )
 from hostler.stores.sqlite_batches import Row, insert, statement
@@ -278,7 +278,7 @@ class Writer:
         self._flush()  # so that the tables say what is taken
         if self.db.execute(SQL["is_there"], key).fetchone() is not None:
             return False
-        done = restored(key, events, mask=self._mask(key.tenant))
+        done = imported(key, events, self._mask(key.tenant))
         for run in done.ledger.runs:
             if self.db.execute(SQL["has_run"], (key.tenant, run)).fetchone() is not None:
                 raise Conflict(f"{run} is here already, in another session", code="exists")
