@@ -6,20 +6,17 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 from tests.canaries import FixedKeys, master_keys
 
 from hostler.core.errors import SetupError
-from hostler.core.events import Key, PrincipalId, Seq, TenantId
-from hostler.core.sealed import Scrubbed, SealedRows, SealedSecret
+from hostler.core.events import TenantId
+from hostler.core.sealed import SealedRows, SealedSecret
 from hostler.core.store import Store
 from hostler.stores.memory import MemoryStore
 from hostler.stores.memory_sealed import MemorySealed
 from hostler.stores.sqlite import SqliteStore
 from hostler.stores.sqlite_sealed import SqliteSealed
-from hostler.testing.store_kit import a_new_session, a_run, spoke
 from hostler.vault.envelope import Unopened, new_key, seal, unseal
-from hostler.vault.masker import Masker
 from hostler.vault.vault import SealedVault
 
 pytestmark = pytest.mark.anyio
@@ -167,37 +164,3 @@ def test_a_changed_byte_is_seen(at: int) -> None:
         unseal(key, bytes(sealed), "a", "secrets", "sealed", "one")
 
     assert VALUE not in str(refused.value)
-
-
-async def test_a_scrub_takes_a_value_out_and_leaves_the_log_as_long(
-    kept: tuple[Store, SealedRows],
-) -> None:
-    store, rows = kept
-    session, other = a_new_session("a"), a_new_session("b")
-    session.title, session.metadata = f"about {VALUE}", {"key": [VALUE]}
-    for one in (session, other):
-        await store.create(one)
-        key = Key(one.tenant, one.id)
-        await store.append(key, [spoke("run_1", f"take {VALUE} now")])
-        await store.append(key, a_run("run_1", f"I took {VALUE}", claim=1))
-    key = Key(A, session.id)
-    before = await store.read(key, after=Seq(0), limit=100)
-    shape = [(one.seq, one.kind, one.at) for one in before]
-    done = Scrubbed(tenant=A, id="scr_1", at=1.0, principal=PrincipalId("p"), facts=0, rows=0)
-    mask = Masker([("github", VALUE)])
-
-    record = await rows.scrub(A, mask, done)
-
-    after = await store.read(key, after=Seq(0), limit=100)
-    labels = await store.session(key)
-    assert (record.facts, record.rows, record.sessions) == (2, 2, (session.id,))
-    assert [(one.seq, one.kind, one.at) for one in after] == shape
-    assert not any(VALUE.encode() in one.raw for one in after)
-    assert (labels.title, labels.metadata) == (
-        "about [secret:github]",
-        {"key": ["[secret:github]"]},
-    )
-    assert await store.search(A, "0123456789abcdef", limit=9) == []
-    assert len(await store.search(A, "github", limit=9)) == 2
-    assert len(await store.search(B, "0123456789abcdef", limit=9)) == 2
-    assert (await rows.scrub(A, mask, replace(done, id="scr_2"))).facts == 0

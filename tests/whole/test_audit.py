@@ -369,11 +369,19 @@ async def test_pages_and_filters(serve: Serve) -> None:
         assert await rows(client, "&principal=nobody") == []
         assert await rows(client, "&to=2020-01-01T00:00:00Z") == []
         assert len(await rows(client, "&from=2020-01-01T00:00:00%2B01:00")) == 4
+        assert len(await rows(client, "&from=2020-01-01")) == 4
 
 
 @pytest.mark.parametrize(
     "query",
-    ["from=yesterday", "to=2020-01-01", "from=2020-01-01T00:00:00", "action=x", "after=x", "to="],
+    [
+        "from=yesterday",
+        "to=0001-01-01T00:00:00%2B14:00",
+        "from=2020-01-01T00:00:00",
+        "action=x",
+        "after=x",
+        "to=",
+    ],
 )
 async def test_what_cannot_be_asked_for_is_422(serve: Serve, query: str) -> None:
     async with serve(quick()) as client:

@@ -28,6 +28,10 @@ from hostler.core.events import (
 By: TypeAlias = Literal["tenant", "user", "agent", "model", "day"]
 """What sums are made by; `user` is who spoke, `day` is of UTC."""
 CallStatus: TypeAlias = Literal["open", "replied", "failed", "dropped"]
+MOST_TOKENS = 1_000_000_000
+"""Of one model call: what is told beyond it is no count, and must not make a sum overflow."""
+MOST_COST = Decimal(1_000_000)
+"""US dollars of one model call, likewise."""
 
 
 class RunFilter(Struct, frozen=True, kw_only=True):

@@ -58,6 +58,8 @@ class Scrubbed(Struct, frozen=True, kw_only=True):
     facts: int
     rows: int
     """Of the tables beside the log: labels, approvals, kept answers and such."""
+    unread: int = 0
+    """Facts that this build cannot read, and so left as they are."""
     files: int = 0
     sessions: tuple[str, ...] = ()
     """Whose facts were changed, the first thousand of them."""
@@ -90,10 +92,14 @@ class SealedRows(Protocol):
         ...
 
     async def scrub(self, tenant: TenantId, mask: Mask, done: Scrubbed) -> Scrubbed:
-        """Mask what is stored: log, search index and every table that has rows of the tenant.
+        """Mask what is stored: log, search index and what else of the tenant holds free text.
 
-        Facts keep their positions, kinds and times.  A cut leaves a part of it done, and it may
-        be done again.  Return `done` with its counts; it is kept, too.
+        Facts keep their positions, kinds and times, and no word or id of ours is masked.  A cut
+        leaves a part of it done, and it may be done again.  Return `done` with its counts; it is
+        kept, too.
+
+        Raises:
+            Unavailable: all is masked, but storage still holds old text; do it again later.
         """
         ...
 

@@ -11,22 +11,25 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from hostler.core.events import (
     AttemptId,
     CallId,
+    Event,
     Key,
     PrincipalId,
     RunId,
+    Seq,
     TenantId,
     Usage,
 )
+from hostler.core.head import Head
 from hostler.core.ledger import By, Calls, LlmRow, Rating, RunFilter, Spent, ToolRow
 from hostler.core.records import RunRow, Session
 from hostler.stores.entries import Ledger, LlmChange, RunChange, ToolChange
 from hostler.stores.memory_rows import set_given
+from hostler.stores.projection import restored
 
 Run = tuple[TenantId, RunId]
 
@@ -65,19 +68,13 @@ class MemoryRows:
             for rows in (self.runs, self.models, self.tools, self.ratings, self.used):
                 rows.pop(one, None)
 
-    def of(self, tenant: TenantId) -> list[Struct]:
-        """Return all rows of a tenant's runs."""
-        runs = [one for one in self.runs if one[0] == tenant]
-        return [
-            row
-            for run in runs
-            for row in (
-                self.runs[run],
-                *self.models[run].values(),
-                *self.tools[run].values(),
-                *self.ratings[run].values(),
-            )
-        ]
+    def rebuild(self, session: Session, log: Iterable[Event]) -> None:
+        """Make all rows of a session anew, from what it said itself."""
+        key = Key(session.tenant, session.id)
+        self.erase(key)
+        own = [event for event in log if event.session == key.session]
+        start = Head(seq=Seq(own[0].seq - 1)) if own else Head()
+        self.enter(key, session, restored(key, own, start).ledger)
 
     def chosen(
         self, tenant: TenantId, session: str | None, status: str | None, only: RunFilter

@@ -81,6 +81,7 @@ from hostler.stores.sqlite_writer import (
     Written,
     forget,
 )
+from hostler.stores.times import to_us
 
 T = TypeVar("T")
 
@@ -194,7 +195,7 @@ class SqliteStore:
         return await self.writing(write)
 
     async def delete(self, key: Key, *, idle_since: float | None = None) -> Sequence[SessionId]:
-        since_us = None if idle_since is None else round(idle_since * 1_000_000)
+        since_us = to_us(idle_since)
 
         def write(db: sqlite3.Connection) -> Sequence[SessionId]:
             if since_us is not None and not db.execute(SQL["is_idle"], (*key, since_us)).fetchone():
@@ -229,7 +230,7 @@ class SqliteStore:
         of: TenantId | None = None,
         but: Collection[TenantId] = (),
     ) -> Sequence[Key]:
-        before_us = round(before * 1_000_000)
+        before_us = to_us(before)
         return await self.reading(
             lambda db: read_forgettable(db, before_us, keep, limit, (of, but))
         )
@@ -335,7 +336,7 @@ class SqliteStore:
         )
 
     async def share(self, share: Share) -> None:
-        times = (round(share.created_at * 1_000_000), round(share.expires_at * 1_000_000))
+        times = (to_us(share.created_at), to_us(share.expires_at))
         row = (share.digest, share.tenant, share.id, share.session, share.principal, *times)
 
         def write(db: sqlite3.Connection) -> None:

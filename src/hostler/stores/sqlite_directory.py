@@ -16,6 +16,7 @@ from hostler.core.errors import NotFound
 from hostler.core.events import Key, PrincipalId, TenantId
 from hostler.stores.sqlite import SqliteStore
 from hostler.stores.sqlite_rows import SQL, read_head, read_list
+from hostler.stores.times import to_seconds, to_us
 
 _settings = msgspec.json.Decoder(TenantSettings)
 _names = ApiKey.__struct_fields__
@@ -28,7 +29,7 @@ class SqliteDirectory:
     store: SqliteStore
 
     async def create_tenant(self, tenant: Tenant) -> bool:
-        row = (tenant.id, tenant.title, _us(tenant.created_at), _json(tenant.settings))
+        row = (tenant.id, tenant.title, to_us(tenant.created_at), _json(tenant.settings))
         return await self.store.writing(
             lambda db: bool(db.execute(SQL["create_tenant"], row).rowcount)
         )
@@ -60,10 +61,10 @@ class SqliteDirectory:
             key.prefix,
             key.digest,
             key.title,
-            _us(key.created_at),
-            _us(key.expires_at),
-            _us(key.revoked_at),
-            _us(key.used_at),
+            to_us(key.created_at),
+            to_us(key.expires_at),
+            to_us(key.revoked_at),
+            to_us(key.used_at),
         )
 
         def write(db: sqlite3.Connection) -> None:
@@ -98,13 +99,13 @@ class SqliteDirectory:
 
     async def revoke_key(self, tenant: TenantId, key: str, *, at: float) -> None:
         def write(db: sqlite3.Connection) -> None:
-            if not db.execute(SQL["revoke_key"], (_us(at), tenant, key)).rowcount:
+            if not db.execute(SQL["revoke_key"], (to_us(at), tenant, key)).rowcount:
                 raise NotFound(f"no key {key}")
 
         await self.store.writing(write)
 
     async def touch_keys(self, used: Mapping[tuple[TenantId, str], float]) -> None:
-        rows = [(_us(at), *key) for key, at in used.items()]
+        rows = [(to_us(at), *key) for key, at in used.items()]
 
         def write(db: sqlite3.Connection) -> None:
             db.executemany(SQL["touch_key"], rows)
@@ -118,7 +119,7 @@ class SqliteDirectory:
             grant.user,
             grant.role,
             grant.by,
-            _us(grant.at),
+            to_us(grant.at),
         )
 
         def write(db: sqlite3.Connection) -> None:
@@ -158,7 +159,7 @@ def _to_tenant(row: Sequence[object]) -> Tenant:
         {
             "id": tenant,
             "title": title,
-            "created_at": _seconds(created_at),
+            "created_at": to_seconds(created_at),
             "settings": _settings.decode(str(settings)),
         },
         Tenant,
@@ -170,23 +171,15 @@ def _to_key(row: Sequence[object]) -> ApiKey:
     if values["scopes"] is not None:
         values["scopes"] = msgspec.json.decode(str(values["scopes"]))
     for name in ("created_at", "expires_at", "revoked_at", "used_at"):
-        values[name] = _seconds(values[name])
+        values[name] = to_seconds(values[name])
     return msgspec.convert(values, ApiKey)
 
 
 def _to_grant(row: Sequence[object]) -> Grant:
     *values, at = row
-    named = dict(zip(Grant.__struct_fields__, [*values, _seconds(at)], strict=True))
+    named = dict(zip(Grant.__struct_fields__, [*values, to_seconds(at)], strict=True))
     return msgspec.convert(named, Grant)
 
 
 def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def _us(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * 1_000_000)
-
-
-def _seconds(us: object) -> float | None:
-    return us / 1_000_000 if isinstance(us, int) else None

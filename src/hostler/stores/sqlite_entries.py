@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from decimal import Decimal
 from functools import partial
 
@@ -21,14 +22,20 @@ from hostler.core.ledger import LlmRow, Rating, RunFilter, ToolRow
 from hostler.core.records import RunRow
 from hostler.stores.entries import CLEARED, Ledger, LlmChange, RunChange, ToolChange
 from hostler.stores.projection import restored
-from hostler.stores.sqlite_batches import Row, insert, to_us
-from hostler.stores.sqlite_rows import SQL, asking, to_seconds
+from hostler.stores.sqlite_batches import Row, insert
+from hostler.stores.sqlite_rows import SQL, asking
+from hostler.stores.times import to_seconds, to_us
 
 log = logging.getLogger(__name__)
 
 _head = msgspec.json.Encoder(decimal_format="string")
 BATCH = 50
 """Sessions whose rows are made anew in one transaction: others may write between."""
+UNMAKEABLE = (
+    *(CorruptFact, ValueError, ArithmeticError),
+    *(sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError),
+)
+"""What is wrong with one log, and not with the file: it must not keep the others from opening."""
 LEDGER = ("feedback", "tool_runs", "llm_calls", "agent_runs")
 
 
@@ -56,9 +63,9 @@ def mark_stale(db: sqlite3.Connection) -> None:
     db.execute(SQL["mark_stale"])
 
 
-def rebuild_some(db: sqlite3.Connection) -> bool:
+def rebuild_some(db: sqlite3.Connection, *, most: int = BATCH) -> bool:
     """Make the rows of some stale sessions anew; return whether there were any.  In a transaction."""
-    keys = [Key(*row) for row in db.execute(SQL["stale"], (BATCH,)).fetchall()]
+    keys = [Key(*row) for row in db.execute(SQL["stale"], (most,)).fetchall()]
     for key in keys:
         rebuild(db, key)
         db.execute(SQL["fresh"], key)
@@ -75,20 +82,27 @@ def rebuild_stale(db: sqlite3.Connection) -> None:
 
 
 def rebuild(db: sqlite3.Connection, key: Key) -> None:
-    """Make all rows of a session anew, from its log."""
+    """Make all rows of a session anew, from its log.  Of one that cannot be read there are none."""
     found = db.execute(SQL["head_and_agent"], key).fetchone()
     if found is None:
         return
     erase_ledger(db, key)
+    db.execute("SAVEPOINT session")
     try:
-        events = [_event(key.session, row) for row in db.execute(SQL["log_rows"], key)]
-        start = Head(seq=Seq(events[0].seq - 1)) if events else Head()
-        done = restored(key, events, start)
-    except CorruptFact:
+        _insert_anew(db, key, str(found[1]), str(found[4]))
+    except UNMAKEABLE:
         log.exception("the log of %s cannot be read: its runs are in no table", key.session)
-        return
-    for name, rows in ledger_rows(key, str(found[1]), str(found[4]), done.ledger).items():
-        insert(db, name, rows)
+        db.execute("ROLLBACK TO session")
+    db.execute("RELEASE session")
+
+
+def _insert_anew(db: sqlite3.Connection, key: Key, agent: str, owner: str) -> None:
+    with closing(db.execute(SQL["log_rows"], key)) as rows:
+        events = [_event(key.session, row) for row in rows]
+    start = Head(seq=Seq(events[0].seq - 1)) if events else Head()
+    done = restored(key, events, start)
+    for name, made in ledger_rows(key, agent, owner, done.ledger).items():
+        insert(db, name, made)
     if done.head.active is not None:  # what goes on is continued from what the head counts
         db.execute(SQL["set_head"], (_head.encode(done.head).decode(), *key))
 

@@ -13,7 +13,6 @@ from typing import Protocol, TypeVar
 
 from hostler.core.events import PrincipalId, RunId, TenantId
 from hostler.core.ledger import By, Calls, Rating, Spent
-from hostler.stores.sqlite_batches import to_us
 from hostler.stores.sqlite_entries import (
     mark_stale,
     rebuild_some,
@@ -22,6 +21,7 @@ from hostler.stores.sqlite_entries import (
     to_tool_row,
 )
 from hostler.stores.sqlite_rows import SQL, asking
+from hostler.stores.times import to_us
 
 T = TypeVar("T")
 GROUPS: dict[By, str] = {

@@ -41,6 +41,7 @@ from hostler.core.records import (
 )
 from hostler.stores.projection import said_in, snippet, words
 from hostler.stores.sqlite_file import queries
+from hostler.stores.times import to_seconds
 
 SQL = queries()
 
@@ -250,11 +251,6 @@ def to_share(row: Sequence[object]) -> Share:
     )
     values |= {"created_at": to_seconds(created_at), "expires_at": to_seconds(expires_at)}
     return msgspec.convert(values, Share)
-
-
-def to_seconds(us: object) -> float | None:
-    """Return a column of Unix microseconds as seconds."""
-    return us / 1_000_000 if isinstance(us, int) else None
 
 
 def read_forgettable(

@@ -25,14 +25,15 @@ from hostler.core.store import Observer
 from hostler.stores.projection import (
     ApprovalChange,
     Projection,
+    imported,
     project,
-    restored,
     said_in,
 )
-from hostler.stores.sqlite_batches import Row, insert, statement, to_us
+from hostler.stores.sqlite_batches import Row, insert, statement
 from hostler.stores.sqlite_entries import erase_ledger, ledger_rows
 from hostler.stores.sqlite_file import unavailable
 from hostler.stores.sqlite_rows import SQL
+from hostler.stores.times import to_us
 
 KEPT_HEADS = 4096
 ANSWERS_KEPT_US = 24 * 3600 * 1_000_000
@@ -128,15 +129,14 @@ class Writer:
         """Commit the orders together; return an answer or an exception for each."""
         try:
             return self._commit(orders)
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 # a bug in one order must not be everybody's trouble
             self._undo()
-            refusal = unavailable(error)
             if len(orders) == 1:
-                return [refusal]
+                return [unavailable(error) if isinstance(error, sqlite3.Error) else error]
         return [self.work([order])[0] for order in orders]
 
     def now_us(self) -> int:
-        return round(self._clock() * 1_000_000)
+        return to_us(self._clock())
 
     def deliver(self, answers: Sequence[object]) -> None:
         for answer in answers:
@@ -184,25 +184,30 @@ class Writer:
                 return answer
 
     def _append(self, order: Append, at_us: int) -> Written:
-        key, once = order.key, order.once
-        if once is not None:
-            self._refuse_repeated(key.tenant, once, at_us)
-        known = self._head(key)
-        done = project(
-            key,
+        if order.once is not None:
+            self._refuse_repeated(order.key.tenant, order.once, at_us)
+        known = self._head(order.key)
+        done = self._project(order, known, at_us)
+        if done.events:
+            self._take(order.key, known, done, at_us)
+        return self._written(order, done, at_us)
+
+    def _project(self, order: Append, known: _Known, at_us: int) -> Projection:
+        return project(
+            order.key,
             known.head,
             order.facts,
             at=at_us / 1_000_000,
             fence=order.fence,
             expected=order.expected,
-            mask=self._mask(key.tenant),
+            mask=self._mask(order.key.tenant),
         )
-        if done.events:
-            self._take(key, known, done, at_us)
+
+    def _written(self, order: Append, done: Projection, at_us: int) -> Written:
         appended = Appended(done.events, done.head)
-        if once is not None:
-            self._keep_answer(key.tenant, once, appended, at_us)
-        return Written(key, appended, done.activated)
+        if order.once is not None:
+            self._keep_answer(order.key.tenant, order.once, appended, at_us)
+        return Written(order.key, appended, done.activated)
 
     def _refuse_repeated(self, tenant: TenantId, once: Once, at_us: int) -> None:
         row = (tenant, once.scope, at_us - ANSWERS_KEPT_US)
@@ -222,15 +227,14 @@ class Writer:
     ) -> Written | None:
         if once is not None:
             self._refuse_repeated(session.tenant, once, at_us)
-        key = Key(session.tenant, session.id)
+        order = Append(Key(session.tenant, session.id), facts, None, None, once)
+        known = _Known(session.head, session.agent, session.principal)
+        done = self._project(order, known, at_us)  # what is refused has written nothing
         if not self._insert_session(session):
             return None
         self._insert_lineage(session)
-        self._keep(key, _Known(session.head, session.agent, session.principal), at_us)
-        written = self._append(Append(key, facts, None, None), at_us)
-        if once is not None:
-            self._keep_answer(key.tenant, once, written.appended, at_us)
-        return written
+        self._take(order.key, known, done, at_us)
+        return self._written(order, done, at_us)
 
     def _insert_session(self, session: Session) -> bool:
         key = Key(session.tenant, session.id)
@@ -246,7 +250,7 @@ class Writer:
             session.principal,
             session.title,
             _json.encode(session.metadata).decode(),
-            round(session.created_at * 1_000_000),
+            to_us(session.created_at),
             _json.encode(session.client_tools).decode() if session.client_tools else None,
             _json.encode(session.lineage).decode() if session.lineage else None,
         )
@@ -270,11 +274,11 @@ class Writer:
         return True
 
     def _restore(self, session: Session, events: Sequence[Event]) -> bool:
-        key, at_us = Key(session.tenant, session.id), round(session.updated_at * 1_000_000)
+        key, at_us = Key(session.tenant, session.id), to_us(session.updated_at)
         self._flush()  # so that the tables say what is taken
         if self.db.execute(SQL["is_there"], key).fetchone() is not None:
             return False
-        done = restored(key, events, mask=self._mask(key.tenant))
+        done = imported(key, events, self._mask(key.tenant))
         for run in done.ledger.runs:
             if self.db.execute(SQL["has_run"], (key.tenant, run)).fetchone() is not None:
                 raise Conflict(f"{run} is here already, in another session", code="exists")

@@ -30,6 +30,7 @@ from hostler.core.state import State, fold
 from hostler.core.store import Store
 from hostler.testing.doubles import a_session, whole_log
 from hostler.testing.store_kit import Check, Open, a_new_session, a_run, refused, spoke
+from hostler.testing.store_suite_absurd import ABSURDITIES
 from hostler.testing.store_suite_forks import FORKS
 from hostler.testing.store_suite_records import RECORDS
 from hostler.testing.store_suite_waits import WAITS
@@ -413,6 +414,7 @@ STORE_SUITE: Sequence[Check] = (
     what_is_absent_is_not_found,
     tenants_share_nothing_but_the_storage,
     hostile_text_comes_back_as_it_was,
+    *ABSURDITIES,
     *WAITS,
     *FORKS,
     *RECORDS,

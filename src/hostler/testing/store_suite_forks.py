@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from hostler.core.codec import SPOKEN, load_spoken
 from hostler.core.errors import Conflict, NotFound
-from hostler.core.events import Event, Fact, Key, RunId, RunKey, Seq, SessionForked, SessionId
+from hostler.core.events import (
+    Event,
+    Fact,
+    Key,
+    PrincipalId,
+    RunId,
+    RunKey,
+    RunRated,
+    Seq,
+    SessionForked,
+    SessionId,
+)
 from hostler.core.memory import remember
 from hostler.core.records import Segment
 from hostler.core.state import State, fold
@@ -246,6 +259,30 @@ async def a_log_is_restored_only_where_its_ids_are_free(make: Open) -> None:
         assert await store.restore(session, _events(session.id, [spoke("run_5")]))
 
 
+async def an_imported_log_says_nothing_of_runs_of_others(make: Open) -> None:
+    async with make() as store:
+        victim = await _a_talk(store, "run_1")
+        mine = RunRated(run=RunId("run_1"), principal=PrincipalId("p"), score=1)
+        await store.append(victim, [mine])
+        session = a_new_session()
+        facts: list[Fact] = [
+            spoke("run_1"),
+            ended("run_1"),
+            SessionForked(run=None, origin=victim.session, at=Seq(2), principal=PrincipalId("p")),
+            replace(mine, score=0),
+        ]
+        events = [
+            Event(session=session.id, seq=Seq(at), at=1.0, fact=fact, raw=b"")
+            for at, fact in enumerate(facts, start=1)
+        ]
+
+        assert await store.restore(session, events)
+
+        (rating,) = await store.ledger.ratings(victim.tenant, RunId("run_1"))
+        assert rating.score == 1
+        assert (await store.run(victim.tenant, RunId("run_1"))).session == victim.session
+
+
 FORKS: Sequence[Check] = (
     a_fork_reads_its_parent_s_history_under_its_ids,
     pages_of_a_fork_fit_together,
@@ -258,6 +295,7 @@ FORKS: Sequence[Check] = (
     a_history_that_is_gone_begins_no_fork,
     a_log_from_elsewhere_is_restored_with_its_times,
     a_log_is_restored_only_where_its_ids_are_free,
+    an_imported_log_says_nothing_of_runs_of_others,
 )
 
 

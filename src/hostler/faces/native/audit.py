@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from msgspec import Struct
 from starlette.types import ASGIApp
@@ -14,6 +13,7 @@ from hostler.faces.native.answers import Answer
 from hostler.faces.native.file_stream import JSONL, FileStream
 from hostler.faces.native.http import Call, Operation, number
 from hostler.faces.native.open_streams import OpenStreams
+from hostler.faces.native.times import FORMS, time_of
 from hostler.service.service import Service
 
 MOST = 999_999_999
@@ -37,8 +37,8 @@ class AuditOperations:
         after = number(call, "after", default=0, most=MOST, least=0)
         wanted = Wanted(
             after=after or None,
-            since=_time(call, "from"),
-            until=_time(call, "to"),
+            since=time_of(call, "from"),
+            until=time_of(call, "to"),
             action=_action(call),
             principal=call.query.get("principal"),
         )
@@ -69,8 +69,8 @@ def audit_operations(do: AuditOperations) -> list[Operation]:
             query={
                 "after": f"the last `seq` of the page before: 0 to {MOST}",
                 "limit": "1 to 1000, default 100",
-                "from": "RFC 3339: not before this time",
-                "to": "RFC 3339: before this time",
+                "from": f"{FORMS}: not before this time",
+                "to": f"{FORMS}: before this time",
                 "action": "only this action, such as `key.create`",
                 "principal": "only of this principal",
             },
@@ -107,17 +107,3 @@ def _action(call: Call) -> str | None:
         wanted = f"one of: {', '.join(ACTIONS)}"
         raise Invalid(f"there is no action {action!r}", fields=[("action", wanted)])
     return action
-
-
-def _time(call: Call, name: str) -> float | None:
-    text = call.query.get(name)
-    if text is None:
-        return None
-    try:
-        at = datetime.fromisoformat(text)
-        if at.tzinfo is not None:
-            return at.timestamp()
-    except (ValueError, OverflowError):
-        pass
-    wanted = "a time with its zone, such as 2026-11-21T12:00:00Z"
-    raise Invalid(f"{name} must be {wanted}", fields=[(name, wanted)])

@@ -60,6 +60,8 @@ class ScrubView(Struct, kw_only=True):
     facts: int
     rows: int
     files: int
+    unread: int
+    """Facts that this build cannot read, and so left as they are."""
     sessions: list[str]
 
 
@@ -168,5 +170,6 @@ def _scrubbed(done: Scrubbed) -> ScrubView:
         facts=done.facts,
         rows=done.rows,
         files=done.files,
+        unread=done.unread,
         sessions=list(done.sessions),
     )

@@ -18,6 +18,7 @@ from msgspec import Struct
 from hostler.core.events import AttemptId, CallId, Event
 from hostler.core.news import Piece, Presence
 from hostler.service.cursor import Cursor
+from hostler.service.times import EARLIEST, LATEST
 
 encode = msgspec.json.Encoder(decimal_format="string").encode
 
@@ -36,8 +37,8 @@ def _second(at: int) -> str:
 
 
 def stamp(at: float) -> str:
-    """Return Unix seconds as RFC 3339 with milliseconds."""
-    second, ms = divmod(int(at * 1000), 1000)
+    """Return Unix seconds as RFC 3339 with milliseconds; of no sensible year, the nearest."""
+    second, ms = divmod(int(max(EARLIEST, min(LATEST, at)) * 1000), 1000)
     return f"{_second(second)}.{ms:03d}Z"
 
 

@@ -137,6 +137,9 @@ UPDATE heads SET head = ? WHERE tenant = ? AND session = ?
 -- name: mark_stale
 INSERT OR IGNORE INTO stale SELECT tenant, id FROM sessions
 
+-- name: mark_one_stale
+INSERT OR IGNORE INTO stale VALUES (?, ?)
+
 -- name: stale
 SELECT tenant, session FROM stale LIMIT ?
 
