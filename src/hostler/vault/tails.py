@@ -18,11 +18,11 @@ from typing import Protocol, TypeVar
 
 from hostler.core.events import CallId
 from hostler.core.ports import Delta
-from hostler.core.sealed import Part
-from hostler.vault.forms import SHORTEST
+from hostler.core.sealed import SHORTEST, Part
 
 T = TypeVar("T")
-REMEMBERED = 1 << 16
+REMEMBERED = 1 << 13
+"""States, which take two megabytes."""
 LONGEST_REMEMBERED = 64
 SHORT = 4
 """Beginnings up to here are kept as a set: base64 meets nearly all of them."""
