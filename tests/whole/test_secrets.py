@@ -253,6 +253,26 @@ async def test_a_refusal_does_not_quote_a_secret(tmp_path: Path) -> None:
         assert at.canaries.seen(json.dumps(refused), "refusals") == []
 
 
+async def test_a_secret_in_a_path_is_not_kept_in_the_audit_log(tmp_path: Path) -> None:
+    async with leaking(tmp_path) as at:
+        value = at.canaries.new("plain")
+        await at.client.call("PUT", f"{PATH}/plain", {"value": value})
+        stranger = Client(at.client.http, at.client.url, key="")
+        tried = [
+            await at.client.call("DELETE", f"{PATH}/{value}"),
+            await at.client.call("DELETE", f"/api/sessions/{value}/shares/{value}"),
+            await stranger.call("DELETE", f"{PATH}/{value}"),
+        ]
+        url, key = f"{at.client.url}/api/audit/export", at.client.key
+        async with at.client.http.get(url, headers={"Authorization": f"Bearer {key}"}) as got:
+            exported = (await got.read()).decode()
+
+        assert [status for status, _ in tried] == [404, 404, 401]
+        assert exported.count('"object":"[secret:plain]"') == 3
+        assert '"details":{"session":"[secret:plain]"' in exported
+        assert at.canaries.seen(exported, "export") == []
+
+
 async def test_what_was_said_before_is_masked_in_exports_and_scrubbed_from_the_log(
     tmp_path: Path,
 ) -> None:
