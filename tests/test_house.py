@@ -59,6 +59,7 @@ MAY_CATCH_EVERYTHING = {
     "engine/drive.py",  # around one session: its trouble must not end the others
     "faces/native/http.py",  # at the edge of a face: a 500
     "telemetry/timeline.py",  # what is told of a run must not become its trouble
+    "vault/logs.py",  # around what a line is made of: whoever logs must not fail by it
     "telemetry/export.py",  # around an exporter: a stranger's code
 }
 

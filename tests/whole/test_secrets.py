@@ -29,7 +29,7 @@ from hostler.testing.canaries import Canaries
 from hostler.testing.doubles import a_call, an_agent
 from hostler.testing.provider_server import Asked, Play, Send, chunk, head, provider_server
 from hostler.vault.envelope import new_key
-from hostler.vault.logs import mask_logs
+from hostler.vault.logs import MaskedRecords, mask_logs
 from hostler.vault.vault import SealedVault
 
 pytestmark = pytest.mark.anyio
@@ -226,6 +226,29 @@ async def test_what_a_tool_does_with_its_secret_reaches_neither_log_nor_model(
         for request in at.model.asked:
             assert at.canaries.seen(repr(request.transcript), "prompt") == []
         logging.getLogger().removeHandler(caplog.handler)
+
+
+def test_a_record_that_cannot_be_told_or_has_a_stack_is_masked_and_raises_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    vault, value = SealedVault(master_keys()), "sk-0123456789abcdef"
+    vault.learn(None, "own", value)
+    caplog.handler.addFilter(masks := MaskedRecords(vault))
+    log = logging.getLogger("hostler.test")
+
+    log.warning("bad %d", value)
+    log.warning("worse %s", Untold())
+    log.warning("stack", stack_info=True)  # which shows this line: "sk-0123456789abcdef"
+
+    caplog.handler.removeFilter(masks)
+    assert caplog.messages[0] == caplog.messages[1] == "a line that could not be made"
+    assert value not in caplog.text
+    assert "[secret:own]" in str(caplog.records[2].stack_info)
+
+
+class Untold:
+    def __str__(self) -> str:
+        raise RuntimeError("sk-0123456789abcdef")
 
 
 async def test_a_tool_has_only_the_secrets_that_it_names(tmp_path: Path) -> None:
