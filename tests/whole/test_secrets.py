@@ -179,6 +179,16 @@ async def test_a_viewer_has_nothing_to_do_with_secrets(tmp_path: Path) -> None:
         assert [status for status, _ in tried] == [403] * 5
 
 
+async def test_an_admin_of_the_first_tenant_does_not_rotate_master_keys(tmp_path: Path) -> None:
+    async with leaking(tmp_path) as at:
+        _, made = await at.client.call("POST", "/api/keys", {"role": "admin"})
+        admin = Client(at.client.http, at.client.url, key=str(made["key"]))
+
+        assert (await admin.call("GET", PATH))[0] == 200
+        assert (await admin.call("POST", f"{PATH}-rotation", {}))[0] == 403
+        assert (await at.client.call("POST", f"{PATH}-rotation", {}))[0] == 200
+
+
 @pytest.mark.parametrize("said", ["talk", "fail", "call push json", "call push quote"])
 async def test_nothing_that_a_model_says_is_written_with_a_secret(
     tmp_path: Path, said: str

@@ -12,16 +12,14 @@ from typing import NamedTuple, Protocol, get_args
 
 from msgspec.structs import replace
 
-from hostler.core.errors import Conflict, Forbidden, Invalid, NotFound, SetupError
+from hostler.core.errors import Conflict, Invalid, NotFound, SetupError
 from hostler.core.events import Key, Principal, SessionId, TenantId
 from hostler.core.news import Signals
 from hostler.core.ports import World
 from hostler.core.sealed import LONGEST, SHORTEST, Named, Purpose, Scrubbed, SealedRows, Vault
-from hostler.service.authorise import authorise
+from hostler.service.authorise import authorise, authorise_operator
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}", re.ASCII)
-OPERATOR = TenantId("default")
-"""The tenant whose admins run the installation."""
 KINDS: tuple[Purpose, ...] = get_args(Purpose)
 
 
@@ -89,9 +87,7 @@ class TenantSecrets:
             Forbidden: the caller does not run this installation.
             Conflict: the keys cannot be read, or one that is needed is gone (`no_master_key`).
         """
-        authorise(who, "admin", None)
-        if who.tenant != OPERATOR:
-            raise Forbidden("master keys are of the installation, not of a tenant")
+        authorise_operator(who, "master keys are of the installation, not of a tenant")
         try:
             return await self._opened().vault.rotate()
         except SetupError as error:
