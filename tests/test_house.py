@@ -62,6 +62,7 @@ MAY_CATCH_EVERYTHING = {
     "stores/sqlite_writer.py",  # around one order: its trouble must not fail those beside it
     "stores/sqlite_reader.py",  # around one read, likewise
     "telemetry/timeline.py",  # what is told of a run must not become its trouble
+    "vault/logs.py",  # around what a line is made of: whoever logs must not fail by it
     "telemetry/export.py",  # around an exporter: a stranger's code
 }
 

@@ -54,7 +54,7 @@ PROBLEMS = {
     "queue_full": "As many runs wait in the session as may; see [limits](limits.md).",
     "scope": "The key's role may do this, and its scopes do not name it; `detail` says which would.",
     "rate": "More came of late than one caller may send; `Retry-After` says when it may go on.",
-    "too_many_secrets": "The tenant has 1,000 secrets; remove some.",
+    "too_many_secrets": "The tenant has 1,000 secrets, or 256 KiB of them; remove some.",
     "no_vault": "This server was opened without a place for secrets.",
     "no_master_key": "The master key that is needed is not here, or cannot be read; the detail says.",
     "too_many_sessions": "The tenant has as many sessions as it may; delete some.",
@@ -146,7 +146,7 @@ def _special(classes: Mapping[str, type[tree.CallerError]]) -> Iterable[tuple[st
     """Yield the codes that are not a class's own, with their status."""
     statuses = {name: one.status for name, one in classes.items()} | {"Unavailable": UNAVAILABLE}
     yield "unavailable", UNAVAILABLE
-    for floor in ("stores", "service", "faces", "app"):
+    for floor in ("stores", "vault", "service", "faces", "app"):
         for call in calls(floor):
             own = keyword(call, "code")
             if own is not None and called(call) in statuses:

@@ -204,6 +204,8 @@ async def test_figures_take_the_operator_s_key(tmp_path: Path) -> None:
         assert await status_of(client, "hk_wrong_wrong_wrong_wrong_wrong_wrong") == 401
         assert await status_of(client, str(share["token"])) == 403
         assert await status_of(client, None, f"?share={share['token']}") == 403
+        _, admin = await client.call("POST", "/api/keys", {"role": "admin"})
+        assert await status_of(client, str(admin["key"])) == 403
         assert await status_of(client, client.key) == 200
 
 

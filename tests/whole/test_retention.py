@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -256,6 +257,36 @@ async def test_files_that_a_crash_left_behind_are_swept(tmp_path: Path) -> None:
 
     left = [one async for one in anyio.Path(tmp_path).rglob("*.txt")]
     assert [str(one) for one in left] == [f"{tmp_path}/default/{key.session}/call_1.txt"]
+
+
+def results_of(folder: Path, *sessions: str) -> list[Path]:
+    paths = [folder / "default" / session / "call_1.txt" for session in sessions]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"secret\r\n")
+    return paths
+
+
+async def test_a_session_deleted_during_a_scrub_does_not_stop_it(tmp_path: Path) -> None:
+    first, second = results_of(tmp_path, "ses_1", "ses_2")
+
+    def mask(text: str) -> str:
+        """Delete one session before any file is written."""
+        shutil.rmtree(first.parent, ignore_errors=True)
+        return text.replace("secret", "mask")
+
+    changed = await Results(tmp_path).scrub(TenantId("default"), mask)
+
+    assert (changed, first.exists(), second.read_bytes()) == (1, False, b"mask\r\n")
+
+
+async def test_a_file_that_cannot_be_scrubbed_is_told_as_for_now(tmp_path: Path) -> None:
+    (path,) = results_of(tmp_path, "ses_1")
+    path.unlink()
+    path.mkdir()
+
+    with pytest.raises(Unavailable, match="Is a directory"):
+        await Results(tmp_path).scrub(TenantId("default"), str.upper)
 
 
 async def test_a_session_s_folder_is_never_outside(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from hostler.testing.canaries import Canaries
 from hostler.testing.doubles import a_call, an_agent
 from hostler.testing.provider_server import Asked, Play, Send, chunk, head, provider_server
 from hostler.vault.envelope import new_key
-from hostler.vault.logs import mask_logs
+from hostler.vault.logs import MaskedRecords, mask_logs
 from hostler.vault.vault import SealedVault
 
 pytestmark = pytest.mark.anyio
@@ -179,6 +179,16 @@ async def test_a_viewer_has_nothing_to_do_with_secrets(tmp_path: Path) -> None:
         assert [status for status, _ in tried] == [403] * 5
 
 
+async def test_an_admin_of_the_first_tenant_does_not_rotate_master_keys(tmp_path: Path) -> None:
+    async with leaking(tmp_path) as at:
+        _, made = await at.client.call("POST", "/api/keys", {"role": "admin"})
+        admin = Client(at.client.http, at.client.url, key=str(made["key"]))
+
+        assert (await admin.call("GET", PATH))[0] == 200
+        assert (await admin.call("POST", f"{PATH}-rotation", {}))[0] == 403
+        assert (await at.client.call("POST", f"{PATH}-rotation", {}))[0] == 200
+
+
 @pytest.mark.parametrize("said", ["talk", "fail", "call push json", "call push quote"])
 async def test_nothing_that_a_model_says_is_written_with_a_secret(
     tmp_path: Path, said: str
@@ -228,6 +238,29 @@ async def test_what_a_tool_does_with_its_secret_reaches_neither_log_nor_model(
         logging.getLogger().removeHandler(caplog.handler)
 
 
+def test_a_record_that_cannot_be_told_or_has_a_stack_is_masked_and_raises_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    vault, value = SealedVault(master_keys()), "sk-0123456789abcdef"
+    vault.learn(None, "own", value)
+    caplog.handler.addFilter(masks := MaskedRecords(vault))
+    log = logging.getLogger("hostler.test")
+
+    log.warning("bad %d", value)
+    log.warning("worse %s", Untold())
+    log.warning("stack", stack_info=True)  # which shows this line: "sk-0123456789abcdef"
+
+    caplog.handler.removeFilter(masks)
+    assert caplog.messages[0] == caplog.messages[1] == "a line that could not be made"
+    assert value not in caplog.text
+    assert "[secret:own]" in str(caplog.records[2].stack_info)
+
+
+class Untold:
+    def __str__(self) -> str:
+        raise RuntimeError("sk-0123456789abcdef")
+
+
 async def test_a_tool_has_only_the_secrets_that_it_names(tmp_path: Path) -> None:
     async with leaking(tmp_path) as at:
         session = await at.client.session()
@@ -251,6 +284,26 @@ async def test_a_refusal_does_not_quote_a_secret(tmp_path: Path) -> None:
 
         assert [status for status, _ in refused] == [422] * 3
         assert at.canaries.seen(json.dumps(refused), "refusals") == []
+
+
+async def test_a_secret_in_a_path_is_not_kept_in_the_audit_log(tmp_path: Path) -> None:
+    async with leaking(tmp_path) as at:
+        value = at.canaries.new("plain")
+        await at.client.call("PUT", f"{PATH}/plain", {"value": value})
+        stranger = Client(at.client.http, at.client.url, key="")
+        tried = [
+            await at.client.call("DELETE", f"{PATH}/{value}"),
+            await at.client.call("DELETE", f"/api/sessions/{value}/shares/{value}"),
+            await stranger.call("DELETE", f"{PATH}/{value}"),
+        ]
+        url, key = f"{at.client.url}/api/audit/export", at.client.key
+        async with at.client.http.get(url, headers={"Authorization": f"Bearer {key}"}) as got:
+            exported = (await got.read()).decode()
+
+        assert [status for status, _ in tried] == [404, 404, 401]
+        assert exported.count('"object":"[secret:plain]"') == 3
+        assert '"details":{"session":"[secret:plain]"' in exported
+        assert at.canaries.seen(exported, "export") == []
 
 
 async def test_what_was_said_before_is_masked_in_exports_and_scrubbed_from_the_log(

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from anthropic import AsyncAnthropic
 from anthropic.types import Message
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hostler.core.events import JsonObject, ModelSaid, Usage
@@ -206,6 +206,7 @@ EVENTS = st.fixed_dictionaries(
 
 
 @given(events=st.lists(EVENTS | st.dictionaries(KEYS, JSON, max_size=3) | JSON, max_size=6))
+@example(events=[{"type": "content_block_delta", "index": 0, "delta": {"type": []}}])
 @settings(deadline=None, max_examples=200)
 def test_any_json_is_a_reply_or_a_failure(events: Sequence[object]) -> None:
     reading = MessagesReading("m", Capabilities())

@@ -10,12 +10,14 @@ from typing import Literal, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
-from hostler.core.events import Fact, JsonObject, PrincipalId, TenantId
+from hostler.core.events import Fact, PrincipalId, TenantId
 from hostler.core.ports import Delta, Failure, Reply
 
 T = TypeVar("T")
 Purpose: TypeAlias = Literal["model", "tool", "webhook"]
 Part: TypeAlias = Delta | Reply | Failure
+SHORTEST, LONGEST = 8, 16_384
+"""Characters of a value.  Less would be found in ordinary text, and could be guessed anyway."""
 
 
 class Named(Struct, frozen=True, kw_only=True):
@@ -149,12 +151,16 @@ class Vault(Secrets, Protocol):
         ...
 
     async def put(self, tenant: TenantId, name: str, kind: Purpose, value: str) -> Named:
-        """Seal and keep a value; what was under the name is gone."""
+        """Seal and keep a value; what was under the name is gone.
+
+        Raises:
+            Conflict: there are as many as masking can bear (`too_many_secrets`).
+        """
         ...
 
     async def drop(self, tenant: TenantId, name: str) -> bool: ...
-    def learn(self, tenant: TenantId | None, name: str, value: str) -> None:
-        """Mask a value from now on that is kept elsewhere; of None, for all tenants."""
+    async def cover(self, tenant: TenantId, name: str, value: str) -> None:
+        """Mask a value that is not kept here, from when this returns, as one of the latest."""
         ...
 
     async def rotate(self) -> int:
@@ -169,8 +175,3 @@ def masked(secrets: Secrets | None, tenant: TenantId, value: T) -> T:
     """Return a value without what is secret to the tenant."""
     mask = None if secrets is None else secrets.mask(tenant)
     return value if mask is None else mask.value(value)
-
-
-def masked_object(secrets: Secrets | None, tenant: TenantId, value: JsonObject) -> JsonObject:
-    """As `masked`, of a JSON object."""
-    return masked(secrets, tenant, value)

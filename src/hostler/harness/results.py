@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import anyio.to_thread
 
+from hostler.core.errors import Unavailable
 from hostler.core.events import CallId, Key, SessionId, TenantId
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.@-]{0,127}")
@@ -46,23 +48,21 @@ class Results:
         return await anyio.to_thread.run_sync(self._keys)
 
     async def scrub(self, tenant: TenantId, mask: Callable[[str], str]) -> int:
-        """Mask the tenant's files; return how many were changed."""
+        """Mask the tenant's files; return how many were changed.
+
+        Raises:
+            Unavailable: one of them cannot be read or written now.
+        """
         return await anyio.to_thread.run_sync(self._scrub, tenant, mask)
 
     def _scrub(self, tenant: TenantId, mask: Callable[[str], str]) -> int:
         if not _NAME.fullmatch(tenant):
             return 0
-        changed = 0
-        for path in (self.folder / tenant).glob("*/*.txt"):
-            before = path.read_text(encoding="utf-8", errors="replace")
-            after = mask(before)
-            if after != before:
-                beside = path.with_suffix(".new")
-                beside.touch(mode=0o600)
-                beside.write_text(after, encoding="utf-8")
-                beside.replace(path)
-                changed += 1
-        return changed
+        try:
+            sessions = [*(self.folder / tenant).glob("*")]
+            return sum(_scrub_file(path, mask) for one in sessions for path in _files(one))
+        except OSError as error:
+            raise Unavailable(f"results of tools cannot be masked: {error.strerror}") from error
 
     def _keys(self) -> list[Key]:
         return [
@@ -70,3 +70,22 @@ class Results:
             for path in self.folder.glob("*/*")
             if path.is_dir()
         ]
+
+
+def _files(session: Path) -> list[Path]:
+    with suppress(FileNotFoundError):  # it was deleted meanwhile
+        return [*session.glob("*.txt")]
+    return []
+
+
+def _scrub_file(path: Path, mask: Callable[[str], str]) -> bool:
+    with suppress(FileNotFoundError):  # as above, at any moment
+        before = path.read_bytes().decode(errors="replace")
+        after = mask(before)
+        if after != before:
+            beside = path.with_suffix(".new")
+            beside.touch(mode=0o600)
+            beside.write_bytes(after.encode())
+            beside.replace(path)
+            return True
+    return False

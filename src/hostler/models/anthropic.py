@@ -235,7 +235,7 @@ class MessagesReading:
         """Return the block of a delta that is not of the last one; begin one nobody announced."""
         block = self._by_index.get(index) if isinstance(index, int) else self._block
         if block is None:
-            kind = "thinking" if delta.type in {"thinking_delta", "signature_delta"} else "text"
+            kind = "thinking" if delta.type in ("thinking_delta", "signature_delta") else "text"
             return self._begin({"type": kind}, index)
         # Two texts, or two thoughts, at once cannot be told apart again in the whole.
         later = self._blocks[block.place + 1 :]

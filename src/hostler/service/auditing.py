@@ -1,7 +1,8 @@
 """The audit log: what is written into it around the verbs, and the verbs that read it.
 
 Invariant: what is done here and audited has a row, in its own commit where the store writes it;
-refusals are written until there are too many, and then counted.
+refusals are written until there are too many, and then counted.  What a client chose of a row is
+masked before: a row stays as it is for ever.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from hostler.core.audited import (
 from hostler.core.errors import CallerError, Unavailable
 from hostler.core.events import Principal, TenantId
 from hostler.core.ports import World
+from hostler.core.sealed import Secrets, masked
 from hostler.service.authorise import authorise
 
 T = TypeVar("T")
@@ -55,11 +57,12 @@ class _Refusals:
 class Auditing:
     audits: Audits
     world: World
+    secrets: Secrets | None = None
     _refusals: dict[str, _Refusals] = field(default_factory=dict[str, _Refusals])
 
     async def during(self, entry: Entry, doing: Callable[[], Awaitable[T]]) -> T:
         """Return what `doing` returns; what it does has a row then, and so has a refusal."""
-        deed = Deed(entry)
+        deed = Deed(self._masked(entry))
         try:
             result = await _while_current(deed, doing)
         except CallerError as error:
@@ -79,11 +82,23 @@ class Auditing:
         details = {**entry.details, "code": error.code}
         if unwritten:
             details["unwritten"] = unwritten
-        said = replace(entry, outcome="refused", status=error.status, details=details)
+        said = replace(
+            entry,
+            tenant=entry.tenant or OPERATORS,
+            outcome="refused",
+            status=error.status,
+            details=details,
+        )
         try:
-            await self.audits.write(replace(said, tenant=entry.tenant or OPERATORS))
+            await self.audits.write(self._masked(said))
         except Unavailable as failed:  # the refusal stands, whether or not it can be written
             log.warning("a refusal is not in the audit log: %s", failed)
+
+    def _masked(self, entry: Entry) -> Entry:
+        """Return an entry without secrets in the words of a client: of its path and headers."""
+        chosen = (entry.object, entry.user, entry.request, entry.details)
+        target, user, request, details = masked(self.secrets, entry.tenant, chosen)
+        return replace(entry, object=target, user=user, request=request, details=details)
 
     def _let_in(self, tenant: TenantId, *, by_key: bool) -> int | None:
         """Return how many went unwritten since the last, None if this one goes unwritten."""

@@ -79,6 +79,19 @@ def authorise(
         raise Forbidden(f"this key has not the scope {scope}", code="scope")
 
 
+def authorise_operator(who: Principal, refusal: str) -> None:
+    """Return if `who` runs this installation, and may administer.
+
+    An admin of a tenant does not, whatever the tenant is called.
+
+    Raises:
+        Forbidden: they do not, which `refusal` says in words; or as `authorise`.
+    """
+    authorise(who, "admin", None)
+    if not who.is_operator:
+        raise Forbidden(refusal)
+
+
 def confine(who: Principal, session: SessionId | None) -> None:
     """Return unless `who` may see one session alone, and this is elsewhere.  Raises as `authorise`."""
     if who.only is not None and session != who.only:

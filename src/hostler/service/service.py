@@ -129,9 +129,9 @@ def make_service(
         access=access,
         secrets=vault,
     )
-    auditing, made = Auditing(audits=audits, world=world), scraping or UNMEASURED
+    auditing = Auditing(audits=audits, world=world, secrets=vault)
     kept = TenantSecrets(sealing=sealing, signals=signals, world=world)
-    return _service(sessions, auditing, kept, made, driving=driving)
+    return _service(sessions, auditing, kept, scraping or UNMEASURED, driving=driving)
 
 
 def _service(

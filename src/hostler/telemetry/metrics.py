@@ -24,7 +24,6 @@ from hostler.core.events import (
     ApprovalAsked,
     ModelFailed,
     ModelReplied,
-    Outcome,
     RunEnded,
     ToolFinished,
 )
@@ -44,7 +43,6 @@ COMMIT_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0
 ORDERS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 LAG_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 FAULTS = frozenset(get_args(FaultCode))
-OUTCOMES = frozenset(get_args(Outcome))
 
 
 @dataclass(frozen=True, slots=True)

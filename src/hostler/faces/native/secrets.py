@@ -11,11 +11,10 @@ from typing import Annotated, cast
 from msgspec import Meta, Struct
 from starlette.types import ASGIApp
 
-from hostler.core.sealed import Named, Purpose, Scrubbed
+from hostler.core.sealed import LONGEST, Named, Purpose, Scrubbed
 from hostler.faces.native.answers import Answer
 from hostler.faces.native.http import Call, Operation
 from hostler.faces.native.wire import stamp
-from hostler.service.secrets import LONGEST
 from hostler.service.service import Service
 
 PATH = "/api/secrets"
