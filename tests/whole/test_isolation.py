@@ -16,7 +16,9 @@ from tests.canaries import master_keys
 from tests.serving import KEY, Client, Serve, serving
 from tests.terminals import environment
 
+from hostler.app.endpoints import make_endpoints
 from hostler.app.measuring import measuring
+from hostler.app.settings import load_settings
 from hostler.app.terminal.verifying import HttpWire, open_wire
 from hostler.core.events import Key, Principal, SessionId
 from hostler.core.ports import AgentSpec, Reply
@@ -79,9 +81,12 @@ async def bent(client: Client, only: str, change: Change) -> list[str]:
 @pytest.mark.timeout(120)
 async def test_nothing_tells_whether_what_is_not_theirs_is_there(tmp_path: Path) -> None:
     agent, vault = quick(), SealedVault(master_keys())
+    endpoints = make_endpoints(load_settings({"data": tmp_path}))
     async with (
         measuring({agent.name: agent}, version="1") as look,
-        serving(agent, file=tmp_path / "log.db", observing=look, vault=vault) as client,
+        serving(
+            agent, file=tmp_path / "log.db", observing=look, vault=vault, endpoints=endpoints
+        ) as client,
         open_wire(client.url) as wire,
     ):
         report = await verify_isolation(wire, KEY)
@@ -93,7 +98,9 @@ async def test_nothing_tells_whether_what_is_not_theirs_is_there(tmp_path: Path)
             _, left = await client.call("GET", "/api/sessions", headers=head)
             _, keys = await client.call("GET", "/api/keys", headers=head)
             kept, secrets = await client.call("GET", "/api/secrets", headers=head)
+            _, places = await client.call("GET", "/api/endpoints", headers=head)
             assert (left["items"], kept, secrets["items"]) == ([], 200, [])
+            assert places["items"] == []
             revoked = [one["revoked_at"] for one in cast("list[dict[str, str]]", keys["items"])]
             assert all(revoked)
 

@@ -28,6 +28,9 @@ from hostler.testing.store_kit import a_step, asked, spoke, started
 HERE, THERE = "isolation-a", "isolation-b"
 CANARY = "canary-of-isolation-a"
 """Said, and written on everything, in the tenant that nobody else may see."""
+ENDPOINTS = "/api/endpoints"
+ENDPOINT, OTHER = "openai", "anthropic"
+"""Providers that every installation has, unless it has none: of an endpoint, and of no endpoint."""
 UNTIL = 4_000_000_000.0
 """When the waits of the sessions' files would end: in 2096."""
 AGENT = "isolation-check"
@@ -156,6 +159,14 @@ class World:
             told = await self.wire.ask("PUT", path, headers=self.operator.headers, body=value)
             if told.status not in (201, 409):  # a house that keeps none
                 raise SetupError(f"no secret can be kept: {told.status} {told.body[:300]}")
+        if "endpoint" in kinds:
+            made["endpoint"] = ENDPOINT
+            there = json.dumps({"base_url": "https://isolation.example/v1"}).encode()
+            path = f"{ENDPOINTS}/{ENDPOINT}"
+            told = await self.wire.ask("PUT", path, headers=self.operator.headers, body=there)
+            # An operator may have closed such hosts, or serve agents that ask no provider.
+            if told.status not in (200, 201, 404, 422):
+                raise SetupError(f"no endpoint can be set: {told.status} {told.body[:300]}")
         return made
 
     async def ticket(self, who: Actor) -> str:
@@ -190,14 +201,18 @@ class World:
             seen.append(f"{told.status} {told.body}")
         keys = await self.do(self.operator, "GET", "/api/keys?limit=1000")
         states = {one["id"]: one.get("revoked_at") for one in _items(keys)}
+        told = await self.wire.ask("GET", ENDPOINTS, headers=self.operator.headers)
+        seen.append(told.body)
         return "\n".join([*seen, str(states.get(things["key"], "absent"))])
 
     async def clean(self) -> None:
-        """Remove every session and secret, and end every key of both tenants."""
+        """Remove every session, secret and endpoint, and end every key of both tenants."""
         for tenant in (self.operator, self.there):
             kept = await self.wire.ask("GET", "/api/secrets", headers=tenant.headers)
             for one in _items(json.loads(kept.body)) if kept.status == 200 else []:
                 await self.do(tenant, "DELETE", f"/api/secrets/{one['name']}")
+            for one in _items(await self.do(tenant, "GET", ENDPOINTS)):
+                await self.do(tenant, "DELETE", f"{ENDPOINTS}/{one['provider']}")
             while found := _items(await self.do(tenant, "GET", "/api/sessions?limit=1000")):
                 for one in found:
                     await self.do(tenant, "DELETE", f"/api/sessions/{one['id']}")
@@ -311,6 +326,8 @@ def absent(kind: Kind, text: str) -> str:
     """Return the name of nothing that looks like that of something."""
     if kind == "tenant":
         return f"{text[:-1]}0"  # which stands in a list where the other does
+    if kind == "endpoint":
+        return OTHER
     if kind == "cursor":
         return str(int(text) + 1)
     if kind in ("token", "once"):
