@@ -20,13 +20,15 @@ from hostler.app.endpoints import make_endpoints
 from hostler.app.measuring import measuring
 from hostler.app.settings import load_settings
 from hostler.app.terminal.verifying import HttpWire, open_wire
-from hostler.core.events import Key, Principal, SessionId
+from hostler.core.directory import Endpoint
+from hostler.core.events import Key, Principal, SessionId, TenantId
 from hostler.core.ports import AgentSpec, Reply
 from hostler.faces.native import http
 from hostler.faces.native.entry import Tickets
 from hostler.faces.native.http import Caller
 from hostler.faces.native.socket import VERBS
 from hostler.service.authorise import Access, Noun, Right, authorise
+from hostler.service.endpoints import Endpoints
 from hostler.service.scraping import Scraping
 from hostler.stores.sqlite import SqliteStore
 from hostler.testing.doubles import ModelDouble, an_agent
@@ -166,7 +168,7 @@ async def test_the_matrix_sees_what_is_wrong(serve: Serve) -> None:
 
     def oracle(_: str, path: str, told: Told) -> Told:
         """Answer another way the first time that a session is named."""
-        if told.status != 404 or path in first:
+        if told.status != 404 or path in first or "/sessions/" not in path:
             return told
         is_even = len(first) % 2 == 0
         first.append(path)
@@ -287,6 +289,21 @@ BROKEN: Mapping[str, tuple[object, str, object, str, str]] = {
     "Scraping.metrics": (Scraping, "metrics", anybody, "metrics", " stranger: 200, and it takes"),
 }
 """What is broken, how, where it shows, and as what."""
+
+
+async def test_an_endpoint_that_another_tenant_sees_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_all(self: Endpoints, tenant: TenantId) -> list[Endpoint]:
+        del tenant
+        return list(self._known.values())
+
+    endpoints = make_endpoints(load_settings({"data": tmp_path}))
+    async with serving(quick(), file=None, endpoints=endpoints) as client:
+        monkeypatch.setattr(Endpoints, "of", of_all)
+        found = await bent(client, "list_endpoints", lambda _method, _path, told: told)
+
+    assert found == [" stranger: the answer tells of canary-of-isolation-a"]
 
 
 @pytest.mark.parametrize("broken", BROKEN)

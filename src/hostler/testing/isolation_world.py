@@ -160,14 +160,18 @@ class World:
             if told.status not in (201, 409):  # a house that keeps none
                 raise SetupError(f"no secret can be kept: {told.status} {told.body[:300]}")
         if "endpoint" in kinds:
-            made["endpoint"] = ENDPOINT
-            there = json.dumps({"base_url": "https://isolation.example/v1"}).encode()
-            path = f"{ENDPOINTS}/{ENDPOINT}"
-            told = await self.wire.ask("PUT", path, headers=self.operator.headers, body=there)
-            # An operator may have closed such hosts, or serve agents that ask no provider.
-            if told.status not in (200, 201, 404, 422):
-                raise SetupError(f"no endpoint can be set: {told.status} {told.body[:300]}")
+            made["endpoint"] = await self.endpoint()
         return made
+
+    async def endpoint(self) -> str:
+        """Set an endpoint of the owner's tenant; return its provider."""
+        body = json.dumps({"base_url": f"https://isolation.example/{CANARY}"}).encode()
+        path = f"{ENDPOINTS}/{ENDPOINT}"
+        told = await self.wire.ask("PUT", path, headers=self.operator.headers, body=body)
+        # An operator may have closed such hosts, or serve agents that ask no provider.
+        if told.status not in (200, 201, 404, 422):
+            raise SetupError(f"no endpoint can be set: {told.status} {told.body[:300]}")
+        return ENDPOINT
 
     async def ticket(self, who: Actor) -> str:
         return str((await self.do(who, "POST", "/api/socket-tickets", {}))["ticket"])
@@ -282,6 +286,7 @@ async def _people(world: World) -> None:
         one = world[name]
         own: Things = {**await world.things(one), **one.own}
         world.actors[name] = Actor(name=name, key=one.key, own=own)
+    await world.endpoint()
     guested = await world.things(world["owner"])
     world.actors["guest"] = Actor(name="guest", key=guested["token"], own=guested)
     by_link = f"share={guested['token']}"
