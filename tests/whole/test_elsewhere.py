@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from hostler.app.endpoints import IDLE_S, Elsewhere, Open, Placed
-from hostler.core.directory import Endpoint, Tenant
+from hostler.core.directory import DEFAULT, Endpoint, Tenant
 from hostler.core.errors import SetupError
 from hostler.core.events import TenantId, UserSaid
 from hostler.core.ports import Delta, Failure, Model, Reply, Request
@@ -163,3 +163,48 @@ async def test_a_model_that_cannot_be_made_is_a_failure_and_not_the_end_of_the_r
     async with aclosing(Tenants(make=broken)) as all_of:
         await all_of.put("https://a.example", "a")
         assert await all_of.said("a") == "p is not asked: https://a.example is no place"
+
+
+class Slow(MemoryDirectory):
+    """Says that it has written when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryStore())
+        self.wrote, self.go = anyio.Event(), anyio.Event()
+
+    async def put_endpoint(self, endpoint: Endpoint) -> None:
+        await super().put_endpoint(endpoint)
+        self.wrote.set()
+        await self.go.wait()
+
+    async def drop_endpoint(self, tenant: TenantId, provider: str) -> bool:
+        was_there = await super().drop_endpoint(tenant, provider)
+        self.wrote.set()
+        await self.go.wait()
+        return was_there
+
+
+@pytest.mark.parametrize("what", ["put", "drop"])
+async def test_what_is_kept_is_known_even_if_whoever_asked_for_it_is_gone(what: str) -> None:
+    directory, endpoints = Slow(), Endpoints()
+    made = Endpoint(
+        tenant=DEFAULT, provider="p", base_url="https://a", created_at=1.0, updated_at=1.0
+    )
+    if what == "drop":
+        await MemoryDirectory.put_endpoint(directory, made)
+        await endpoints.open(directory)
+
+    async def change() -> None:
+        if what == "put":
+            await endpoints.put(directory, made)
+        else:
+            await endpoints.drop(directory, DEFAULT, "p")
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(change)
+            await directory.wrote.wait()
+            tasks.cancel_scope.cancel()
+            directory.go.set()
+
+    assert endpoints.of(DEFAULT) == await directory.endpoints() == ([made] if what == "put" else [])

@@ -8,10 +8,12 @@ of their providers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
+from msgspec.structs import replace
 
 from hostler.core.directory import Directory, Endpoint
 from hostler.core.errors import Invalid, NotFound
@@ -54,18 +56,32 @@ class Endpoints:
         found = [one for (of, _), one in self._known.items() if of == tenant]
         return sorted(found, key=lambda one: one.provider)
 
-    async def put(self, directory: Directory, endpoint: Endpoint) -> None:
-        """Keep an endpoint, then know it.  Raises NotFound when its tenant is absent."""
-        async with self._changing:  # so that the last one that is kept is the one that is known
+    async def put(self, directory: Directory, endpoint: Endpoint) -> tuple[Endpoint, bool]:
+        """Keep an endpoint, then know it; return it, and whether there was none.
+
+        Raises NotFound when its tenant is absent.
+        """
+        async with self._kept_is_known():
+            there = self.find(endpoint.tenant, endpoint.provider)
+            if there is not None:
+                endpoint = replace(endpoint, created_at=there.created_at)
             await directory.put_endpoint(endpoint)
             self._known[endpoint.tenant, endpoint.provider] = endpoint
+        return endpoint, there is None
 
     async def drop(self, directory: Directory, tenant: TenantId, provider: str) -> bool:
         """Remove an endpoint; return whether it was there."""
-        async with self._changing:
+        async with self._kept_is_known():
             was_there = await directory.drop_endpoint(tenant, provider)
             self._known.pop((tenant, provider), None)
         return was_there
+
+    @asynccontextmanager
+    async def _kept_is_known(self) -> AsyncGenerator[None]:
+        """Let one change end before the next one, and also when whoever asked for it is gone."""
+        async with self._changing:
+            with anyio.CancelScope(shield=True):
+                yield
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,16 +108,15 @@ class TenantEndpoints:
             raise NotFound(f"no provider {provider}")
         if (wrong := self._wrong(who.tenant, base_url)) is not None:
             raise Invalid(wrong, fields=[("/base_url", wrong)])
-        now, there = self.world.clock(), self.endpoints.find(who.tenant, provider)
+        now = self.world.clock()
         endpoint = Endpoint(
             tenant=who.tenant,
             provider=provider,
             base_url=base_url,
-            created_at=now if there is None else there.created_at,
+            created_at=now,
             updated_at=now,
         )
-        await self.endpoints.put(self.directory, endpoint)
-        return endpoint, there is None
+        return await self.endpoints.put(self.directory, endpoint)
 
     async def remove(self, who: Principal, provider: str) -> None:
         """Have a provider's models asked where the operator does again.  Raises NotFound."""
