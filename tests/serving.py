@@ -22,6 +22,7 @@ from hostler.app.server import listen, make_app, serve_http
 from hostler.core.ports import AgentSpec, Reply
 from hostler.faces.native.entry import Ways
 from hostler.faces.native.stream import OpenStreams
+from hostler.service.endpoints import Endpoints
 from hostler.service.rates import Rates
 from hostler.service.retention import FOR_EVER, Keep
 from hostler.testing.doubles import ModelDouble
@@ -145,6 +146,7 @@ async def serving(
     keep: Keep = FOR_EVER,
     observing: Observing | None = None,
     vault: SealedVault | None = None,
+    endpoints: Endpoints | None = None,
 ) -> AsyncGenerator[Client]:
     """Serve agents; the first is the default."""
     vault = canary_vault(KEY) if vault is None else vault
@@ -159,6 +161,7 @@ async def serving(
         rates=rates,
         observing=observing,
         vault=vault,
+        endpoints=endpoints,
     )
     async with house as service:
         gate = AdminGate(KEY.encode())

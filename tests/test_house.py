@@ -24,7 +24,7 @@ LINES_OF = {
     "core/audited.py": 250,
     "core/errors.py": 140,
     "core/events.py": 425,
-    "core/directory.py": 150,
+    "core/directory.py": 180,
     "core/codec.py": 140,
     "core/head.py": 160,
     "core/ledger.py": 165,

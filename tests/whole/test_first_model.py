@@ -22,6 +22,7 @@ from tests.serving import KEY, Client
 
 from hostler.app.agent import Agent
 from hostler.app.building import Parts, build_agents
+from hostler.app.endpoints import Placed
 from hostler.app.first_model import first_model, needs_model
 from hostler.app.providers import place
 from hostler.app.settings import OwnProvider, Settings
@@ -363,9 +364,12 @@ async def test_an_agent_in_a_program_finds_a_model_as_a_server_does(
 
 async def test_a_model_without_tools_of_its_own_gets_them_in_words(tmp_path: Path) -> None:
     async with aclosing(Parts(Settings(data=tmp_path), {})) as parts:
-        assert isinstance(parts.model("ollama:gemma3:4b"), Prompted)
-        assert not isinstance(parts.model("ollama:qwen3:8b"), Prompted)
-        assert parts.model("ollama:gemma3:4b") is parts.model("ollama:gemma3:4b")
+        small, large = parts.model("ollama:gemma3:4b"), parts.model("ollama:qwen3:8b")
+        assert isinstance(small, Placed)
+        assert isinstance(large, Placed)
+        assert isinstance(small.own, Prompted)
+        assert not isinstance(large.own, Prompted)
+        assert parts.model("ollama:gemma3:4b") is small
 
 
 async def test_a_local_model_is_one_process_for_all_agents_and_ends_with_them(data: Path) -> None:

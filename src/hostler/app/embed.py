@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hostler.app.agent import Agent, Finished, Frame
 from hostler.app.building import RESULTS, build_agents
+from hostler.app.endpoints import make_endpoints
 from hostler.app.first_model import first_model, needs_model
 from hostler.app.house import open_house
 from hostler.app.keys import ADMIN, AdminGate, admin_key
@@ -45,10 +46,16 @@ async def stream(
     file = None if data is None else settings.database_file
     chosen = await _chosen(agent, settings)
     vault = make_vault(settings, admin_key=settings.given_key or "", environ=os.environ)
+    endpoints = make_endpoints(settings)
     async with (
-        build_agents([agent], settings, chosen=chosen, vault=vault) as agents,
+        build_agents([agent], settings, chosen=chosen, vault=vault, endpoints=endpoints) as agents,
         open_house(
-            agents, default_agent=agent.name, file=file, is_server=False, vault=vault
+            agents,
+            default_agent=agent.name,
+            file=file,
+            is_server=False,
+            vault=vault,
+            endpoints=endpoints,
         ) as service,
     ):
         made, _ = await service.sessions.create(ADMIN, agent=agent.name, id=session)
@@ -151,8 +158,11 @@ class Mounted:
                 key, _ = admin_key(settings.given_key, settings.data)
                 chosen = await _chosen(self._agent, settings)
                 vault = make_vault(settings, admin_key=key, environ=os.environ)
+                endpoints = make_endpoints(settings)
                 agents = await stack.enter_async_context(
-                    build_agents([self._agent], settings, chosen=chosen, vault=vault)
+                    build_agents(
+                        [self._agent], settings, chosen=chosen, vault=vault, endpoints=endpoints
+                    )
                 )
                 house = open_house(
                     agents,
@@ -162,6 +172,7 @@ class Mounted:
                     keep=settings.keep,
                     rates=Rates(settings.rates.limits()),
                     vault=vault,
+                    endpoints=endpoints,
                 )
                 service = await stack.enter_async_context(house)
                 ways = await stack.enter_async_context(opened_ways(settings.identity, service))

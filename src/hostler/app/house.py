@@ -31,6 +31,7 @@ from hostler.harness.results import Results
 from hostler.harness.toolbox import Toolbox
 from hostler.models.absent import Absent
 from hostler.service.admission import Admission
+from hostler.service.endpoints import Endpoints
 from hostler.service.rates import Rates
 from hostler.service.retention import FOR_EVER, Forgetting, Keep
 from hostler.service.secrets import Sealing
@@ -65,6 +66,7 @@ async def open_house(
     rates: Rates | None = None,
     observing: Observing | None = None,
     vault: SealedVault | None = None,
+    endpoints: Endpoints | None = None,
 ) -> AsyncGenerator[Service]:
     """Open the store (in memory without a `file`), drive what is unfinished, yield the verbs.
 
@@ -93,22 +95,29 @@ async def open_house(
         scraping=seen.scraping,
         forgetting=Forgetting(store=store, signals=signals, leftovers=left),
         sealing=None if vault is None else Sealing(vault, beside.sealed, left),
+        endpoints=endpoints,
     )
     with closing(store):
-        if vault is not None:
-            await vault.open(beside.sealed)
+        await _read(beside, service.endpoints.endpoints, vault)
         async with _at_work(
             partial(engine.serve, seen.driven(driver, store, world.worker), slots=SLOTS),
-            partial(keep_reconciling, store, engine),
-            *_upkeep(service, keep, world),
+            *_upkeep(service, engine, keep, world),
             seen.watch,
         ):
             yield service
 
 
-def _upkeep(service: Service, keep: Keep, world: World) -> Sequence[Work]:
-    """Return what keeps the tables small and the load bearable."""
+async def _read(beside: _Beside, endpoints: Endpoints, vault: SealedVault | None) -> None:
+    """Read what is kept in memory of what is beside the logs.  Raises SetupError."""
+    await endpoints.open(beside.directory)
+    if vault is not None:
+        await vault.open(beside.sealed)
+
+
+def _upkeep(service: Service, engine: EmbeddedEngine, keep: Keep, world: World) -> Sequence[Work]:
+    """Return what keeps runs going, the tables small and the load bearable."""
     return (
+        partial(keep_reconciling, service.store, engine),
         service.inbox.admission.watch,
         partial(service.auditing.keep, keep.audit_days),
         partial(keep, service.sessions.forgetting, world),

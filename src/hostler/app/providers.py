@@ -29,6 +29,8 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     base_url: str
     base_url_env: str
     key_env: tuple[str, ...]
+    key_optional: bool = False
+    """It may run without a key, though there can be one."""
     own: str | None = None
     own_wire: str | None = None
     """Spoken to the provider's `own` host only; imitations speak `wire`."""
@@ -42,6 +44,7 @@ class Place(Struct, frozen=True, kw_only=True):
     wire: str
     base_url: str
     key_env: tuple[str, ...]
+    needs_key: bool = True
 
 
 @cache
@@ -114,5 +117,10 @@ def place(
         raise SetupError(f"{about.base_url_env or provider} is {base_url!r}, which is no URL")
     wire = about.own_wire if about.own_wire and host == about.own else about.wire
     return Place(
-        provider=provider, model=model, wire=wire, base_url=base_url, key_env=about.key_env
+        provider=provider,
+        model=model,
+        wire=wire,
+        base_url=base_url,
+        key_env=about.key_env,
+        needs_key=bool(about.key_env) and not about.key_optional,
     )

@@ -22,6 +22,7 @@ from hostler.service.admission import Admission, Begins
 from hostler.service.archive import Archive
 from hostler.service.auditing import Auditing
 from hostler.service.authorise import Access, authorise
+from hostler.service.endpoints import Endpoints, TenantEndpoints
 from hostler.service.follow import Following
 from hostler.service.inbox import Inbox
 from hostler.service.keys import Keys
@@ -57,6 +58,7 @@ class Service:
     members: Members
     access: Access
     secrets: TenantSecrets
+    endpoints: TenantEndpoints
     admit: Callable[[Begins], None]
     """Returns if new work may begin; raises Unavailable (`overloaded`) if not."""
     rates: Rates
@@ -100,6 +102,7 @@ def make_service(
     rates: Rates | None = None,
     scraping: Scraping | None = None,
     sealing: Sealing | None = None,
+    endpoints: Endpoints | None = None,
 ) -> Service:
     """Put the verbs together; without `admission`, all work is let in, without `rates`, at once."""
     admission, access, rates = admission or Admission(), Access(directory), rates or Rates()
@@ -131,7 +134,8 @@ def make_service(
     )
     auditing = Auditing(audits=audits, world=world, secrets=vault)
     kept = TenantSecrets(sealing=sealing, signals=signals, world=world)
-    return _service(sessions, auditing, kept, scraping or UNMEASURED, driving=driving)
+    known, made = endpoints or Endpoints(), scraping or UNMEASURED
+    return _service(sessions, auditing, kept, made, endpoints=known, driving=driving)
 
 
 def _service(
@@ -140,6 +144,7 @@ def _service(
     secrets: TenantSecrets,
     scraping: Scraping,
     *,
+    endpoints: Endpoints,
     driving: Callable[[], bool],
 ) -> Service:
     """Return all the verbs, which share what the sessions and their inbox have."""
@@ -162,6 +167,12 @@ def _service(
         ),
         archive=_archive(sessions),
         secrets=secrets,
+        endpoints=TenantEndpoints(
+            endpoints=endpoints,
+            directory=of.tenants.directory,
+            world=world,
+            secrets=of.secrets,
+        ),
         auditing=auditing,
         tenants=of.tenants,
         keys=Keys(of.tenants.directory, of.tenants, world),

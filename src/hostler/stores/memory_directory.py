@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from hostler.core.directory import DEFAULT, ApiKey, Grant, Standing, Tenant
+from hostler.core.directory import DEFAULT, ApiKey, Endpoint, Grant, Standing, Tenant
 from hostler.core.errors import NotFound
 from hostler.core.events import Key, PrincipalId, TenantId
 from hostler.stores.memory import MemoryStore
@@ -24,6 +24,7 @@ class MemoryDirectory:
         default = Tenant(id=DEFAULT, title=None, created_at=time.time())
         self._tenants = {DEFAULT: default}
         self._keys: dict[tuple[TenantId, str], ApiKey] = {}
+        self._endpoints: dict[tuple[TenantId, str], Endpoint] = {}
 
     async def create_tenant(self, tenant: Tenant) -> bool:
         return self._tenants.setdefault(tenant.id, tenant) is tenant
@@ -75,6 +76,18 @@ class MemoryDirectory:
             there = self._keys.get(name)
             if there is not None:
                 self._keys[name] = replace(there, used_at=max(there.used_at or 0.0, at))
+
+    async def endpoints(self) -> Sequence[Endpoint]:
+        return [self._endpoints[one] for one in sorted(self._endpoints)]
+
+    async def put_endpoint(self, endpoint: Endpoint) -> None:
+        await self.tenant(endpoint.tenant)
+        there = self._endpoints.get((endpoint.tenant, endpoint.provider), endpoint)
+        made = replace(endpoint, created_at=there.created_at)
+        self._endpoints[endpoint.tenant, endpoint.provider] = made
+
+    async def drop_endpoint(self, tenant: TenantId, provider: str) -> bool:
+        return self._endpoints.pop((tenant, provider), None) is not None
 
     async def grant(self, grant: Grant) -> None:
         key = Key(grant.tenant, grant.session)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from hostler.core.directory import ApiKey, Grant, Standing, Tenant, TenantSettings
+from hostler.core.directory import ApiKey, Endpoint, Grant, Standing, Tenant, TenantSettings
 from hostler.core.errors import NotFound
 from hostler.core.events import Key, PrincipalId, TenantId
 from hostler.stores.sqlite import SqliteStore
@@ -112,6 +112,31 @@ class SqliteDirectory:
 
         await self.store.writing(write)
 
+    async def endpoints(self) -> Sequence[Endpoint]:
+        return await self.store.reading(
+            lambda db: [_to_endpoint(row) for row in db.execute(SQL["endpoints"])]
+        )
+
+    async def put_endpoint(self, endpoint: Endpoint) -> None:
+        row = (
+            endpoint.tenant,
+            endpoint.provider,
+            endpoint.base_url,
+            to_us(endpoint.created_at),
+            to_us(endpoint.updated_at),
+        )
+
+        def write(db: sqlite3.Connection) -> None:
+            _tenant(db, endpoint.tenant)
+            db.execute(SQL["put_endpoint"], row)
+
+        await self.store.writing(write)
+
+    async def drop_endpoint(self, tenant: TenantId, provider: str) -> bool:
+        return await self.store.writing(
+            lambda db: bool(db.execute(SQL["drop_endpoint"], (tenant, provider)).rowcount)
+        )
+
     async def grant(self, grant: Grant) -> None:
         row = (
             grant.tenant,
@@ -173,6 +198,13 @@ def _to_key(row: Sequence[object]) -> ApiKey:
     for name in ("created_at", "expires_at", "revoked_at", "used_at"):
         values[name] = to_seconds(values[name])
     return msgspec.convert(values, ApiKey)
+
+
+def _to_endpoint(row: Sequence[object]) -> Endpoint:
+    *values, created_at, updated_at = row
+    times = (to_seconds(created_at), to_seconds(updated_at))
+    named = dict(zip(Endpoint.__struct_fields__, [*values, *times], strict=True))
+    return msgspec.convert(named, Endpoint)
 
 
 def _to_grant(row: Sequence[object]) -> Grant:

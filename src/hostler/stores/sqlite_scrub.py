@@ -47,6 +47,7 @@ FREE_TEXT: Mapping[str, tuple[str, Mapping[str, Masking]]] = {
     "answers": ("scope", {"answer": masked_answer}),
     "tenants": ("tenant", {"title": _text}),
     "keys": ("id", {"title": _text}),
+    "endpoints": ("provider", {"base_url": _text}),
 }
 """By table: its key within a tenant, and what is written in it that no fact tells."""
 

@@ -19,6 +19,7 @@ from hostler.core.directory import (
     DEFAULT,
     ApiKey,
     Directory,
+    Endpoint,
     Grant,
     Standing,
     Tenant,
@@ -154,6 +155,32 @@ async def a_key_s_last_use_never_goes_back(make: Open) -> None:
             await directory.touch_keys({(DEFAULT, key.id): at, (ACME, "key_9"): at})
 
         assert (await directory.key(DEFAULT, key.id)).used_at == 5.5
+
+
+async def an_endpoint_is_one_tenant_s_for_one_provider(make: Open) -> None:
+    async with make() as (_, directory):
+        await directory.create_tenant(Tenant(id=ACME, title=None, created_at=1.0))
+        made = Endpoint(
+            tenant=DEFAULT,
+            provider="openai",
+            base_url="https://a.example/v1",
+            created_at=1.5,
+            updated_at=1.5,
+        )
+        theirs = replace(made, tenant=ACME, base_url="https://b.example/v1")
+        for one in (made, theirs, replace(made, provider="anthropic")):
+            await directory.put_endpoint(one)
+        moved = replace(made, base_url="https://c.example/ü", created_at=2.5, updated_at=2.5)
+        await directory.put_endpoint(moved)
+
+        kept = [theirs, replace(made, provider="anthropic"), replace(moved, created_at=1.5)]
+        assert await directory.endpoints() == kept
+        assert not await directory.drop_endpoint(ACME, "anthropic")
+        assert await directory.drop_endpoint(ACME, "openai")
+        assert not await directory.drop_endpoint(ACME, "openai")
+        assert await directory.endpoints() == kept[1:]
+        nobody = replace(made, tenant=TenantId("nobody"))
+        await refused(NotFound, directory.put_endpoint(nobody))
 
 
 async def a_grant_is_one_user_s_and_goes_with_its_session(make: Open) -> None:
@@ -296,6 +323,7 @@ DIRECTORY_SUITE: Sequence[Check] = (
     keys_are_listed_newest_first_for_their_tenant_and_user,
     a_key_is_revoked_once_and_only_in_its_tenant,
     a_key_s_last_use_never_goes_back,
+    an_endpoint_is_one_tenant_s_for_one_provider,
     a_grant_is_one_user_s_and_goes_with_its_session,
     a_standing_is_the_owner_s_or_what_was_granted,
     lists_show_somebody_what_they_made_or_were_granted,

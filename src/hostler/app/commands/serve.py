@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from hostler.app import wiring
 from hostler.app.agent import Agent, load_target
 from hostler.app.building import RESULTS, build_agents
+from hostler.app.endpoints import make_endpoints
 from hostler.app.first_model import first_model, needs_model
 from hostler.app.house import open_house
 from hostler.app.keys import AdminGate, admin_key, key_file
@@ -86,8 +87,11 @@ async def _serve(agents: list[Agent], settings: Settings) -> None:
         key, is_new = admin_key(settings.given_key, settings.data)
         vault, breakers = make_vault(settings, admin_key=key, environ=os.environ), Breakers()
         wiring.mask_telemetry(vault.hide)
+        endpoints = make_endpoints(settings)
         async with (
-            build_agents(agents, settings, chosen=chosen, breakers=breakers, vault=vault) as specs,
+            build_agents(
+                agents, settings, chosen=chosen, breakers=breakers, vault=vault, endpoints=endpoints
+            ) as specs,
             _measuring(specs, settings, streams, breakers) as observing,
             open_house(
                 specs,
@@ -98,6 +102,7 @@ async def _serve(agents: list[Agent], settings: Settings) -> None:
                 rates=Rates(settings.rates.limits()),
                 observing=observing,
                 vault=vault,
+                endpoints=endpoints,
             ) as service,
             opened_ways(settings.identity, service) as ways,
         ):

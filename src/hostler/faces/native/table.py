@@ -8,7 +8,7 @@ from __future__ import annotations
 from starlette.types import ASGIApp
 
 from hostler.core.events import JsonObject
-from hostler.faces.native import bodies, identity, secrets
+from hostler.faces.native import bodies, endpoints, identity, secrets
 from hostler.faces.native.answers import Answer
 from hostler.faces.native.audit import AuditOperations, audit_operations
 from hostler.faces.native.file_stream import JSONL
@@ -312,6 +312,7 @@ def table(do: Operations) -> list[Operation]:
         ),
         *audit_operations(AuditOperations(do.service, do.streams)),
         *secrets.table(do.service),
+        *endpoints.table(do.service),
         Operation(
             method="GET",
             path="/api/agents",
