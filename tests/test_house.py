@@ -19,7 +19,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LINES_PER_FILE = 500
 LINES_PER_FUNCTION = 50
 LINES_OF = {
-    # docs/decisions/0003-size-of-the-core.md, 0011, 0017 and 0019 to 0022 say why these are so
+    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022 and 0025 say why these are so
     "core": 3960,
     "core/audited.py": 250,
     "core/errors.py": 140,
@@ -33,7 +33,7 @@ LINES_OF = {
     "core/state.py": 370,
     "core/decide.py": 250,
     "core/gate.py": 130,
-    "core/ports.py": 330,
+    "core/ports.py": 355,
     "core/store.py": 240,
     "core/sealed.py": 180,
     "core/news.py": 120,

@@ -85,6 +85,33 @@ class ToolSpec(Struct, frozen=True, kw_only=True):
     """Names of the tenant's secrets that it may use; no model is shown them."""
 
 
+class Wanted(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is wanted of one answer, in nobody's words.  None: as the model does it by itself.
+
+    A provider that has no word for something is not told of it.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    """The answer ends before the first of these."""
+    calls: Literal["any", "none", "some"] = "any"
+    """Whether it may call tools, must not, or must."""
+    tool: str | None = None
+    """The tool that it must call."""
+    parallel: bool = True
+    """False: one call at a time."""
+    json: bool = False
+    """The text is a JSON object."""
+    json_schema: JsonObject | None = None
+    """The JSON Schema that it has to fit, if it is one."""
+    effort: str | None = None
+    """How much to think: `none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`."""
+
+
+AS_IT_IS = Wanted()
+
+
 class Request(Struct, frozen=True, kw_only=True):
     """One question to a model.  `transcript` is only lent: read it before the first await."""
 
@@ -96,8 +123,9 @@ class Request(Struct, frozen=True, kw_only=True):
     tenant: str = ""
     """Who asks: whose key may pay for it."""
     max_output_tokens: int | None = None
+    wanted: Wanted = AS_IT_IS
     options: JsonObject = {}
-    """Passed on as they are, under the provider's own names."""
+    """Passed on as they are, under the provider's own names, before all that is `wanted`."""
 
 
 class Delta(Struct, gc=False):
