@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import cast, get_args
 
@@ -14,8 +14,9 @@ from tests.people import ended, exactly, new_key, somebody
 from tests.serving import Client, Json, Serve, serving
 from tests.viewers import by_sse
 
+from hostler.app.upkeep import again_and_again
 from hostler.core.directory import Directory, Standing
-from hostler.core.errors import Forbidden, NotFound, Unauthorised
+from hostler.core.errors import Forbidden, NotFound, Unauthorised, Unavailable
 from hostler.core.events import Principal, PrincipalId, Role, Scope, TenantId
 from hostler.core.ports import AgentSpec, Reply, Request, World
 from hostler.faces.native.stream import OpenStreams
@@ -324,6 +325,36 @@ async def test_a_key_is_looked_up_once_in_a_while_and_its_use_noted_in_one_write
     clock.now += REMEMBERED_S
     with pytest.raises(Unauthorised):
         await keys.holder(text)
+
+
+class Full(MemoryDirectory):
+    """A directory whose disk is full for its first writes."""
+
+    refused, written = 0, anyio.Event()
+
+    async def touch_keys(self, used: Mapping[tuple[TenantId, str], float]) -> None:
+        if self.refused < 3:
+            self.refused += 1
+            raise Unavailable("disk full")
+        await super().touch_keys(used)
+        self.written.set()
+
+
+async def test_a_full_disk_puts_off_the_note_of_a_key_s_use_and_ends_nothing() -> None:
+    clock, directory = Clock(), Full(MemoryStore())
+    world = World("w", clock=clock)
+    keys = Keys(directory, Tenants(directory, world, {}), world)
+    key, text = await keys.create(OPERATOR, NewKey(user="alice"))
+    await keys.holder(text)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(again_and_again, "noting", keys.note_use, 0.001)
+            await directory.written.wait()
+            tasks.cancel_scope.cancel()
+
+    assert directory.refused == 3
+    assert (await directory.key(key.tenant, key.id)).used_at == clock.now
 
 
 # -- tenants ---------------------------------------------------------------------------------

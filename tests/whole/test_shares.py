@@ -204,7 +204,7 @@ STRANGER = Principal(
 OPEN = {
     "Auditing.during": "goes around verbs, which ask",
     "Auditing.refused": "writes that somebody was refused",
-    "Auditing.keep": "is retention, not somebody",
+    "Auditing.cut": "is retention, not somebody",
     "Following.follow_on": "takes a seat, which only those have who may see the session",
     "Rates.standing": "says how often the caller may ask, and nothing of anybody else's",
     "Rates.take": "counts what the caller asks",
@@ -214,7 +214,6 @@ OPEN = {
     "Access.forget": "is told what has changed",
     "Keys.holder": "finds out who calls",
     "Keys.note_use": "writes what it was told",
-    "Keys.keep_noting": "as above",
     "Tenants.known_settings": "tells limits of the tenant that the caller is of",
     "Tenants.exists": "is asked at the door, of the tenant that a token names",
     "Tenants.settings_of": "what is looked up for everybody, and shown to nobody",

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, cast
+from typing import NamedTuple, cast
 
 import anyio
 
 from hostler.app.observing import UNOBSERVED, Observing
+from hostler.app.upkeep import Work, upkeep
 from hostler.core.audited import Audits
 from hostler.core.directory import Directory
 from hostler.core.events import RunKey, TenantId
@@ -26,7 +27,6 @@ from hostler.core.sealed import SealedRows
 from hostler.core.store import Outbox
 from hostler.engine.drive import Driver
 from hostler.engine.queuer import EmbeddedEngine
-from hostler.engine.reconcile import keep_reconciling
 from hostler.harness.results import Results
 from hostler.harness.toolbox import Toolbox
 from hostler.models.absent import Absent
@@ -48,9 +48,6 @@ from hostler.vault.vault import SealedVault
 
 SLOTS = 5000
 """Runs driven at once: a waiting run costs about 10 KB, so the machine is the limit before this."""
-
-
-Work: TypeAlias = Callable[[], Coroutine[object, object, None]]
 
 
 @asynccontextmanager
@@ -99,21 +96,11 @@ async def open_house(
             await vault.open(beside.sealed)
         async with _at_work(
             partial(engine.serve, seen.driven(driver, store, world.worker), slots=SLOTS),
-            partial(keep_reconciling, store, engine),
-            *_upkeep(service, keep, world),
+            admission.watch,
+            *upkeep(service, engine, keep, world),
             seen.watch,
         ):
             yield service
-
-
-def _upkeep(service: Service, keep: Keep, world: World) -> Sequence[Work]:
-    """Return what keeps the tables small and the load bearable."""
-    return (
-        service.inbox.admission.watch,
-        partial(service.auditing.keep, keep.audit_days),
-        partial(keep, service.sessions.forgetting, world),
-        service.keys.keep_noting,
-    )
 
 
 @asynccontextmanager

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hmac import compare_digest
 
-import anyio
 from msgspec.structs import replace
 
 from hostler.core.audited import about
@@ -40,7 +39,8 @@ REMEMBERED_S = 5.0
 """How long a key that was looked up is known.  Revoking forgets it in this process at once; a
 fleet would send a signal, and until then other nodes are late by this much."""
 MOST_REMEMBERED = 10_000
-USED_EVERY_S = 60.0
+NOTED_S = 60.0
+"""How often their use is written down: what a crash takes is a minute of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,13 +162,11 @@ class Keys:
         if not self._used:
             return
         used, self._used = self._used, {}
-        await self.directory.touch_keys(used)
-
-    async def keep_noting(self) -> None:
-        """Do so again and again, until cancelled; what a crash takes is a minute of it."""
-        while True:
-            await anyio.sleep(USED_EVERY_S)
-            await self.note_use()
+        try:
+            await self.directory.touch_keys(used)
+        except BaseException:
+            self._used = used | self._used  # with what was used meanwhile
+            raise
 
     async def _find(self, text: str) -> ApiKey | None:
         if not FORM.fullmatch(text):
