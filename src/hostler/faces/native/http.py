@@ -35,7 +35,7 @@ from hostler.core.events import Principal, PrincipalId, SessionId, TenantId
 from hostler.faces.native.answers import Answer, details_of, problem
 from hostler.faces.native.decode import decoded
 from hostler.faces.native.deeds import address_of, entry_of
-from hostler.faces.native.headers import adding, joined, standing
+from hostler.faces.native.headers import Joined, adding, joined, standing
 from hostler.faces.native.request import trailed
 from hostler.faces.native.wire import encode
 from hostler.service.admission import Begins
@@ -64,9 +64,7 @@ class Caller(NamedTuple):
 
 
 class Entry(Protocol):
-    async def __call__(
-        self, headers: dict[str, str], query: Mapping[str, str], peer: str | None
-    ) -> Caller:
+    async def __call__(self, headers: Joined, query: Mapping[str, str], peer: str | None) -> Caller:
         """Return who calls, and take out of `headers` what is nobody else's business.
 
         `peer`: the address of the socket.  Raises Unauthorised.
