@@ -56,6 +56,7 @@ BAD_KEY, GONE, DRAINING, AGAIN = 4401, 4404, 1012, 1013
 CLOSING: Mapping[Why, tuple[int, str]] = {
     "draining": (DRAINING, "the server stops; come back with your cursor"),
     "revoked": (BAD_KEY, "the key, ticket or link is good no more"),
+    "unshared": (BAD_KEY, "the session is not shared with you as it was"),
     "slow": (SLOW, "too slow; come back with your cursor"),
 }
 
