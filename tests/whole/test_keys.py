@@ -417,6 +417,23 @@ async def test_settings_that_cannot_be_are_refused(serve: Serve, settings: Json)
         assert set(told.values()) == {None}
 
 
+async def test_changes_of_one_thing_at_once_undo_nothing(serve: Serve) -> None:
+    async with serve(plain()) as admin:
+        session = f"/api/sessions/{await admin.session()}"
+        for number in range(5):
+            labels = {"title": f"T{number}", "metadata": {"a": number}}
+            settings = {"most_sessions": 50 + number, "most_streams": 50 + number}
+            async with anyio.create_task_group() as tasks:
+                for name, value in labels.items():
+                    tasks.start_soon(admin.call, "PATCH", session, {name: value})
+                for name, value in settings.items():
+                    body = {"settings": {name: value}}
+                    tasks.start_soon(admin.call, "PATCH", "/api/tenants/default", body)
+            assert {**await admin.get(session), **labels} == await admin.get(session)
+            told = cast("Json", (await admin.get("/api/tenants/default"))["settings"])
+            assert {**told, **settings} == told
+
+
 async def test_what_is_otherwise_for_a_tenant_holds_there_alone(serve: Serve) -> None:
     async with serve(plain(), plain("butler")) as admin:
         changes = {"most_sessions": 2, "most_streams": 1, "default_agent": "butler"}

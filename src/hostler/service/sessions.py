@@ -27,7 +27,7 @@ from hostler.core.events import (
 )
 from hostler.core.head import Head
 from hostler.core.ports import AgentSpec, World
-from hostler.core.records import ClientTool, Hit, Segment, Session, Storage
+from hostler.core.records import ClientTool, Hit, Labels, Segment, Session, Storage
 from hostler.core.sealed import Secrets, masked
 from hostler.core.state import State, fold
 from hostler.core.store import Store
@@ -255,14 +255,8 @@ class Sessions:
         """Set the title, the metadata (as a whole) or both.  Raises NotFound."""
         key = await self.access.key(who, "write", session)
         check_labels(title, None if metadata is UNSET else metadata)
-        there = await self.store.session(key)
-        return await self.store.relabel(
-            key,
-            title=masked(self.secrets, who.tenant, there.title if title is UNSET else title),
-            metadata=masked(
-                self.secrets, who.tenant, there.metadata if metadata is UNSET else metadata
-            ),
-        )
+        labels = masked(self.secrets, who.tenant, Labels(title=title, metadata=metadata))
+        return await self.store.relabel(key, labels)
 
     async def delete(self, who: Principal, session: SessionId) -> None:
         """Cancel what is going, then remove the session and its log.  Raises NotFound."""

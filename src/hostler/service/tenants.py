@@ -100,13 +100,18 @@ class Tenants:
         _authorise_operator(who)
         if title is not msgspec.UNSET:
             check_labels(title, None)
-            there = replace(there, title=title)
-        if settings is not msgspec.UNSET:
-            there = replace(there, settings=_merged(there.settings, settings))
-            self._check(there.settings)
-        await self.directory.change_tenant(there)
+
+        def changed(there: Tenant) -> Tenant:
+            if title is not msgspec.UNSET:
+                there = replace(there, title=title)
+            if settings is not msgspec.UNSET:
+                there = replace(there, settings=_merged(there.settings, settings))
+                self._check(there.settings)
+            return there
+
+        made = await self.directory.change_tenant(there.id, changed)
         self._known.pop(there.id, None)
-        return there
+        return made
 
     async def acting(self, who: Principal, tenant: str | None) -> Principal:
         """Return `who` as they act in another tenant, which only the operator does.
