@@ -212,6 +212,7 @@ OPEN = {
     "Shares.holder": "finds out who calls",
     "Service.ready": "says nothing of anybody's",
     "Access.forget": "is told what has changed",
+    "Access.sees": "is a question, and its answer is no",
     "Keys.holder": "finds out who calls",
     "Keys.note_use": "writes what it was told",
     "Tenants.known_settings": "tells limits of the tenant that the caller is of",
