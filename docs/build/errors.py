@@ -54,6 +54,7 @@ PROBLEMS = {
     "queue_full": "As many runs wait in the session as may; see [limits](limits.md).",
     "scope": "The key's role may do this, and its scopes do not name it; `detail` says which would.",
     "rate": "More came of late than one caller may send; `Retry-After` says when it may go on.",
+    "slow_body": "Of the body came less than the server waits for: 64 KiB in 30 seconds.",
     "too_many_secrets": "The tenant has 1,000 secrets; remove some.",
     "no_vault": "This server was opened without a place for secrets.",
     "no_master_key": "The master key that is needed is not here, or cannot be read; the detail says.",

@@ -6,7 +6,7 @@ Invariant: a handler reads its call, calls one verb of the service and shapes th
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar, cast, get_args
 
@@ -26,6 +26,7 @@ from hostler.faces.native.file_stream import FileStream
 from hostler.faces.native.http import REPLAYED, VERSION, Call, Caller, number, one_of
 from hostler.faces.native.open_streams import OpenStreams
 from hostler.faces.native.stream import EventStream, Follow
+from hostler.faces.native.turns import Turns
 from hostler.service.authorise import authorise
 from hostler.service.cursor import Cursor
 from hostler.service.follow import Ends, Seat, any_end, end_of, never
@@ -46,8 +47,6 @@ _UPGRADE = problem(
 STREAM = "text/event-stream"
 ASKED = ("open", "allow", "deny", "closed")
 """What may have become of a request for approval."""
-
-
 _receipts = msgspec.json.Decoder(Receipt)
 
 
@@ -59,6 +58,7 @@ class Operations:
     streams: OpenStreams
     tickets: Tickets
     scraping: Scraping = UNMEASURED
+    imports: Turns = field(default_factory=Turns)
 
     async def create_session(self, call: Call) -> ASGIApp:
         body = cast("bodies.NewSession", call.body)
@@ -236,8 +236,10 @@ class Operations:
         return FileStream(call=call, streams=self.streams, name=f"{session}.jsonl", pieces=pieces)
 
     async def restore(self, call: Call) -> ASGIApp:
-        assert call.pieces is not None
-        session = await self.service.archive.restore(call.who, call.pieces, id=call.query.get("id"))
+        pieces, name = call.pieces, call.query.get("id")
+        assert pieces is not None
+        async with self.imports.one():
+            session = await self.service.archive.restore(call.who, pieces, id=name)
         return Answer(201, views.view_session(session))
 
     async def storage(self, call: Call) -> ASGIApp:
