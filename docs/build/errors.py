@@ -58,6 +58,7 @@ PROBLEMS = {
     "too_many_secrets": "The tenant has 1,000 secrets; remove some.",
     "no_vault": "This server was opened without a place for secrets.",
     "no_master_key": "The master key that is needed is not here, or cannot be read; the detail says.",
+    "too_many_shares": "The session has 100 share links; remove some.",
     "too_many_sessions": "The tenant has as many sessions as it may; delete some.",
     "unavailable": "The store cannot serve now. Nothing was written; the same call may work later.",
     "upgrade_required": "The route is a WebSocket, and was asked for without an upgrade.",

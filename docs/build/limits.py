@@ -37,6 +37,7 @@ HELD = {
     "LARGEST_CLIENT_TOOL": "One of them, as JSON",
     "MOST_SESSIONS": "Sessions of a tenant",
     "MOST_STREAMS": "Open streams and sockets of one principal",
+    "MOST_SHARES": "Share links of a session",
     "LARGEST_ARCHIVE": "A session that is imported",
     "LARGEST_ARCHIVE_LINE": "One fact in it",
 }

@@ -404,6 +404,8 @@ async def test_the_operator_makes_tenants_and_acts_in_them_and_nobody_else_does(
         {"most_sessions": "3"},
         {"most_sessions": 10**30},
         {"retention_days": -0.5},
+        {"requests_per_s": 1e-300},
+        {"runs_per_s": 1e7},
         {"default_agent": "nobody"},
         {"most_cats": 3},
     ],

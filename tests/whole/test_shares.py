@@ -21,6 +21,7 @@ from hostler.core.events import Principal, PrincipalId, SessionId, TenantId
 from hostler.core.ports import AgentSpec, Reply, World
 from hostler.faces.native.stream import OpenStreams
 from hostler.service.authorise import RIGHTS, authorise
+from hostler.service.limits import MOST_SHARES
 from hostler.service.service import Service, make_service
 from hostler.testing.doubles import ModelDouble, an_agent
 
@@ -191,6 +192,19 @@ async def test_links_are_listed_without_their_tokens_and_kept_without_them(
         assert (await client.call("POST", "/api/sessions/ses_absent00/shares", {}))[0] == 404
     stored = in_files(tmp_path)
     assert not any(str(one["token"]).encode() in stored for one in made)
+
+
+async def test_a_session_has_so_many_links(serve: Serve) -> None:
+    async with serve(quick()) as client:
+        path = f"/api/sessions/{await client.session()}/shares"
+        links = [(await client.call("POST", path, {}))[1] for _ in range(MOST_SHARES)]
+        assert links[-1]["id"]
+
+        status, problem = await client.call("POST", path, {})
+
+        assert (status, problem["code"]) == (409, "too_many_shares")
+        assert (await client.call("DELETE", f"{path}/{links[0]['id']}"))[0] == 204
+        assert (await client.call("POST", path, {}))[0] == 201
 
 
 # -- every verb asks first -------------------------------------------------------------------

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hostler.core.audited import about
-from hostler.core.errors import Invalid, Unauthorised
+from hostler.core.errors import Conflict, Invalid, Unauthorised
 from hostler.core.events import Principal, PrincipalId, SessionId
 from hostler.core.ports import World
 from hostler.core.records import Share
 from hostler.core.store import Store
 from hostler.service.authorise import Access
+from hostler.service.limits import MOST_SHARES
 
 TOKEN = re.compile(r"hs_[A-Za-z0-9_-]{43}", re.ASCII)
 TOKEN_BYTES = 32
@@ -53,11 +54,15 @@ class Shares:
         Raises:
             NotFound: no such session.
             Invalid: it would expire at once, or hardly ever.
+            Conflict: there are as many as there may be (`too_many_shares`).
         """
         key = await self.access.key(who, "admin", session)
         if not 0 < expires_in_s <= LONGEST_S:
             wanted = f"more than 0 and at most {LONGEST_S} seconds"
             raise Invalid(f"expires_in_s must be {wanted}", fields=[("/expires_in_s", wanted)])
+        if len(await self.store.shares(key)) >= MOST_SHARES:
+            told = f"the session has {MOST_SHARES} links, which is all there may be: remove some"
+            raise Conflict(told, code="too_many_shares")
         token, now = f"hs_{secrets.token_urlsafe(TOKEN_BYTES)}", self.world.clock()
         share = Share(
             tenant=key.tenant,

@@ -21,6 +21,7 @@ from hostler.core.events import JsonObject, Principal, TenantId
 from hostler.core.ports import AgentSpec, World
 from hostler.service.authorise import authorise, confine
 from hostler.service.limits import check_labels
+from hostler.service.rates import check_per_s
 
 ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 REMEMBERED_S = 10.0
@@ -169,6 +170,12 @@ class Tenants:
             value = getattr(settings, name)
             if isinstance(value, int | float) and not 0 <= value <= 2**53:
                 raise Invalid(f"{name} cannot be {value}", fields=[(f"/settings/{name}", "≥ 0")])
+        for name in ("requests_per_s", "runs_per_s"):
+            try:
+                check_per_s(getattr(settings, name) or 0)
+            except ValueError as error:
+                at = f"/settings/{name}"
+                raise Invalid(f"{name} must be {error}", fields=[(at, str(error))]) from error
         agent = settings.default_agent
         if agent is not None and self.agents and agent not in self.agents:
             wanted = "the name of an agent that is served here"
