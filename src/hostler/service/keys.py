@@ -128,7 +128,7 @@ class Keys:
         """
         is_admin = _of_all(who)
         there = await self.directory.key(who.tenant, key)
-        if not is_admin and there.user != who.id:
+        if not is_admin and there.id != who.key and there.user != who.id:
             raise NotFound(f"no key {key}")
         await self.directory.revoke_key(who.tenant, key, at=self.world.clock())
         self._changes += 1

@@ -38,6 +38,7 @@ class Tenants:
     _known: dict[TenantId, tuple[Tenant, float]] = field(
         default_factory=dict[TenantId, tuple[Tenant, float]]
     )
+    _changes: int = 0
 
     async def create(
         self,
@@ -111,6 +112,7 @@ class Tenants:
             return there
 
         made = await self.directory.change_tenant(there.id, changed)
+        self._changes += 1
         self._known.pop(there.id, None)
         return made
 
@@ -158,7 +160,11 @@ class Tenants:
         now = self.world.clock()
         if known is not None and now < until:
             return known
-        found = await self.directory.tenant(tenant)
+        while True:
+            changes = self._changes
+            found = await self.directory.tenant(tenant)
+            if changes == self._changes:  # or this may be what was before the change
+                break
         self._known.pop(tenant, None)
         self._known[tenant] = found, now + REMEMBERED_S
         if len(self._known) > MOST_REMEMBERED:

@@ -99,6 +99,7 @@ class Socket:
             call = await read_call(scope, self.entry.for_socket, self.operations.service.auditing)
             self.rates.take(call.who, "requests")
             follow = await self.operations.follow(call)
+            attendance = await self.operations.attendance(call)
         except Unauthorised as error:
             # A close code can be seen by a page's script; the status of a refusal cannot.
             await send({"type": "websocket.accept"})
@@ -107,7 +108,6 @@ class Socket:
         except (CallerError, Unavailable) as error:
             await problem(error)(scope, receive, send)
             return
-        attendance = await self.operations.attendance(call)
         await send({"type": "websocket.accept"})
         talk = _Talk(call, self.endpoints)
         end: tuple[int, str] | None = None
