@@ -28,7 +28,6 @@ from hostler.service.limits import check_labels
 from hostler.service.tenants import Tenants
 
 FORM = re.compile(r"hk_[0-9a-f]{8}_[A-Za-z0-9_-]{43}", re.ASCII)
-PREFIX_LENGTH = 11
 SECRET_BYTES = 32
 USER = re.compile(r"[!-.0-~]{1,128}", re.ASCII)
 """Printable and without a slash: it stands in paths."""
@@ -98,7 +97,7 @@ class Keys:
             role=wanted.role,
             scopes=None if wanted.scopes is None else frozenset(wanted.scopes),
             prefix=prefix,
-            digest=_digest(text),
+            digest=digest_of(text),
             title=wanted.title,
             created_at=now,
             expires_at=None if wanted.expires_in_s is None else now + wanted.expires_in_s,
@@ -171,7 +170,7 @@ class Keys:
     async def _find(self, text: str) -> ApiKey | None:
         if not FORM.fullmatch(text):
             return None
-        digest = _digest(text)
+        digest = digest_of(text)
         found, until = self._known.get(digest, (None, 0.0))
         now = self.world.clock()
         if found is not None and now < until:
@@ -223,6 +222,7 @@ def _check_wanted(who: Principal, wanted: NewKey) -> None:
         raise Forbidden("a key cannot have a scope that yours has not", code="scope")
 
 
-def _digest(text: str) -> str:
+def digest_of(text: str) -> str:
+    """Return what is kept of a key, or of a link's token."""
     # 256 bits of chance need no salt and no slow hash: there is nothing to guess.
     return hashlib.sha256(text.encode()).hexdigest()

@@ -5,7 +5,6 @@ Invariant: a token is shown once, when it is made; what is kept tells only wheth
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from hostler.core.ports import World
 from hostler.core.records import Share
 from hostler.core.store import Store
 from hostler.service.authorise import Access
+from hostler.service.keys import digest_of
 from hostler.service.limits import MOST_SHARES
 
 TOKEN = re.compile(r"hs_[A-Za-z0-9_-]{43}", re.ASCII)
@@ -68,7 +68,7 @@ class Shares:
             tenant=key.tenant,
             id=self.world.mint("shr"),
             session=key.session,
-            digest=_digest(token),
+            digest=digest_of(token),
             principal=who.id,
             created_at=now,
             expires_at=now + expires_in_s,
@@ -95,7 +95,7 @@ class Shares:
         Raises:
             Unauthorised: the link expired, was revoked, or never was.
         """
-        found = await self.store.shared(_digest(token)) if TOKEN.fullmatch(token) else None
+        found = await self.store.shared(digest_of(token)) if TOKEN.fullmatch(token) else None
         if found is None or found.expires_at <= self.world.clock():
             raise Unauthorised("this link has expired, was revoked, or never was")
         who = Principal(
@@ -107,8 +107,3 @@ class Shares:
 def viewer_id(share: str) -> PrincipalId:
     """Return who all those are who come with a link."""
     return PrincipalId(f"share:{share}")
-
-
-def _digest(token: str) -> str:
-    # 256 bits of chance need no salt and no slow hash: there is nothing to guess.
-    return hashlib.sha256(token.encode()).hexdigest()

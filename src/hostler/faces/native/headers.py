@@ -66,8 +66,11 @@ def standing(rates: Rates, who: Principal) -> Headers:
     known = rates.standing(who)
     if not known:
         return ()
-    left = b", ".join([b'"%b";r=%d;t=%d' % (_NAMES[one[0]], one[2], one[3]) for one in known])
-    return (_policies(tuple([one[:2] for one in known])), (b"ratelimit", left))
+    left = b", ".join(
+        [b'"%b";r=%d;t=%d' % (_NAMES[one.policy], one.left, one.full_in_s) for one in known]
+    )
+    told = _policies(tuple([(one.policy, one.rate) for one in known]))
+    return (told, (b"ratelimit", left))
 
 
 @lru_cache(maxsize=256)
