@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
 from tests.canaries import CANARIES, ON
 from tests.serving import Client, Serve, serving
 
-from hostler.app import house
 from hostler.core.ports import AgentSpec
-from hostler.engine.reconcile import keep_reconciling
+from hostler.engine import reconcile
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,4 +43,4 @@ def serve(tmp_path: Path) -> Serve:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look for waits that are over more often than every ten seconds."""
-    monkeypatch.setattr(house, "keep_reconciling", partial(keep_reconciling, every_s=0.05))
+    monkeypatch.setattr(reconcile, "EVERY_S", 0.05)

@@ -447,8 +447,7 @@ async def test_retention_leaves_a_chain_that_is_whole(days: float) -> None:
     clock.now += 40 * 86_400.0
     await auditing.audits.write(refusal("somebody"))
 
-    with anyio.move_on_after(0.05):
-        await auditing.keep(days)
+    await auditing.cut(days)
 
     kept = await auditing.audits.rows(MINE, after=0, limit=9)
     assert [row.seq for row in kept] == ([2, 3] if days else [1, 2])

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +18,7 @@ from tests.serving import Client, Json, serving
 from tests.waiting import a_model, parked, serving_agents
 
 from hostler import Agent
+from hostler.app.upkeep import again_and_again
 from hostler.core.errors import NotFound, Unavailable
 from hostler.core.events import Key, SessionId, TenantId, ToolSaid
 from hostler.core.ports import AgentSpec, Reply, Request, World
@@ -186,8 +188,8 @@ async def test_a_store_that_fails_is_tried_again() -> None:
     store = Failing(MemoryStore())
     forgetting = Forgetting(store=cast("Store", store), signals=LocalSignals())
     async with anyio.create_task_group() as tasks:
-        keep = Keep(days=1)
-        tasks.start_soon(lambda: keep(forgetting, World("w"), every_s=0.0))
+        once = partial(Keep(days=1).once, forgetting, World("w"))
+        tasks.start_soon(again_and_again, "retention", once, 0.0)
         with anyio.fail_after(10):
             while store.tidied < 3:
                 await anyio.lowlevel.checkpoint()

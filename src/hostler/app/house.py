@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, cast
+from typing import NamedTuple, cast
 
 import anyio
 
 from hostler.app.observing import UNOBSERVED, Observing
+from hostler.app.upkeep import Work, upkeep
 from hostler.core.audited import Audits
 from hostler.core.directory import Directory
 from hostler.core.events import RunKey, TenantId
@@ -26,7 +27,6 @@ from hostler.core.sealed import SealedRows
 from hostler.core.store import Outbox
 from hostler.engine.drive import Driver
 from hostler.engine.queuer import EmbeddedEngine
-from hostler.engine.reconcile import keep_reconciling
 from hostler.harness.results import Results
 from hostler.harness.toolbox import Toolbox
 from hostler.models.absent import Absent
@@ -49,9 +49,6 @@ from hostler.vault.vault import SealedVault
 
 SLOTS = 5000
 """Runs driven at once: a waiting run costs about 10 KB, so the machine is the limit before this."""
-
-
-Work: TypeAlias = Callable[[], Coroutine[object, object, None]]
 
 
 @asynccontextmanager
@@ -99,11 +96,9 @@ async def open_house(
     )
     with closing(store):
         await _read(beside, service.endpoints.endpoints, vault)
-        async with _at_work(
-            partial(engine.serve, seen.driven(driver, store, world.worker), slots=SLOTS),
-            *_upkeep(service, engine, keep, world),
-            seen.watch,
-        ):
+        serve = partial(engine.serve, seen.driven(driver, store, world.worker), slots=SLOTS)
+        always = serve, admission.watch, seen.watch
+        async with _at_work(*always, *upkeep(service, engine, keep, world)):
             yield service
 
 
@@ -112,17 +107,6 @@ async def _read(beside: _Beside, endpoints: Endpoints, vault: SealedVault | None
     await endpoints.open(beside.directory)
     if vault is not None:
         await vault.open(beside.sealed)
-
-
-def _upkeep(service: Service, engine: EmbeddedEngine, keep: Keep, world: World) -> Sequence[Work]:
-    """Return what keeps runs going, the tables small and the load bearable."""
-    return (
-        partial(keep_reconciling, service.store, engine),
-        service.inbox.admission.watch,
-        partial(service.auditing.keep, keep.audit_days),
-        partial(keep, service.sessions.forgetting, world),
-        service.keys.keep_noting,
-    )
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -25,7 +25,7 @@ from pydantic_settings import (
 from hostler.app.identity.settings import Identity
 from hostler.core.errors import SetupError
 from hostler.core.events import Principal
-from hostler.service.rates import UNLIMITED, Limits, LimitsOf, Rate
+from hostler.service.rates import UNLIMITED, Limits, LimitsOf, Rate, check_per_s
 from hostler.service.retention import Keep
 
 PREFIX = "HOSTLER_"
@@ -86,6 +86,12 @@ class Rated(BaseModel):
     """Messages, each of which may begin a run; 0: no limit."""
     runs_burst: int = Field(default=200, ge=1, le=1_000_000)
     """So many at once before that counts."""
+
+    @field_validator("requests_per_s", "runs_per_s")
+    @classmethod
+    def _is_a_rate(cls, per_s: float) -> float:
+        check_per_s(per_s)
+        return per_s
 
     def limits(self) -> LimitsOf:
         """Return what knows how often somebody may ask, where the tenant has no limits of its own."""

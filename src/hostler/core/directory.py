@@ -7,7 +7,7 @@ Invariant: every row has its tenant, and no row has what opens anything: of a ke
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct
@@ -105,8 +105,12 @@ class Directory(Protocol):
         """Return tenants by id, past the id `after` ("" for the first)."""
         ...
 
-    async def change_tenant(self, tenant: Tenant) -> None:
-        """Set title and settings.  Raises NotFound."""
+    async def change_tenant(self, tenant: TenantId, change: Callable[[Tenant], Tenant]) -> Tenant:
+        """Set title and settings to what `change` makes of those there are at this moment.
+
+        Nothing comes between, and nothing is changed when `change` raises; it does nothing else.
+        Raises NotFound.
+        """
         ...
 
     async def add_key(self, key: ApiKey) -> None:

@@ -273,6 +273,10 @@ class Toolbox(Protocol):
         """
         ...
 
+    async def drop(self, accepted: ToolFinished) -> None:
+        """Remove what was kept of a result that was accepted and will never be written."""
+        ...
+
     async def run(self, started: ToolStarted, context: CallContext) -> ToolFinished:
         """Run a checked call to its outcome, within its time-out.  Never raises.
 

@@ -12,7 +12,6 @@ from hostler.core.events import (
     CallId,
     Event,
     Fact,
-    JsonObject,
     Key,
     PrincipalId,
     RunId,
@@ -28,6 +27,7 @@ from hostler.core.records import (
     Approval,
     Hit,
     Kept,
+    Labels,
     Once,
     Recall,
     RunRow,
@@ -85,8 +85,8 @@ class Store(Protocol):
         """
         ...
 
-    async def relabel(self, key: Key, *, title: str | None, metadata: JsonObject) -> Session:
-        """Set both labels."""
+    async def relabel(self, key: Key, labels: Labels) -> Session:
+        """Set the labels that are named, and leave the others as they are at this moment."""
         ...
 
     async def delete(self, key: Key, *, idle_since: float | None = None) -> Sequence[SessionId]:

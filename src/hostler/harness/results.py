@@ -1,5 +1,7 @@
 """Where long results of tools are kept: `TENANT/SESSION/CALL.txt` under one folder.
 
+Of calls that clients answer it is `CALL.ANSWER.txt`: of several answers, one is written down.
+
 Invariant: a path is made of ids that can name a file, and nothing else.
 """
 
@@ -20,10 +22,12 @@ from hostler.core.events import CallId, Key, SessionId, TenantId
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.@-]{0,127}")
 
 
-def file_of(folder: Path, key: Key, call: CallId) -> Path | None:
-    """Return where a call's result is; None when its ids make no path."""
+def file_of(folder: Path, key: Key, call: CallId, answer: str | None = None) -> Path | None:
+    """Return where a call's result is, or one answer to it; None when its ids make no path."""
     where = folder_of(folder, key)
-    return None if where is None or not _NAME.fullmatch(call) else where / f"{call}.txt"
+    if where is None or not _NAME.fullmatch(call):
+        return None
+    return where / (f"{call}.txt" if answer is None else f"{call}.{answer}.txt")
 
 
 def folder_of(folder: Path, key: Key) -> Path | None:

@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import anyio
 import msgspec
 from msgspec.structs import replace
 
@@ -138,17 +137,14 @@ class Auditing:
 
     # -- retention ---------------------------------------------------------------------------
 
-    async def keep(self, days: float, *, every_s: float = EVERY_S) -> None:
-        """Remove what is older than so many days, at once and again and again; 0: nothing."""
-        while days:
-            try:
-                # A day at a time: each cut is a row of its own.
-                gone = await self.audits.cut(self.world.clock() - days * DAY_S, worth_s=DAY_S)
-                if gone:
-                    log.info("retention removed %d row(s) of the audit log", gone)
-            except Unavailable as error:
-                log.warning("retention of the audit log comes later: %s", error)
-            await anyio.sleep(every_s)
+    async def cut(self, days: float) -> None:
+        """Remove what is older than so many days; 0: nothing."""
+        if not days:
+            return
+        # A day at a time: each cut is a row of its own.
+        gone = await self.audits.cut(self.world.clock() - days * DAY_S, worth_s=DAY_S)
+        if gone:
+            log.info("retention removed %d row(s) of the audit log", gone)
 
 
 async def _while_current(deed: Deed, doing: Callable[[], Awaitable[T]]) -> T:

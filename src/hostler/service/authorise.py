@@ -144,6 +144,18 @@ class Access:
             _check(right, RIGHTS_OF[standing], f"{standing} of this session")
         return key
 
+    async def sees(self, who: Principal, session: SessionId) -> bool:
+        """Whether a session is there for `who`; others than members learn later that it is absent.
+
+        Raises:
+            Forbidden: `who` may read nothing at all.
+        """
+        try:
+            await self.key(who, "read", session)
+        except NotFound:
+            return False
+        return True
+
     def forget(self, tenant: TenantId, session: SessionId) -> None:
         """Look anew: who may see a session has changed, or it is gone."""
         self._changes += 1

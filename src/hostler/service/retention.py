@@ -14,7 +14,7 @@ from typing import Protocol, TypedDict
 import anyio
 
 from hostler.core.directory import TenantSettings
-from hostler.core.errors import NotFound, Unavailable
+from hostler.core.errors import NotFound
 from hostler.core.events import Key, TenantId
 from hostler.core.news import Signals
 from hostler.core.ports import World
@@ -87,17 +87,6 @@ class Keep:
     days: float = 0
     sessions: int = 0
     audit_days: float = 0
-
-    async def __call__(
-        self, forgetting: Forgetting, world: World, *, every_s: float = EVERY_S
-    ) -> None:
-        """Forget the others, at once and then again and again, until cancelled."""
-        while True:
-            try:
-                await self.once(forgetting, world)
-            except Unavailable as error:
-                log.warning("retention comes later: %s", error)
-            await anyio.sleep(every_s)
 
     async def once(self, forgetting: Forgetting, world: World) -> None:
         """Forget what may go, a few at a time and never for more than half of the time."""

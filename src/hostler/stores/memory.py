@@ -20,7 +20,6 @@ from hostler.core.events import (
     CallId,
     Event,
     Fact,
-    JsonObject,
     Key,
     PrincipalId,
     RunId,
@@ -37,6 +36,7 @@ from hostler.core.records import (
     Approval,
     Hit,
     Kept,
+    Labels,
     Once,
     Recall,
     RunRow,
@@ -53,6 +53,7 @@ from hostler.stores.memory_rows import (
     is_idle,
     may_go,
     new_approval,
+    relabel,
     scrub,
     set_given,
     sizes_of,
@@ -82,8 +83,7 @@ class MemoryStore:
         clock: Callable[[], float] = time.time,
         mask: Callable[[TenantId], Mask | None] = lambda _: None,
     ) -> None:
-        self._observer, self._outbox, self._clock = observer, outbox, clock
-        self._mask = mask
+        self._observer, self._outbox, self._clock, self._mask = observer, outbox, clock, mask
         self._kept: dict[Key, _Kept] = {}
         self.rows = MemoryRows()
         self._approvals: dict[tuple[Key, CallId], Approval] = {}
@@ -152,9 +152,9 @@ class MemoryStore:
             wanted = [s for s in wanted if (s.created_at, s.id) < past]
         return [replace(s) for s in wanted[:limit]]
 
-    async def relabel(self, key: Key, *, title: str | None, metadata: JsonObject) -> Session:
+    async def relabel(self, key: Key, labels: Labels) -> Session:
         session = self._get(key).session
-        session.title, session.metadata = title, metadata
+        relabel(session, labels)
         session.updated_at = self._clock()
         return replace(session)
 

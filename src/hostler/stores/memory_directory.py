@@ -6,7 +6,7 @@ Invariant: the promises of `core.directory.Directory`, but for what a process's 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -38,10 +38,10 @@ class MemoryDirectory:
     async def tenants(self, *, after: str, limit: int) -> Sequence[Tenant]:
         return [self._tenants[one] for one in sorted(self._tenants) if one > after][:limit]
 
-    async def change_tenant(self, tenant: Tenant) -> None:
-        there = await self.tenant(tenant.id)
-        changed = replace(there, title=tenant.title, settings=tenant.settings)
-        self._tenants[tenant.id] = changed
+    async def change_tenant(self, tenant: TenantId, change: Callable[[Tenant], Tenant]) -> Tenant:
+        changed = change(await self.tenant(tenant))
+        self._tenants[tenant] = changed
+        return changed
 
     async def add_key(self, key: ApiKey) -> None:
         await self.tenant(key.tenant)

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from hostler.core.errors import Repeated
 from hostler.core.events import ApprovalAsked, Event, Key, SessionId, TenantId, Unknown
-from hostler.core.records import Appended, Approval, Hit, Kept, Once, Session, Storage
+from hostler.core.records import Appended, Approval, Hit, Kept, Labels, Once, Session, Storage
 from hostler.core.sealed import Mask, Scrubbed
 from hostler.stores.masking import masked_answer, masked_row
 from hostler.stores.projection import ApprovalChange, said_in, snippet, words
@@ -172,3 +172,11 @@ def _scrub_row(row: Struct, mask: Mask) -> bool:
 def is_idle(session: Session, since: float) -> bool:
     """Whether nothing goes on in a session, and nobody touched it since."""
     return session.head.active is None and session.updated_at < since
+
+
+def relabel(session: Session, labels: Labels) -> None:
+    """Set the labels that are named."""
+    if labels.title is not UNSET:
+        session.title = labels.title
+    if labels.metadata is not UNSET:
+        session.metadata = labels.metadata

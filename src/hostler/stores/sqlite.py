@@ -16,15 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
-import msgspec
-
 from hostler.core.audited import DEED
 from hostler.core.errors import NotFound
 from hostler.core.events import (
     CallId,
     Event,
     Fact,
-    JsonObject,
     Key,
     PrincipalId,
     RunId,
@@ -40,6 +37,7 @@ from hostler.core.records import (
     Approval,
     Hit,
     Kept,
+    Labels,
     Once,
     Recall,
     RunRow,
@@ -80,6 +78,7 @@ from hostler.stores.sqlite_writer import (
     Writer,
     Written,
     forget,
+    relabel,
 )
 from hostler.stores.times import to_us
 
@@ -183,12 +182,11 @@ class SqliteStore:
             lambda db: [to_session(tenant, row) for row in read_list(db, name, wanted)]
         )
 
-    async def relabel(self, key: Key, *, title: str | None, metadata: JsonObject) -> Session:
-        labels, at_us = msgspec.json.encode(metadata).decode(), self._writer.now_us()
+    async def relabel(self, key: Key, labels: Labels) -> Session:
+        at_us = self._writer.now_us()
 
         def write(db: sqlite3.Connection) -> Session:
-            if not db.execute(SQL["relabel"], (title, labels, *key)).rowcount:
-                raise NotFound(f"no session {key.session}")
+            relabel(db, key, labels)
             db.execute(SQL["touch"], (at_us, *key))
             return to_session(key.tenant, db.execute(SQL["session"], key).fetchone())
 

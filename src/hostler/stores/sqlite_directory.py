@@ -6,7 +6,7 @@ Invariant: what is checked and what is written are one piece of work of the one 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -42,14 +42,13 @@ class SqliteDirectory:
             lambda db: [_to_tenant(row) for row in db.execute(SQL["tenants"], (after, limit))]
         )
 
-    async def change_tenant(self, tenant: Tenant) -> None:
-        row = (tenant.title, _json(tenant.settings), tenant.id)
+    async def change_tenant(self, tenant: TenantId, change: Callable[[Tenant], Tenant]) -> Tenant:
+        def write(db: sqlite3.Connection) -> Tenant:
+            changed = change(_tenant(db, tenant))
+            db.execute(SQL["change_tenant"], (changed.title, _json(changed.settings), tenant))
+            return changed
 
-        def write(db: sqlite3.Connection) -> None:
-            _tenant(db, tenant.id)
-            db.execute(SQL["change_tenant"], row)
-
-        await self.store.writing(write)
+        return await self.store.writing(write)
 
     async def add_key(self, key: ApiKey) -> None:
         row = (

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 import msgspec
+from msgspec import UNSET
 
 from hostler.core.codec import load
 from hostler.core.errors import Conflict, HostlerError, NotFound, Repeated
 from hostler.core.events import CallId, Event, Fact, Key, RunId, Seq, SessionId, TenantId
 from hostler.core.head import Head
-from hostler.core.records import Appended, Once, Session
+from hostler.core.records import Appended, Labels, Once, Session
 from hostler.core.sealed import Mask
 from hostler.core.store import Observer
 from hostler.stores.projection import (
@@ -355,6 +356,19 @@ def forget(db: sqlite3.Connection, key: Key) -> Sequence[SessionId]:
             db.execute(SQL["delete_events"], (*one, upto))
             gone += () if upto else (one.session,)
     return gone
+
+
+def relabel(db: sqlite3.Connection, key: Key, labels: Labels) -> None:
+    """Set the labels that are named.  Raises NotFound."""
+    row = {
+        "tenant": key.tenant,
+        "id": key.session,
+        "retitles": labels.title is not UNSET,
+        "title": None if labels.title is UNSET else labels.title,
+        "metadata": None if labels.metadata is UNSET else _json.encode(labels.metadata).decode(),
+    }
+    if not db.execute(SQL["relabel"], row).rowcount:
+        raise NotFound(f"no session {key.session}")
 
 
 def _approval_row(key: Key, call: CallId, change: ApprovalChange) -> Row:

@@ -61,6 +61,7 @@ _HEADERS: Mapping[int | str, Headers] = {
     "invalid_token": ((b"www-authenticate", b'Bearer error="invalid_token"'),),
     # What is left of the body is not read, so nothing that follows on this connection can be.
     413: ((b"connection", b"close"),),
+    "slow_body": ((b"connection", b"close"),),
 }
 
 

@@ -49,6 +49,7 @@ class AuditOperations:
 
     async def export(self, call: Call) -> ASGIApp:
         after = number(call, "after", default=0, most=MOST, least=0)
+        await self.streams.check(call.who, self.service.tenants)
         pieces = await self.service.auditing.export(call.who, after=after)
         name = f"audit-{after + 1}.jsonl"
         return FileStream(call=call, streams=self.streams, name=name, pieces=pieces)

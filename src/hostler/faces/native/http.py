@@ -6,7 +6,6 @@ Invariant: whatever a client sends is answered with a documented status; a 500 s
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,15 +26,15 @@ from hostler.core.errors import (
     Invalid,
     Malformed,
     Repeated,
-    TooLarge,
     Unauthorised,
     Unavailable,
 )
 from hostler.core.events import Principal, PrincipalId, SessionId, TenantId
 from hostler.faces.native.answers import Answer, details_of, problem
-from hostler.faces.native.decode import decoded
+from hostler.faces.native.decode import decoded, digits
 from hostler.faces.native.deeds import address_of, entry_of
-from hostler.faces.native.headers import adding, joined, standing
+from hostler.faces.native.headers import Joined, adding, joined, standing
+from hostler.faces.native.incoming import pieces_of as _pieces
 from hostler.faces.native.request import trailed
 from hostler.faces.native.wire import encode
 from hostler.service.admission import Begins
@@ -64,9 +63,7 @@ class Caller(NamedTuple):
 
 
 class Entry(Protocol):
-    async def __call__(
-        self, headers: dict[str, str], query: Mapping[str, str], peer: str | None
-    ) -> Caller:
+    async def __call__(self, headers: Joined, query: Mapping[str, str], peer: str | None) -> Caller:
         """Return who calls, and take out of `headers` what is nobody else's business.
 
         `peer`: the address of the socket.  Raises Unauthorised.
@@ -338,10 +335,11 @@ def number(call: Call, name: str, *, default: int, most: int, least: int = 1) ->
     text = call.query.get(name)
     if text is None:
         return default
-    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not least <= int(text) <= most:
+    given = digits(text)
+    if given is None or not least <= given <= most:
         wanted = f"a whole number from {least} to {most}"
         raise Invalid(f"{name} must be {wanted}", fields=[(name, wanted)])
-    return int(text)
+    return given
 
 
 def one_of(call: Call, name: str, allowed: Sequence[str]) -> str | None:
@@ -365,28 +363,3 @@ def _query(raw: bytes) -> dict[str, str]:
         return dict(parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict"))
     except (UnicodeDecodeError, ValueError) as error:
         raise Malformed("the query string is not percent-encoded UTF-8") from error
-
-
-async def _pieces(
-    headers: Mapping[str, str], receive: Receive, most: int
-) -> AsyncGenerator[bytes, None]:
-    """Yield the request's body as it comes.
-
-    Raises:
-        TooLarge: it is over `most` bytes, known before it is read where the client says so.
-    """
-    declared = headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > most:
-        raise TooLarge(f"the body is {declared} bytes; {most} are allowed")
-    size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Malformed("the client went away before the end of its request")
-        piece = message.get("body", b"")
-        size += len(piece)
-        if size > most:
-            raise TooLarge(f"the body is over {most} bytes")
-        more = message.get("more_body", False)
-        if piece:
-            yield piece

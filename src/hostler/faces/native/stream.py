@@ -5,18 +5,17 @@ Invariant: a stream begins at once, is never silent for long, and is sent in chu
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, aclosing
 from typing import Protocol, TypeAlias
 
-import anyio
 from starlette.types import Message, Receive, Scope, Send
 
 from hostler.core.errors import HostlerError, NotFound
 from hostler.core.events import Event
-from hostler.core.news import AtOnce, Attendance, Piece
+from hostler.core.news import AtOnce, Attendance, Piece, Presence
 from hostler.faces.native.http import Call
-from hostler.faces.native.open_streams import OpenStream, OpenStreams, cutter
+from hostler.faces.native.open_streams import OpenStream, OpenStreams, cutter, while_there
 from hostler.faces.native.request import REQUEST_ID, request_of
 from hostler.faces.native.wire import sse, sse_presence
 
@@ -68,12 +67,10 @@ class EventStream:
             with self._streams.one(
                 scope, send, call.who, until=call.until, session=call.session
             ) as stream:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(_until_gone, receive, tasks.cancel_scope)
+                async with while_there(receive) as tasks:
                     if self._attendance is not None:
-                        tasks.start_soon(_send_presence, self._attendance, stream)
+                        tasks.start_soon(send_presence, self._attendance, stream, _presence)
                     await self._send(stream)
-                    tasks.cancel_scope.cancel()
         if stream.why == "slow" and (cut := cutter(scope)) is not None:
             cut(0, "slow")
 
@@ -112,15 +109,16 @@ def _body(body: bytes, *, more: bool = True) -> Message:
     return {"type": "http.response.body", "body": body, "more_body": more}
 
 
-async def _send_presence(
-    attendance: AbstractContextManager[Attendance], stream: OpenStream
+async def send_presence(
+    attendance: AbstractContextManager[Attendance],
+    stream: OpenStream,
+    message: Callable[[Presence], Message],
 ) -> None:
+    """Send who watches, as a message of the stream's kind, whenever that changes."""
     with attendance as seat:
         while True:
-            await stream.send(_body(sse_presence(await seat.next())))
+            await stream.send(message(await seat.next()))
 
 
-async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
+def _presence(presence: Presence) -> Message:
+    return _body(sse_presence(presence))

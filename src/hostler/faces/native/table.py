@@ -255,7 +255,7 @@ def table(do: Operations) -> list[Operation]:
             audited="share.create",
             body=bodies.NewShare,
             returns={201: bodies.NewShareView},
-            errors=(403, 404, 422),
+            errors=(403, 404, 409, 422),
             keeps=False,
         ),
         Operation(

@@ -79,8 +79,11 @@ WHERE h.tenant = :tenant AND h.status = :status AND h.status <> 'idle'
 ORDER BY s.created_at DESC, s.id DESC LIMIT :limit
 
 -- name: relabel
-UPDATE sessions SET title = ?, metadata = ?
-WHERE tenant = ? AND id = ?
+-- What is not named stays as it is, whatever else was written since it was read.
+UPDATE sessions SET
+    title = iif(:retitles, :title, title),
+    metadata = coalesce(:metadata, metadata)
+WHERE tenant = :tenant AND id = :id
 
 -- name: touch
 UPDATE heads SET updated_at = ? WHERE tenant = ? AND session = ?
