@@ -38,9 +38,9 @@ from hostler.service.service import Service
 
 log = logging.getLogger("hostler")
 
-COLLECT = (10_000, 10, 10)
-"""New objects before the young are looked at; looks at the young before the older, and the old,
-are: garbage in cycles that lived for long is at most some hundred megabytes."""
+COLLECT = (10_000, 10, 100)
+"""New objects before the young are looked at; looks at these before the older are; looks at those
+before the old are.  Of 10,000 turns nothing was garbage in cycles that got old."""
 ASSISTANT = Agent(
     "assistant",
     description="Answers questions; calculates with a sandboxed Python.",
