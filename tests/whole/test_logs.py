@@ -197,16 +197,17 @@ def test_a_server_whose_lines_nobody_looks_at_writes_json(tmp_path: Path) -> Non
     environ = {**os.environ, "HOSTLER_MODEL": "scripted:demo", "HOSTLER_ADMIN_KEY": KEY}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ) as process:
         assert process.stderr is not None
-        first = cast("Json", json.loads(process.stderr.readline()))
-        url = re.findall(r"http://\S+", str(first["event"]))[0]
+        lines = (cast("Json", json.loads(line)) for line in process.stderr)
+        ready = next(line for line in lines if "serving" in str(line["event"]))
+        url = re.findall(r"http://\S+", str(ready["event"]))[0]
         with urllib.request.urlopen(f"{url}/healthz") as answer:
             assert answer.status == 200
         process.send_signal(signal.SIGTERM)
-        rest = [json.loads(line) for line in process.stderr]
+        rest = [*lines]
 
     assert process.returncode == 0
-    assert str(first["event"]).startswith("serving assistant on http://")
-    assert (first["level"], first["logger"]) == ("info", "hostler")
+    assert str(ready["event"]).startswith("serving assistant on http://")
+    assert (ready["level"], ready["logger"]) == ("info", "hostler")
     assert all("event" in line for line in rest)
 
 
