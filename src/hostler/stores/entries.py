@@ -197,7 +197,7 @@ def _model(
         call.status = "dropped"
     else:
         call.status = "replied" if isinstance(fact, ModelReplied) else "failed"
-        call.usage = _within(fact.usage)
+        call.usage = within(fact.usage)
         if fact.first_token_s is not None:
             call.first_token_s = min(fact.first_token_s, MOST_S)
         _count(change, call.usage)
@@ -248,7 +248,7 @@ def _count(change: RunChange, used: Usage) -> None:
     change.reasoning_tokens += used.reasoning_tokens
 
 
-def _within(used: Usage) -> Usage:
+def within(used: Usage) -> Usage:
     """Return what a provider told as far as it can be: a row holds it, and so do sums of rows."""
     return replace(
         used,

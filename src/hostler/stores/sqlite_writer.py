@@ -67,6 +67,14 @@ class Restore:
 
 
 @dataclass(slots=True)
+class Enter:
+    """A row beside the log; goes into one statement with others of its kind."""
+
+    statement: str
+    row: Row
+
+
+@dataclass(slots=True)
 class Do:
     """Anything rarer; sees all that was ordered before it."""
 
@@ -77,11 +85,12 @@ class Do:
 class Audited:
     """Another order, and what is written with it unless it answers False: nothing was done."""
 
-    order: Create | Append | Restore | Do
+    order: Plain
     write: Callable[[sqlite3.Connection, int], object]
 
 
-Order: TypeAlias = Create | Append | Restore | Do | Audited
+Plain: TypeAlias = Create | Append | Restore | Enter | Do
+Order: TypeAlias = Plain | Audited
 
 
 @dataclass(slots=True)
@@ -174,6 +183,9 @@ class Writer:
                 return self._append(order, at_us)
             case Restore(session=session):
                 return self._restore(session, order.events)
+            case Enter(statement=name, row=row):
+                self._rows.ledger.setdefault(name, []).append(row)
+                return None
             case Do(work=work):
                 self._flush()
                 self._known.clear()
