@@ -35,6 +35,14 @@ MOST_COST = Decimal(1_000_000)
 """US dollars of one model call, likewise."""
 
 
+def may_have_cost(status: CallStatus, usage: Usage | None) -> bool:
+    """Whether a call that ended so may have cost something, and what is not known."""
+    if status == "failed":  # what is refused is not billed
+        told = usage is not None and usage.input_tokens + usage.output_tokens > 0
+        return told and usage is not None and usage.cost is None
+    return status == "dropped" or (status == "replied" and usage is not None and usage.cost is None)
+
+
 class RunFilter(Struct, frozen=True, kw_only=True):
     """Which runs are meant; None: whichever."""
 
