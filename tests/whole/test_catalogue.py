@@ -15,7 +15,7 @@ from tests.whole.test_endpoints import OPERATORS, OWN, place, provider
 from hostler.app.agent import Agent
 from hostler.app.building import build_agents
 from hostler.app.catalogue import Catalogue, make_catalogue
-from hostler.app.endpoints import make_endpoints
+from hostler.app.endpoints import Placed, make_endpoints
 from hostler.app.settings import load_settings
 from hostler.core.errors import NotFound, SetupError
 from hostler.core.ports import Model, Reply
@@ -226,6 +226,27 @@ async def test_a_tenant_s_endpoint_and_key_are_those_of_its_direct_calls_too(
     assert answers == ["acme's", "operator's", "acme's"]
     assert {one.headers["authorization"] for one in own.asked} == {f"Bearer {OWN}"}
     assert len(operators.asked) == 1
+
+
+async def test_of_the_models_that_clients_name_at_an_endpoint_so_many_are_kept(
+    tmp_path: Path, operators: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hostler.app.endpoints.MOST_MODELS", 2)
+    async with (
+        provider("acme's") as own,
+        house(tmp_path, "openai:*", allow=(place(own), "localhost")) as (service, client),
+    ):
+        key, url = {"value": OWN}, {"base_url": f"{own.url}/v1"}
+        await client.call("PUT", "/api/secrets/model:openai", key)
+        await client.call("PUT", "/api/endpoints/openai", url)
+        answers = [await said(service, f"openai:m{number}") for number in range(5)]
+        placed = service.direct.find(somebody(), "openai:m")
+        assert isinstance(placed, Placed)
+        (kept,) = placed.elsewhere._kept.values()
+        assert list(kept.models) == ["m3", "m4"]
+
+    assert answers == ["acme's"] * 5
+    assert not operators.asked
 
 
 async def test_a_provider_that_is_down_is_left_alone_by_direct_calls_as_by_agents(

@@ -182,6 +182,18 @@ async def test_an_answer_that_just_ends_is_a_failure(file: Path) -> None:
     assert rows(file) == [("failed", "truncated", 0)]
 
 
+async def test_a_model_with_a_bug_has_a_row_that_ends(file: Path) -> None:
+    def fails() -> None:
+        raise ValueError("a bug of theirs")
+
+    model = Says(first=fails)
+    async with direct_house(model, file=file) as service:
+        with pytest.raises(ValueError, match="a bug of theirs"):
+            await answer(service, model)
+
+        assert rows(file) == [("dropped", None, 1)]
+
+
 class Broken:
     """A ledger that cannot write, from its n-th write on."""
 
