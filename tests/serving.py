@@ -19,12 +19,13 @@ from hostler.app.house import open_house
 from hostler.app.keys import AdminGate
 from hostler.app.observing import Observing
 from hostler.app.server import listen, make_app, serve_http
-from hostler.core.ports import AgentSpec, Reply
+from hostler.core.ports import AgentSpec, Catalog, Reply
 from hostler.faces.native.entry import Ways
 from hostler.faces.native.stream import OpenStreams
 from hostler.service.endpoints import Endpoints
 from hostler.service.rates import Rates
 from hostler.service.retention import FOR_EVER, Keep
+from hostler.service.service import Service
 from hostler.testing.doubles import ModelDouble
 from hostler.vault.vault import SealedVault
 
@@ -147,8 +148,10 @@ async def serving(
     observing: Observing | None = None,
     vault: SealedVault | None = None,
     endpoints: Endpoints | None = None,
+    catalog: Catalog | None = None,
+    entered: Callable[[Service], object] = lambda _: None,
 ) -> AsyncGenerator[Client]:
-    """Serve agents; the first is the default."""
+    """Serve agents; the first is the default.  `entered` is given what the faces are on."""
     vault = canary_vault(KEY) if vault is None else vault
     served = {agent.name: agent for agent in agents}
     streams = OpenStreams() if streams is None else streams
@@ -162,8 +165,10 @@ async def serving(
         observing=observing,
         vault=vault,
         endpoints=endpoints,
+        catalog=catalog,
     )
     async with house as service:
+        entered(service)
         gate = AdminGate(KEY.encode())
         app = make_app(service, gate, streams, ways=ways, hosts=hosts, origins=origins)
         with listen("127.0.0.1", 0) as listening:

@@ -48,6 +48,7 @@ PROBLEMS = {
     "invalid_token": "The token is not accepted. Why is in the server's log, and nowhere else.",
     "key_reused": "This `Idempotency-Key` was used with another body.",
     "method_not_allowed": "There is such a route, for other methods; `Allow` names them.",
+    "model_not_found": "There is no model of this name that may be asked; `detail` names those there are.",
     "open_step": "A call or a reply is open there; `detail` names the last position at which none is.",
     "origin": "A page of another site may not do this; see the setting `origins`.",
     "overloaded": "The server has more to do than it can; what has begun goes on. Try again.",

@@ -240,6 +240,7 @@ NOT_BY_COLUMN = {
 OURS = {
     "approvals": "digest principal run status",
     "answers": "digest",
+    "direct_calls": "cost error_type price_version principal provider status",
     "grants": "by_whom role",
     "heads": "active head status",
     "keys": "digest prefix role scopes user",

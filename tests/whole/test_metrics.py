@@ -38,7 +38,8 @@ from hostler.core.events import (
 )
 from hostler.core.trail import here
 from hostler.telemetry.loop_watch import LoopWatch
-from hostler.telemetry.metrics import BREAKER_STATES, Known, Metrics
+from hostler.telemetry.metrics import Known, Metrics
+from hostler.telemetry.readings import BREAKER_STATES
 from hostler.telemetry.timeline import Answered, Attempt, Lived, Timeline
 from hostler.testing.doubles import ToolboxDouble, a_tool, an_agent
 

@@ -233,7 +233,7 @@ OPEN = {
     "Tenants.known_settings": "tells limits of the tenant that the caller is of",
     "Tenants.exists": "is asked at the door, of the tenant that a token names",
     "Tenants.settings_of": "what is looked up for everybody, and shown to nobody",
-    "Tenants.with_settings": "as above",
+    "Tenants.every": "as above",
 }
 
 

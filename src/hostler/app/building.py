@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from hostler.app import wiring
 from hostler.app.agent import Agent, ToolLike
+from hostler.app.catalogue import Catalogue
 from hostler.app.endpoints import Elsewhere, Placed, egress_guard
 from hostler.app.providers import Place, place
 from hostler.app.settings import OwnProvider, Settings
@@ -79,6 +80,18 @@ class Parts:
         if name not in self._models:
             self._models[name] = self._make_model(name)
         return self._models[name]
+
+    def open(self, name: str) -> Model:
+        """Return a model that others keep, or not; what has to be closed is kept here, too.
+
+        Raises SetupError.
+        """
+        if name in self._models:
+            return self._models[name]
+        model = self._make_model(name)
+        if isinstance(model, _Closable):
+            self._models[name] = model
+        return model
 
     def tool(self, like: ToolLike) -> Tool:
         """Return a tool for what an agent lists.  Raises SetupError."""
@@ -180,12 +193,13 @@ async def build_agents(
     breakers: Breakers | None = None,
     vault: SealedVault | None = None,
     endpoints: Endpoints | None = None,
+    catalogue: Catalogue | None = None,
 ) -> AsyncGenerator[dict[str, AgentSpec]]:
     """Yield the agents by name; leaving closes what they opened.
 
     `chosen` is for agents that name no model, unless the settings do (`app.first_model`).
     `breakers`: those to use, for who wants to see them.  `endpoints`: where tenants have models
-    asked; those that the house opens.
+    asked; those that the house opens.  `catalogue`: takes in what clients may ask themselves.
 
     Raises:
         SetupError: two have one name, or a model or tool of theirs is wrong; says which agent.
@@ -207,6 +221,8 @@ async def build_agents(
                 specs[agent.name] = _spec(agent, parts)
             except SetupError as error:
                 raise SetupError(f"agent {agent.name}: {error}") from error
+        if catalogue is not None:
+            catalogue.take(specs.values(), parts.open)
         yield specs
     finally:
         with anyio.CancelScope(shield=True):

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hostler.app.agent import Agent, Finished, Frame
 from hostler.app.building import RESULTS, build_agents
+from hostler.app.catalogue import make_catalogue
 from hostler.app.endpoints import make_endpoints
 from hostler.app.first_model import first_model, needs_model
 from hostler.app.house import open_house
@@ -158,10 +159,15 @@ class Mounted:
                 key, _ = admin_key(settings.given_key, settings.data)
                 chosen = await _chosen(self._agent, settings)
                 vault = make_vault(settings, admin_key=key, environ=os.environ)
-                endpoints = make_endpoints(settings)
+                endpoints, catalogue = make_endpoints(settings), make_catalogue(settings)
                 agents = await stack.enter_async_context(
                     build_agents(
-                        [self._agent], settings, chosen=chosen, vault=vault, endpoints=endpoints
+                        [self._agent],
+                        settings,
+                        chosen=chosen,
+                        vault=vault,
+                        endpoints=endpoints,
+                        catalogue=catalogue,
                     )
                 )
                 house = open_house(
@@ -173,6 +179,7 @@ class Mounted:
                     rates=Rates(settings.rates.limits()),
                     vault=vault,
                     endpoints=endpoints,
+                    catalog=catalogue,
                 )
                 service = await stack.enter_async_context(house)
                 ways = await stack.enter_async_context(opened_ways(settings.identity, service))

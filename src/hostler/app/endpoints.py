@@ -36,6 +36,8 @@ from hostler.service.endpoints import Endpoints
 MOST = 200
 """Kept while nobody uses them; each has a few connections at most, and these for a minute."""
 IDLE_S = 300.0
+MOST_MODELS = 100
+"""Of one tenant and provider."""
 
 
 def egress_guard(rules: EgressRules) -> Outbound:
@@ -95,6 +97,8 @@ class Elsewhere:
         kept = self._take((TenantId(request.tenant), provider), url)
         try:
             if name not in kept.models:
+                if len(kept.models) >= MOST_MODELS:  # where a pattern lets clients choose names
+                    del kept.models[next(iter(kept.models))]
                 kept.models[name] = make(url, kept.transport, kept.breakers)
             asked = kept.models[name].stream(request)
             del request  # and with it the transcript, which was only lent

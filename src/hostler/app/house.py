@@ -17,12 +17,13 @@ from typing import NamedTuple, cast
 
 import anyio
 
+from hostler.app.catalogue import served
 from hostler.app.observing import UNOBSERVED, Observing
 from hostler.app.upkeep import Work, upkeep
 from hostler.core.audited import Audits
 from hostler.core.directory import Directory
 from hostler.core.events import RunKey, TenantId
-from hostler.core.ports import AgentSpec, Job, World
+from hostler.core.ports import AgentSpec, Catalog, Job, World
 from hostler.core.sealed import SealedRows
 from hostler.core.store import Outbox
 from hostler.engine.drive import Driver
@@ -31,6 +32,7 @@ from hostler.harness.results import Results
 from hostler.harness.toolbox import Toolbox
 from hostler.models.absent import Absent
 from hostler.service.admission import Admission
+from hostler.service.direct import Models
 from hostler.service.endpoints import Endpoints
 from hostler.service.rates import Rates
 from hostler.service.retention import FOR_EVER, Forgetting, Keep
@@ -64,11 +66,13 @@ async def open_house(
     observing: Observing | None = None,
     vault: SealedVault | None = None,
     endpoints: Endpoints | None = None,
+    catalog: Catalog | None = None,
 ) -> AsyncGenerator[Service]:
     """Open the store (in memory without a `file`), drive what is unfinished, yield the verbs.
 
     Runs of agents that are not among `agents` end with an error that says so; if this is no server,
-    they are left for one.  `results`: the folder of long results.  Raises SetupError.
+    they are left for one.  `results`: the folder of long results.  `catalog`: what clients may ask
+    themselves; without it, the models of these agents.  Raises SetupError.
     """
     seen, left = observing or UNOBSERVED, results and Results(results)
     engine, signals = EmbeddedEngine(), LocalSignals(first=seen.first)
@@ -93,12 +97,12 @@ async def open_house(
         forgetting=Forgetting(store=store, signals=signals, leftovers=left),
         sealing=None if vault is None else Sealing(vault, beside.sealed, left),
         endpoints=endpoints,
+        models=Models(catalog=catalog or served(agents.values()), told=seen.direct),
     )
     with closing(store):
         await _read(beside, service.endpoints.endpoints, vault)
         serve = partial(engine.serve, seen.driven(driver, store, world.worker), slots=SLOTS)
-        always = serve, admission.watch, seen.watch
-        async with _at_work(*always, *upkeep(service, engine, keep, world)):
+        async with _at_work(serve, seen.watch, *upkeep(service, engine, keep, world)):
             yield service
 
 

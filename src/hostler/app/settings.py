@@ -73,6 +73,16 @@ class EgressRules(BaseModel):
     """If there are any, only these, and those that `allow` names."""
 
 
+class DirectModels(BaseModel):
+    """Which models clients may ask themselves, beside those of agents."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    models: tuple[str, ...] = ()
+    """`provider:model`, and patterns of these: `openai:*`, `anthropic:claude-*`. Models that run on this
+    machine are listed by name."""
+
+
 class Rated(BaseModel):
     """How often one principal may ask; the holder of the admin key has no limit."""
 
@@ -169,6 +179,8 @@ class Settings(BaseSettings):
     """By name: providers of your own, and what is different about known ones."""
     egress: EgressRules = EgressRules()
     """Where connections may go that a tenant asks for."""
+    direct: DirectModels = DirectModels()
+    """Models that clients may ask themselves, with no agent."""
 
     @classmethod
     def settings_customise_sources(

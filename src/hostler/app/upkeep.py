@@ -35,11 +35,12 @@ async def again_and_again(what: str, do: Callable[[], Awaitable[object]], every_
 
 
 def upkeep(service: Service, engine: Engine, keep: Keep, world: World) -> Sequence[Work]:
-    """Return what sees that runs go on, and keeps the tables small."""
+    """Return what sees that runs go on, and keeps the load and the tables small."""
     looked = partial(reconcile.reconcile, service.store, engine)
     kept = partial(keep.once, service.sessions.forgetting, world)
     cut = partial(service.auditing.cut, keep.audit_days)
     return (
+        service.inbox.admission.watch,
         partial(again_and_again, "looking for unfinished runs", looked, reconcile.EVERY_S),
         partial(again_and_again, "retention", kept, retention.EVERY_S),
         partial(again_and_again, "retention of the audit log", cut, auditing.EVERY_S),

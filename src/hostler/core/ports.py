@@ -178,6 +178,22 @@ class Model(Protocol):
         ...
 
 
+class Catalog(Protocol):
+    """The models that clients may ask themselves."""
+
+    def names(self) -> Sequence[str]:
+        """Return those that are known by name, as `provider:model`, in order."""
+        ...
+
+    def find(self, name: str) -> Model | None:
+        """Return a model; None when there is none that may be asked by this name.
+
+        Raises:
+            SetupError: it cannot be opened.
+        """
+        ...
+
+
 # -- tools -----------------------------------------------------------------------------------
 
 

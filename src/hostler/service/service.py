@@ -22,6 +22,7 @@ from hostler.service.admission import Admission, Begins
 from hostler.service.archive import Archive
 from hostler.service.auditing import Auditing
 from hostler.service.authorise import Access, authorise
+from hostler.service.direct import Direct, Models
 from hostler.service.endpoints import Endpoints, TenantEndpoints
 from hostler.service.follow import Following
 from hostler.service.inbox import Inbox
@@ -51,6 +52,7 @@ class Service:
     runs: Runs
     shares: Shares
     waits: Waits
+    direct: Direct
     archive: Archive
     auditing: Auditing
     tenants: Tenants
@@ -103,6 +105,7 @@ def make_service(
     scraping: Scraping | None = None,
     sealing: Sealing | None = None,
     endpoints: Endpoints | None = None,
+    models: Models | None = None,
 ) -> Service:
     """Put the verbs together; without `admission`, all work is let in, without `rates`, at once."""
     admission, access, rates = admission or Admission(), Access(directory), rates or Rates()
@@ -132,16 +135,16 @@ def make_service(
         access=access,
         secrets=vault,
     )
-    auditing = Auditing(audits=audits, world=world, secrets=vault)
-    kept = TenantSecrets(sealing=sealing, signals=signals, world=world)
-    known, made = endpoints or Endpoints(), scraping or UNMEASURED
-    return _service(sessions, auditing, kept, made, endpoints=known, driving=driving)
+    known, made, models = endpoints or Endpoints(), scraping or UNMEASURED, models or Models()
+    direct = Direct(store=store, rates=rates, world=world, models=models, secrets=vault)
+    return _service(sessions, direct, audits, sealing, made, endpoints=known, driving=driving)
 
 
 def _service(
     sessions: Sessions,
-    auditing: Auditing,
-    secrets: TenantSecrets,
+    direct: Direct,
+    audits: Audits,
+    sealing: Sealing | None,
     scraping: Scraping,
     *,
     endpoints: Endpoints,
@@ -155,6 +158,7 @@ def _service(
         sessions=sessions,
         inbox=inbox,
         following=of.following,
+        direct=direct,
         shares=Shares(store=store, world=world, access=access),
         runs=Runs(store=store, following=of.following, agents=of.agents),
         waits=Waits(
@@ -166,14 +170,14 @@ def _service(
             secrets=of.secrets,
         ),
         archive=_archive(sessions),
-        secrets=secrets,
+        secrets=TenantSecrets(sealing=sealing, signals=of.following.signals, world=world),
         endpoints=TenantEndpoints(
             endpoints=endpoints,
             directory=of.tenants.directory,
             world=world,
             secrets=of.secrets,
         ),
-        auditing=auditing,
+        auditing=Auditing(audits=audits, world=world, secrets=of.secrets),
         tenants=of.tenants,
         keys=Keys(of.tenants.directory, of.tenants, world),
         members=Members(store=store, directory=of.tenants.directory, access=access, world=world),

@@ -146,13 +146,12 @@ class Tenants:
             return False
         return True
 
-    async def with_settings(self) -> AsyncGenerator[Tenant]:
-        """Yield every tenant that has settings of its own, for what is done for all of them."""
+    async def every(self) -> AsyncGenerator[Tenant]:
+        """Yield every tenant, for what is done for all of them."""
         after = ""
         while page := await self.directory.tenants(after=after, limit=PAGE):
             for tenant in page:
-                if tenant.settings != TenantSettings():
-                    yield tenant
+                yield tenant
             after = page[-1].id
 
     async def _tenant(self, tenant: TenantId) -> Tenant:

@@ -41,7 +41,7 @@ from hostler.core.events import (
     UserSpoke,
 )
 from hostler.core.head import Head
-from hostler.core.ledger import MOST_COST, MOST_TOKENS, CallStatus, Rating
+from hostler.core.ledger import MOST_COST, MOST_TOKENS, CallStatus, Rating, may_have_cost
 from hostler.stores.times import MOST_S
 
 SUMMARY = 200
@@ -98,12 +98,7 @@ class LlmChange(Struct, kw_only=True):
     @property
     def unpriced(self) -> bool:
         """Whether this ends an attempt that may have cost something, and what is not known."""
-        used = self.usage
-        if self.status == "failed":  # what is refused is not billed
-            return used is not None and used.cost is None and tokens(used) > 0
-        return self.status == "dropped" or (
-            self.status == "replied" and used is not None and used.cost is None
-        )
+        return may_have_cost(self.status, self.usage)
 
 
 class ToolChange(Struct, kw_only=True, gc=False):
@@ -197,7 +192,7 @@ def _model(
         call.status = "dropped"
     else:
         call.status = "replied" if isinstance(fact, ModelReplied) else "failed"
-        call.usage = _within(fact.usage)
+        call.usage = within(fact.usage)
         if fact.first_token_s is not None:
             call.first_token_s = min(fact.first_token_s, MOST_S)
         _count(change, call.usage)
@@ -248,7 +243,7 @@ def _count(change: RunChange, used: Usage) -> None:
     change.reasoning_tokens += used.reasoning_tokens
 
 
-def _within(used: Usage) -> Usage:
+def within(used: Usage) -> Usage:
     """Return what a provider told as far as it can be: a row holds it, and so do sums of rows."""
     return replace(
         used,
@@ -272,10 +267,6 @@ def _cost(cost: Decimal | None) -> Decimal | None:
     cost = max(Decimal(0), min(MOST_COST, cost))
     exponent = cost.as_tuple().exponent
     return round(cost, DIGITS) if isinstance(exponent, int) and exponent < -DIGITS else cost
-
-
-def tokens(used: Usage) -> int:
-    return used.input_tokens + used.output_tokens
 
 
 def cut(text: str, most: int) -> tuple[str, bool]:

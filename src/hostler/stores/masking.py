@@ -13,12 +13,14 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from hostler.core.ledger import DirectCall
 from hostler.core.records import Approval, Session
 from hostler.core.sealed import Mask
 
 FREE_TEXT: Mapping[type[Struct], tuple[str, ...]] = {
     Session: ("title", "metadata", "client_tools"),
     Approval: ("name", "arguments", "reason"),
+    DirectCall: ("purpose", "model", "error_message"),
 }
 
 

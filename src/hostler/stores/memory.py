@@ -58,11 +58,7 @@ from hostler.stores.memory_rows import (
     set_given,
     sizes_of,
 )
-from hostler.stores.projection import (
-    Projection,
-    imported,
-    project,
-)
+from hostler.stores.projection import Projection, imported, project
 
 
 @dataclass(slots=True)
@@ -351,7 +347,9 @@ class MemoryStore:
         kept = [one for key, one in self._kept.items() if key.tenant == done.tenant]
         asked = [row for (key, _), row in self._approvals.items() if key.tenant == done.tenant]
         events = {id(event): event for one in kept for event in one.log}.values()
-        done = scrub(mask, done, events, [*(k.session for k in kept), *asked], self._answers)
+        direct = [row for (of, _), row in self.rows.direct.items() if of == done.tenant]
+        rows = [*(one.session for one in kept), *asked, *direct]
+        done = scrub(mask, done, events, rows, self._answers)
         for one in kept:
             self.rows.rebuild(one.session, one.log)
         return done

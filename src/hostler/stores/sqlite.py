@@ -49,9 +49,21 @@ from hostler.core.sealed import Mask
 from hostler.core.store import Observer, Outbox
 from hostler.stores.audit_rows import record
 from hostler.stores.lanes import Lane, Timed
-from hostler.stores.sqlite_entries import read_runs, rebuild_stale, to_run
+from hostler.stores.sqlite_batches import Row
+from hostler.stores.sqlite_entries import read_runs, recover, to_run
 from hostler.stores.sqlite_file import FileLock, connect, migrate
 from hostler.stores.sqlite_ledger import SqliteLedger
+from hostler.stores.sqlite_orders import (
+    Append,
+    Audited,
+    Create,
+    Do,
+    Enter,
+    Order,
+    Plain,
+    Restore,
+    Written,
+)
 from hostler.stores.sqlite_reader import Read, Reader
 from hostler.stores.sqlite_rows import (
     SQL,
@@ -67,19 +79,7 @@ from hostler.stores.sqlite_rows import (
     to_share,
     wanted_of,
 )
-from hostler.stores.sqlite_writer import (
-    ANSWERS_KEPT_US,
-    Append,
-    Audited,
-    Create,
-    Do,
-    Order,
-    Restore,
-    Writer,
-    Written,
-    forget,
-    relabel,
-)
+from hostler.stores.sqlite_writer import ANSWERS_KEPT_US, Writer, forget, relabel
 from hostler.stores.times import to_us
 
 T = TypeVar("T")
@@ -131,7 +131,7 @@ class SqliteStore:
         try:
             db = connect(path)
             migrate(db, path)
-            rebuild_stale(db)
+            recover(db, to_us(clock()))
             writer = Writer(db, observer, clock, mask)
             return cls(path, writer, lock, outbox, readers=readers, timed=timed)
         except BaseException:
@@ -212,12 +212,8 @@ class SqliteStore:
         await self.writing(write)
 
     async def count(self, tenant: TenantId, *, active: bool = False) -> int:
-        def read(db: sqlite3.Connection) -> int:
-            name = "count_active" if active else "count_sessions"
-            (found,) = db.execute(SQL[name], (tenant,)).fetchone()
-            return int(found)
-
-        return await self.reading(read)
+        name = "count_active" if active else "count_sessions"
+        return await self.reading(lambda db: int(db.execute(SQL[name], (tenant,)).fetchone()[0]))
 
     async def forgettable(
         self,
@@ -384,7 +380,11 @@ class SqliteStore:
         """
         return cast("T", await self._ask(Do(write)))
 
-    async def _ask(self, order: Create | Append | Restore | Do) -> object:
+    async def entering(self, statement: str, row: Row) -> None:
+        """Write a row beside the log, by a statement for many; it is committed when this returns."""
+        await self._ask(Enter(statement, row))
+
+    async def _ask(self, order: Plain) -> object:
         """Have an order carried out, in one commit with the entry of the current deed."""
         deed = DEED.get()
         if deed is None or deed.is_taken:

@@ -1,6 +1,7 @@
 """Rows of runs, model calls, tool calls and ratings in SQLite: written, read, made anew.
 
-Invariant: `rebuild` of a session writes what its appends wrote.
+Invariant: `rebuild` of a session writes what its appends wrote.  Rows of direct calls, of which no
+log tells, are only written.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import msgspec
 from msgspec import structs
 
 from hostler.core.codec import CorruptFact, load
-from hostler.core.events import Event, Key, RunId, Seq, SessionId, TenantId
+from hostler.core.events import Event, Key, RunId, Seq, SessionId, TenantId, Usage
 from hostler.core.head import Head
-from hostler.core.ledger import LlmRow, Rating, RunFilter, ToolRow
+from hostler.core.ledger import DirectCall, LlmRow, Rating, RunFilter, ToolRow
 from hostler.core.records import RunRow
-from hostler.stores.entries import CLEARED, Ledger, LlmChange, RunChange, ToolChange
+from hostler.stores.entries import CLEARED, Ledger, LlmChange, RunChange, ToolChange, within
 from hostler.stores.projection import restored
 from hostler.stores.sqlite_batches import Row, insert
 from hostler.stores.sqlite_rows import SQL, asking
@@ -72,8 +73,12 @@ def rebuild_some(db: sqlite3.Connection, *, most: int = BATCH) -> bool:
     return bool(keys)
 
 
-def rebuild_stale(db: sqlite3.Connection) -> None:
-    """Make the rows of all stale sessions anew: after a migration that changed what is kept."""
+def recover(db: sqlite3.Connection, now_us: int) -> None:
+    """End the direct calls of the process that had the file before, and make stale rows anew.
+
+    Rows are stale after a migration that changed what is kept.
+    """
+    db.execute(SQL["drop_open_direct_calls"], (now_us,))
     more = True
     while more:
         db.execute("BEGIN IMMEDIATE")
@@ -151,7 +156,7 @@ def _run_row(key: Key, run: RunId, of: tuple[str, str], change: RunChange) -> Ro
 
 
 def _llm_row(key: Key, attempt: str, change: LlmChange) -> Row:
-    asked, error, used = change.asked, change.error, change.usage
+    asked, error = change.asked, change.error
     return (
         key.tenant,
         change.run,
@@ -164,23 +169,45 @@ def _llm_row(key: Key, attempt: str, change: LlmChange) -> Row:
         change.status,
         None if error is None else error.code,
         None if error is None else error.message,
-        *(
-            (None,) * 7
-            if used is None
-            else (
-                used.input_tokens,
-                used.output_tokens,
-                used.cache_read_tokens,
-                used.cache_write_tokens,
-                used.reasoning_tokens,
-                _money(used.cost),
-                used.price,
-            )
-        ),
+        *_used(change.usage),
         int(change.unpriced),
         to_us(change.asked_at),
         to_us(change.ended_at),
         to_us(change.first_token_s),
+    )
+
+
+def direct_row(call: DirectCall) -> Row:
+    """Return the row of a direct call, as `upsert_direct_calls` takes it."""
+    return (
+        call.tenant,
+        call.id,
+        call.principal,
+        call.purpose,
+        call.provider,
+        call.model,
+        call.status,
+        call.error_type,
+        call.error_message,
+        *_used(None if call.usage is None else within(call.usage)),
+        int(call.unpriced),
+        to_us(call.asked_at),
+        to_us(call.ended_at),
+        to_us(call.first_token_s),
+    )
+
+
+def _used(used: Usage | None) -> Row:
+    if used is None:
+        return (None,) * 7
+    return (
+        used.input_tokens,
+        used.output_tokens,
+        used.cache_read_tokens,
+        used.cache_write_tokens,
+        used.reasoning_tokens,
+        _money(used.cost),
+        used.price,
     )
 
 

@@ -45,6 +45,7 @@ FREE_TEXT: Mapping[str, tuple[str, Mapping[str, Masking]]] = {
     "sessions": ("id", {"title": _text, "metadata": _json, "client_tools": _client_tools}),
     "approvals": ("session, call", {"name": _text, "arguments": _json, "reason": _text}),
     "answers": ("scope", {"answer": masked_answer}),
+    "direct_calls": ("id", {"purpose": _text, "model": _text, "error_message": _text}),
     "tenants": ("tenant", {"title": _text}),
     "keys": ("id", {"title": _text}),
     "endpoints": ("provider", {"base_url": _text}),

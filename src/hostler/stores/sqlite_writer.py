@@ -11,14 +11,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET
 
 from hostler.core.codec import load
 from hostler.core.errors import Conflict, HostlerError, NotFound, Repeated
-from hostler.core.events import CallId, Event, Fact, Key, RunId, Seq, SessionId, TenantId
+from hostler.core.events import CallId, Event, Fact, Key, SessionId, TenantId
 from hostler.core.head import Head
 from hostler.core.records import Appended, Labels, Once, Session
 from hostler.core.sealed import Mask
@@ -33,6 +33,7 @@ from hostler.stores.projection import (
 from hostler.stores.sqlite_batches import Row, insert, statement
 from hostler.stores.sqlite_entries import erase_ledger, ledger_rows
 from hostler.stores.sqlite_file import unavailable
+from hostler.stores.sqlite_orders import Append, Audited, Create, Do, Enter, Order, Restore, Written
 from hostler.stores.sqlite_rows import SQL
 from hostler.stores.times import to_us
 
@@ -43,53 +44,6 @@ PRUNED_EVERY_US = 3600 * 1_000_000
 
 _json = msgspec.json.Encoder(decimal_format="string")
 _head = msgspec.json.Decoder(Head)
-
-
-@dataclass(slots=True)
-class Create:
-    session: Session
-    facts: Sequence[Fact] = ()
-    once: Once | None = None
-
-
-@dataclass(slots=True)
-class Append:
-    key: Key
-    facts: Sequence[Fact]
-    fence: int | None
-    expected: Seq | None
-    once: Once | None = None
-
-
-@dataclass(slots=True)
-class Restore:
-    session: Session
-    events: Sequence[Event]
-
-
-@dataclass(slots=True)
-class Do:
-    """Anything rarer; sees all that was ordered before it."""
-
-    work: Callable[[sqlite3.Connection], object]
-
-
-@dataclass(slots=True)
-class Audited:
-    """Another order, and what is written with it unless it answers False: nothing was done."""
-
-    order: Create | Append | Restore | Do
-    write: Callable[[sqlite3.Connection, int], object]
-
-
-Order: TypeAlias = Create | Append | Restore | Do | Audited
-
-
-@dataclass(slots=True)
-class Written:
-    key: Key
-    appended: Appended
-    activated: RunId | None
 
 
 class _Known(NamedTuple):
@@ -175,6 +129,9 @@ class Writer:
                 return self._append(order, at_us)
             case Restore(session=session):
                 return self._restore(session, order.events)
+            case Enter(statement=name, row=row):
+                self._rows.ledger.setdefault(name, []).append(row)
+                return None
             case Do(work=work):
                 self._flush()
                 self._known.clear()

@@ -34,6 +34,7 @@ from hostler.core.store import Store
 from hostler.testing.doubles import a_session, whole_log
 from hostler.testing.store_kit import Check, Open, a_new_session, a_run, refused, spoke
 from hostler.testing.store_suite_absurd import ABSURDITIES
+from hostler.testing.store_suite_direct import DIRECT
 from hostler.testing.store_suite_forks import FORKS
 from hostler.testing.store_suite_records import RECORDS
 from hostler.testing.store_suite_waits import WAITS
@@ -441,6 +442,7 @@ STORE_SUITE: Sequence[Check] = (
     *WAITS,
     *FORKS,
     *RECORDS,
+    *DIRECT,
 )
 
 
