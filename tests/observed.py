@@ -20,7 +20,7 @@ from tests.serving import Client, Json, serving
 from hostler.app.measuring import Measuring, measuring
 from hostler.core.events import ToolSaid, Usage
 from hostler.core.ports import AgentSpec, Failure, Reply, Request
-from hostler.faces.native.stream import OpenStreams
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.telemetry.logs import formatter
 from hostler.telemetry.traces import Traces
 from hostler.testing.doubles import ModelDouble, ToolboxDouble, a_call, a_tool, an_agent

@@ -20,8 +20,8 @@ from hostler.app.keys import AdminGate
 from hostler.app.observing import Observing
 from hostler.app.server import listen, make_app, serve_http
 from hostler.core.ports import AgentSpec, Catalog, Reply
-from hostler.faces.native.entry import Ways
-from hostler.faces.native.stream import OpenStreams
+from hostler.faces.http.entry import Ways
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.service.endpoints import Endpoints
 from hostler.service.rates import Rates
 from hostler.service.retention import FOR_EVER, Keep

@@ -58,7 +58,7 @@ MAY_CATCH_EVERYTHING = {
     "harness/toolbox.py",  # around a tool: a stranger's code
     "engine/drive.py",  # around one session: its trouble must not end the others
     "engine/queuer.py",  # around one handler, for the same reason
-    "faces/native/http.py",  # at the edge of a face: a 500
+    "faces/http/endpoint.py",  # at the edge of a face: a 500
     "stores/sqlite_writer.py",  # around one order: its trouble must not fail those beside it
     "stores/sqlite_reader.py",  # around one read, likewise
     "telemetry/timeline.py",  # what is told of a run must not become its trouble

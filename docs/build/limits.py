@@ -11,7 +11,8 @@ from docs.build.source import Undocumented, constants
 from hostler.app import house, keys, server
 from hostler.core import decide, loop
 from hostler.engine import reconcile
-from hostler.faces.native import awaited, doctor, entry, http, open_streams
+from hostler.faces.http import endpoint, entry, open_streams
+from hostler.faces.native import awaited, doctor
 from hostler.harness import repair, toolbox
 from hostler.models import exchange
 from hostler.service import admission, follow, once, shares
@@ -57,7 +58,7 @@ BOUNDS = exchange.Bounds()
 LIMITS = decide.Limits()
 GROUPS: dict[str, list[Limit]] = {
     "Requests": [
-        Limit("Body of a request", http.LARGEST_BODY, "bytes"),
+        Limit("Body of a request", endpoint.LARGEST_BODY, "bytes"),
         Limit("Longest `Prefer: wait=N` and `wait=N`", awaited.LONGEST_WAIT_S, "s"),
         Limit("Shortest admin key", keys.SHORTEST_KEY, "characters"),
         Limit("`Idempotency-Key`", once.LONGEST_KEY, "characters"),

@@ -20,9 +20,9 @@ from hostler.core.audited import ACTIONS, Entry, Wanted
 from hostler.core.errors import CallerError, Forbidden, Unauthorised
 from hostler.core.events import PrincipalId, TenantId
 from hostler.core.ports import AgentSpec, Reply, World
-from hostler.faces.native.entry import Tickets
-from hostler.faces.native.http import Operation
-from hostler.faces.native.open_streams import OpenStreams
+from hostler.faces.http.endpoint import Operation
+from hostler.faces.http.entry import Tickets
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.faces.native.operations import Operations
 from hostler.faces.native.table import table
 from hostler.service.auditing import REFUSAL_EVERY_S, REFUSALS_AT_ONCE, Auditing

@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 from tests.serving import Client, quick, serving
 
-from hostler.faces.native.guard import MOST_KNOWN, Guard, hosts_of
+from hostler.faces.http.guard import MOST_KNOWN, Guard, hosts_of
 from hostler.testing.doubles import an_agent
 
 pytestmark = pytest.mark.anyio

@@ -23,9 +23,9 @@ from hostler.app.terminal.verifying import HttpWire, open_wire
 from hostler.core.directory import Endpoint
 from hostler.core.events import Key, Principal, SessionId, TenantId
 from hostler.core.ports import AgentSpec, Reply
-from hostler.faces.native import http
-from hostler.faces.native.entry import Tickets
-from hostler.faces.native.http import Caller
+from hostler.faces.http import endpoint
+from hostler.faces.http.endpoint import Caller
+from hostler.faces.http.entry import Tickets
 from hostler.faces.native.socket import VERBS
 from hostler.service.authorise import Access, Noun, Right, authorise
 from hostler.service.endpoints import Endpoints
@@ -284,7 +284,7 @@ BROKEN: Mapping[str, tuple[object, str, object, str, str]] = {
         "socket",
         "path.session colleague: it was",
     ),
-    "confine": (http, "confine", unconfined, "capabilities", " link: 200, and it takes read"),
+    "confine": (endpoint, "confine", unconfined, "capabilities", " link: 200, and it takes read"),
     "Tickets.take": (Tickets, "take", kept, "socket", "query.ticket owner: it was opened"),
     "Scraping.metrics": (Scraping, "metrics", anybody, "metrics", " stranger: 200, and it takes"),
 }

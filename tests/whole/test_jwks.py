@@ -20,7 +20,7 @@ from hostler.app.identity.settings import Identity
 from hostler.app.identity.sources import FromDiscovery, FromFile, FromUrl
 from hostler.app.identity.tokens import Issuer, Tokens
 from hostler.core.errors import Unauthorised, Unavailable
-from hostler.faces.native.headers import Joined
+from hostler.faces.http.headers import Joined
 
 pytestmark = pytest.mark.anyio
 OLD, NEW = signer("old"), signer("new")

@@ -19,7 +19,7 @@ from hostler.core.directory import Directory, Standing
 from hostler.core.errors import Forbidden, NotFound, Unauthorised, Unavailable
 from hostler.core.events import Principal, PrincipalId, Role, Scope, TenantId
 from hostler.core.ports import AgentSpec, Reply, Request, World
-from hostler.faces.native.stream import OpenStreams
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.service.authorise import RIGHTS, RIGHTS_OF, Access, Right, authorise
 from hostler.service.keys import REMEMBERED_S, Keys, NewKey
 from hostler.service.tenants import Tenants

@@ -15,7 +15,7 @@ from tests.serving import Client, Json, Serve, serving
 from hostler.core.errors import Conflict
 from hostler.core.events import Key, TenantId, ToolSaid
 from hostler.core.ports import AgentSpec, Reply, Request
-from hostler.faces.native.open_streams import OpenStreams
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.service.limits import (
     DEEPEST,
     LARGEST_CLIENT_TOOL,

@@ -14,7 +14,7 @@ from tests.people import new_key, somebody
 from tests.serving import Client, Json, quick, serving
 from tests.viewers import Speaker
 
-from hostler.faces.native.open_streams import OpenStreams
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.testing.doubles import an_agent
 
 pytestmark = pytest.mark.anyio

@@ -14,8 +14,8 @@ from hostler.app.keys import ADMIN, AdminGate
 from hostler.core.errors import Unauthorised
 from hostler.core.events import TenantId
 from hostler.core.ports import World
-from hostler.faces.native.entry import Entrance, Ways
-from hostler.faces.native.headers import Joined
+from hostler.faces.http.entry import Entrance, Ways
+from hostler.faces.http.headers import Joined
 from hostler.service.authorise import Access
 from hostler.service.keys import Keys
 from hostler.service.shares import Shares

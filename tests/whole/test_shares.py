@@ -19,7 +19,7 @@ from hostler.app.keys import ADMIN
 from hostler.core.errors import Forbidden, NotFound
 from hostler.core.events import Principal, PrincipalId, SessionId, TenantId
 from hostler.core.ports import AgentSpec, Reply, World
-from hostler.faces.native.stream import OpenStreams
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.service.authorise import RIGHTS, authorise
 from hostler.service.limits import MOST_SHARES
 from hostler.service.service import Service, make_service

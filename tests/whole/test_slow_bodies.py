@@ -12,8 +12,8 @@ from starlette.types import Message
 from tests.serving import Client, Serve, quick
 
 from hostler.core.errors import Malformed, Unavailable
-from hostler.faces.native import incoming
-from hostler.faces.native.incoming import PACE, pieces_of
+from hostler.faces.http import incoming
+from hostler.faces.http.incoming import PACE, pieces_of
 from hostler.faces.native.turns import MOST_IMPORTS, Turns
 from hostler.testing.doubles import an_agent
 

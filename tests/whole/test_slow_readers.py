@@ -17,7 +17,7 @@ from tests.serving import KEY, Client, serving
 from tests.viewers import TRANSPORTS, Speaker, Viewer, say
 
 from hostler.app import server
-from hostler.faces.native.stream import OpenStreams
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.testing.doubles import an_agent
 
 pytestmark = pytest.mark.anyio

@@ -35,7 +35,7 @@ from hostler.app.identity.sources import FromUrl
 from hostler.app.identity.tokens import Issuer, Tokens
 from hostler.core.errors import Unauthorised
 from hostler.core.events import Principal, TenantId
-from hostler.faces.native.entry import Ways
+from hostler.faces.http.entry import Ways
 from hostler.testing.doubles import an_agent
 
 pytestmark = pytest.mark.anyio

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hostler.faces.native.wire import stamp
+from hostler.faces.http.form import stamp
 from hostler.service.times import moment
 
 

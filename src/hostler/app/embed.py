@@ -27,9 +27,10 @@ from hostler.app.vaults import make_vault
 from hostler.core.errors import SetupError
 from hostler.core.events import Event, JsonObject
 from hostler.core.news import Piece
+from hostler.faces.http import form
+from hostler.faces.http.guard import ANY
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.faces.native import wire
-from hostler.faces.native.guard import ANY
-from hostler.faces.native.stream import OpenStreams
 from hostler.models.discover import Chosen
 from hostler.service.cursor import Cursor
 from hostler.service.follow import end_of
@@ -66,7 +67,7 @@ async def stream(
             yield Frame(
                 id=receipt.cursor,
                 event="receipt",
-                data=_object.decode(wire.encode(receipt)),
+                data=_object.decode(form.encode(receipt)),
             )
             after, ends = Cursor.parse(receipt.cursor), end_of(receipt.run)
             async for batch in service.following.follow_on(

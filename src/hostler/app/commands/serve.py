@@ -30,10 +30,10 @@ from hostler.app.server import allow_connections, listen, make_app, opened_ways,
 from hostler.app.settings import LOOPBACK, Settings, default_data, load_settings, unknown_variables
 from hostler.app.vaults import make_vault
 from hostler.core.ports import AgentSpec
-from hostler.faces.native.entry import Ways
-from hostler.faces.native.guard import hosts_of
-from hostler.faces.native.http import VERSION
-from hostler.faces.native.stream import OpenStreams
+from hostler.faces.http.endpoint import VERSION
+from hostler.faces.http.entry import Ways
+from hostler.faces.http.guard import hosts_of
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.harness.breakers import Breakers
 from hostler.service.rates import Rates
 from hostler.service.service import Service

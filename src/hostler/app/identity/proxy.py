@@ -13,8 +13,8 @@ from hostler.app.identity.claims import Exists, Refused, everywhere, principal
 from hostler.app.identity.settings import Proxy
 from hostler.core.errors import Unauthorised
 from hostler.core.events import Principal
-from hostler.faces.native.headers import Joined
-from hostler.faces.native.http import Caller
+from hostler.faces.http.endpoint import Caller
+from hostler.faces.http.headers import Joined
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from hostler.app.identity.jwks import Keys
 from hostler.app.identity.settings import Jwt
 from hostler.core.errors import Unauthorised
 from hostler.core.events import Principal
-from hostler.faces.native.http import Caller
+from hostler.faces.http.endpoint import Caller
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

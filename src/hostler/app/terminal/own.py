@@ -31,7 +31,7 @@ from hostler.app.vaults import make_vault
 from hostler.core.errors import SetupError
 from hostler.core.ports import World
 from hostler.engine.queuer import EmbeddedEngine
-from hostler.faces.native.stream import OpenStreams
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.harness.results import Results
 from hostler.service.secrets import Sealing
 from hostler.service.service import Service, make_service

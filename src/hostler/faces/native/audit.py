@@ -9,10 +9,10 @@ from starlette.types import ASGIApp
 
 from hostler.core.audited import ACTIONS, AuditRow, ChainHead, Wanted
 from hostler.core.errors import Invalid
-from hostler.faces.native.answers import Answer
+from hostler.faces.http.answers import Answer
+from hostler.faces.http.endpoint import Call, Operation, number
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.faces.native.file_stream import JSONL, FileStream
-from hostler.faces.native.http import Call, Operation, number
-from hostler.faces.native.open_streams import OpenStreams
 from hostler.faces.native.times import FORMS, time_of
 from hostler.service.service import Service
 

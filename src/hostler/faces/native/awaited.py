@@ -13,9 +13,9 @@ from typing import TypeAlias
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hostler.core.errors import Unauthorised
-from hostler.faces.native.decode import digits
-from hostler.faces.native.http import Call, answered
-from hostler.faces.native.open_streams import OpenStreams, while_there
+from hostler.faces.http.decode import digits
+from hostler.faces.http.endpoint import Call, answered
+from hostler.faces.http.open_streams import OpenStreams, while_there
 
 Waited: TypeAlias = Callable[[], Awaitable[ASGIApp]]
 LONGEST_WAIT_S = 300

@@ -10,10 +10,10 @@ import time
 import anyio
 from starlette.types import Receive, Scope, Send
 
-from hostler.faces.native.http import Call
-from hostler.faces.native.open_streams import OpenStream, OpenStreams, cutter, while_there
+from hostler.faces.http.endpoint import Call
+from hostler.faces.http.form import encode
+from hostler.faces.http.open_streams import OpenStream, OpenStreams, cutter, while_there
 from hostler.faces.native.stream import HEADERS, OPENING
-from hostler.faces.native.wire import encode
 
 MOST_TICKS = 200
 LONGEST_EVERY_MS = 5000

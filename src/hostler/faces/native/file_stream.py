@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from starlette.types import Receive, Scope, Send
 
 from hostler.core.errors import HostlerError
-from hostler.faces.native.http import Call
-from hostler.faces.native.open_streams import OpenStreams, cutter, while_there
-from hostler.faces.native.request import REQUEST_ID, request_of
+from hostler.faces.http.endpoint import Call
+from hostler.faces.http.open_streams import OpenStreams, cutter, while_there
+from hostler.faces.http.request import REQUEST_ID, request_of
 
 JSONL = "application/jsonl"
 

@@ -17,15 +17,17 @@ from hostler.core.errors import CallerError, Invalid, NotFound
 from hostler.core.events import CallId, Event, Policy, SessionId
 from hostler.core.head import Status
 from hostler.core.news import Attendance
+from hostler.faces.http import form
+from hostler.faces.http.answers import Answer, page, problem
+from hostler.faces.http.endpoint import REPLAYED, VERSION, Call, Caller, number, one_of
+from hostler.faces.http.entry import TICKET_S, Tickets
+from hostler.faces.http.open_streams import OpenStreams
+from hostler.faces.http.streaming import Follow
 from hostler.faces.native import bodies, views, wire
-from hostler.faces.native.answers import Answer, page, problem
 from hostler.faces.native.awaited import LONGEST_WAIT_S, Awaited, prefers_wait
 from hostler.faces.native.doctor import LONGEST_EVERY_MS, MOST_TICKS, Ticks
-from hostler.faces.native.entry import TICKET_S, Tickets
 from hostler.faces.native.file_stream import FileStream
-from hostler.faces.native.http import REPLAYED, VERSION, Call, Caller, number, one_of
-from hostler.faces.native.open_streams import OpenStreams
-from hostler.faces.native.stream import EventStream, Follow
+from hostler.faces.native.stream import EventStream
 from hostler.faces.native.turns import Turns
 from hostler.service.authorise import authorise
 from hostler.service.cursor import Cursor
@@ -126,7 +128,7 @@ class Operations:
                 follow = partial(
                     self.service.following.follow_on, seat, after=after, ends=ends, current=current
                 )
-                first = wire.sse_frame(receipt.cursor, "receipt", wire.encode(receipt))
+                first = wire.sse_frame(receipt.cursor, "receipt", form.encode(receipt))
                 return EventStream(
                     call, follow, self.streams, first=first, headers=replayed, owns=stack.pop_all()
                 )
@@ -207,7 +209,7 @@ class Operations:
     async def answer(self, call: Call) -> ASGIApp:
         body = cast("bodies.NewResult", call.body)
         check_depth("/output", body.output)
-        output = body.output if isinstance(body.output, str) else wire.encode(body.output).decode()
+        output = body.output if isinstance(body.output, str) else form.encode(body.output).decode()
         event = await self.service.waits.answer(
             call.who,
             _session(call),
@@ -358,11 +360,8 @@ class Operations:
             raise Invalid("say what to search for", fields=[("q", "at least one word")])
         limit = number(call, "limit", default=20, most=100)
         found = await self.service.sessions.search(call.who, words, limit=limit)
-        views = [
-            bodies.HitView(session=hit.session, seq=hit.seq, kind=hit.kind, snippet=hit.snippet)
-            for hit in found
-        ]
-        return Answer(200, {"items": views, "cursor": None, "more": False})
+        seen = [bodies.HitView(**hit._asdict()) for hit in found]
+        return Answer(200, {"items": seen, "cursor": None, "more": False})
 
     async def capabilities(self, call: Call) -> ASGIApp:
         del call

@@ -19,11 +19,11 @@ from starlette.types import ASGIApp
 from hostler.core.errors import Invalid
 from hostler.core.events import RunId, RunStatus
 from hostler.core.ledger import By, RunFilter, Spent
+from hostler.faces.http.answers import Answer, page
+from hostler.faces.http.endpoint import Call, Operation, number, one_of
+from hostler.faces.http.form import encode, stamp
 from hostler.faces.native import bodies, views
-from hostler.faces.native.answers import Answer, page
-from hostler.faces.native.http import Call, Operation, number, one_of
 from hostler.faces.native.times import FORMS, time_of
-from hostler.faces.native.wire import encode, stamp
 from hostler.service.costs import Costs
 from hostler.service.marks import Mark
 from hostler.service.service import Service

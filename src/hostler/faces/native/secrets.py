@@ -12,9 +12,9 @@ from msgspec import Meta, Struct
 from starlette.types import ASGIApp
 
 from hostler.core.sealed import LONGEST, Named, Purpose, Scrubbed
-from hostler.faces.native.answers import Answer
-from hostler.faces.native.http import Call, Operation
-from hostler.faces.native.wire import stamp
+from hostler.faces.http.answers import Answer
+from hostler.faces.http.endpoint import Call, Operation
+from hostler.faces.http.form import stamp
 from hostler.service.service import Service
 
 PATH = "/api/secrets"

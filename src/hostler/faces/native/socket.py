@@ -29,15 +29,17 @@ from hostler.core.errors import (
 )
 from hostler.core.events import Event
 from hostler.core.news import Piece, Presence
-from hostler.faces.native.answers import Answer, problem
-from hostler.faces.native.decode import decoded
-from hostler.faces.native.entry import Entrance
-from hostler.faces.native.http import LARGEST_BODY, REPLAYED, Call, Endpoint, answered, read_call
-from hostler.faces.native.open_streams import SLOW, OpenStream, OpenStreams, Why, cutter
+from hostler.faces.http.answers import Answer, problem
+from hostler.faces.http.decode import decoded
+from hostler.faces.http.endpoint import LARGEST_BODY, REPLAYED, Call, Endpoint, answered, read_call
+from hostler.faces.http.entry import Entrance
+from hostler.faces.http.form import encode
+from hostler.faces.http.open_streams import SLOW, OpenStream, OpenStreams, Why, cutter
+from hostler.faces.http.request import trailed
+from hostler.faces.http.streaming import Follow
 from hostler.faces.native.operations import Operations
-from hostler.faces.native.request import trailed
-from hostler.faces.native.stream import Follow, send_presence
-from hostler.faces.native.wire import encode, text, text_presence
+from hostler.faces.native.stream import send_presence
+from hostler.faces.native.wire import text, text_presence
 from hostler.service.rates import Rates
 
 SESSION = "/api/sessions/{session}"

@@ -8,11 +8,11 @@ from __future__ import annotations
 from starlette.types import ASGIApp
 
 from hostler.core.events import JsonObject
+from hostler.faces.http.answers import Answer
+from hostler.faces.http.endpoint import Call, Operation
 from hostler.faces.native import bodies, endpoints, identity, secrets
-from hostler.faces.native.answers import Answer
 from hostler.faces.native.audit import AuditOperations, audit_operations
 from hostler.faces.native.file_stream import JSONL
-from hostler.faces.native.http import Call, Operation
 from hostler.faces.native.metrics import metrics_table
 from hostler.faces.native.openapi import openapi
 from hostler.faces.native.operations import Operations

@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 
 from hostler.core.errors import Invalid
-from hostler.faces.native.http import Call
+from hostler.faces.http.endpoint import Call
 from hostler.service.times import seconds
 
 FORMS = "RFC 3339, or a day"

@@ -13,9 +13,9 @@ from typing import cast
 from starlette.types import Receive, Scope, Send
 
 from hostler.core.errors import CallerError, Invalid, NotFound, TooMany, Unavailable
-from hostler.faces.native.headers import Headers
-from hostler.faces.native.request import REQUEST_ID, request_of
-from hostler.faces.native.wire import encode, stamp
+from hostler.faces.http.form import encode, stamp
+from hostler.faces.http.headers import Headers
+from hostler.faces.http.request import REQUEST_ID, request_of
 
 PROBLEM = b"application/problem+json"
 

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from hostler.core.errors import Unauthorised
 from hostler.core.events import Principal
-from hostler.faces.native.headers import Joined
-from hostler.faces.native.http import Caller
+from hostler.faces.http.endpoint import Caller
+from hostler.faces.http.headers import Joined
 from hostler.service.keys import Keys
 from hostler.service.shares import Shares, is_token
 from hostler.service.tenants import Tenants

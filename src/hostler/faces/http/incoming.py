@@ -12,8 +12,8 @@ import anyio
 from starlette.types import Message, Receive
 
 from hostler.core.errors import Malformed, TooLarge
-from hostler.faces.native.decode import digits
-from hostler.faces.native.open_streams import SLOW_S
+from hostler.faces.http.decode import digits
+from hostler.faces.http.open_streams import SLOW_S
 
 PACE = 64 * 1024
 """A body of which less than this comes in `SLOW_S` is read no further."""

@@ -30,13 +30,13 @@ from hostler.core.errors import (
     Unavailable,
 )
 from hostler.core.events import Principal, PrincipalId, SessionId, TenantId
-from hostler.faces.native.answers import Answer, details_of, problem
-from hostler.faces.native.decode import decoded, digits
-from hostler.faces.native.deeds import address_of, entry_of
-from hostler.faces.native.headers import Joined, adding, joined, standing
-from hostler.faces.native.incoming import pieces_of as _pieces
-from hostler.faces.native.request import trailed
-from hostler.faces.native.wire import encode
+from hostler.faces.http.answers import Answer, details_of, problem
+from hostler.faces.http.decode import decoded, digits
+from hostler.faces.http.deeds import address_of, entry_of
+from hostler.faces.http.form import encode
+from hostler.faces.http.headers import Joined, adding, joined, standing
+from hostler.faces.http.incoming import pieces_of as _pieces
+from hostler.faces.http.request import trailed
 from hostler.service.admission import Begins
 from hostler.service.auditing import Auditing
 from hostler.service.authorise import confine
