@@ -6,9 +6,9 @@ Invariant: an error has a documented status and code, and the id of its request.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeAlias, cast
 
 from starlette.types import Receive, Scope, Send
 
@@ -48,6 +48,17 @@ class Answer:
         kind = "websocket.http" if scope["type"] == "websocket" else "http"
         await send({"type": f"{kind}.response.start", "status": self.status, "headers": headers})
         await send({"type": f"{kind}.response.body", "body": body})
+
+
+Telling: TypeAlias = "Callable[[CallerError | Unavailable | None], Answer]"
+"""How a face tells what went wrong; None: it is a bug of ours, of which nothing is told."""
+
+
+def tell(error: CallerError | Unavailable | None) -> Answer:
+    """Tell what went wrong as the native API does."""
+    if error is None:
+        return Answer(500, details_of(500, "internal", "this is a bug; the server logged it"))
+    return problem(error)
 
 
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:

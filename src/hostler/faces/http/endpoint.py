@@ -30,7 +30,7 @@ from hostler.core.errors import (
     Unavailable,
 )
 from hostler.core.events import Principal, PrincipalId, SessionId, TenantId
-from hostler.faces.http.answers import Answer, details_of, problem
+from hostler.faces.http.answers import Answer, Telling, details_of, tell
 from hostler.faces.http.decode import decoded, digits
 from hostler.faces.http.deeds import address_of, entry_of
 from hostler.faces.http.form import encode
@@ -139,6 +139,8 @@ class Operation:
     """Needs no key."""
     keeps: bool = True
     """An idempotency key is honoured; False: the answer has a secret, which is kept nowhere."""
+    tell: Telling = tell
+    """How errors are told."""
     audited: str | None = None
     """The action as which it is in the audit log, one of `core.audited.ACTIONS`."""
 
@@ -171,6 +173,7 @@ class Endpoint:
         self._rates, self._auditing, self._hide = rates, auditing, hide
         self._in_progress = set[tuple[TenantId, str]]()
         self._operations = {operation.method: operation for operation in operations}
+        self._first = operations[0]
         self._decoders = {
             operation.method: msgspec.json.Decoder(operation.body)
             for operation in operations
@@ -181,7 +184,8 @@ class Endpoint:
         what = f"{scope['method']} {scope['path']}"
         whose, began = list[Principal](), time.perf_counter()
         with trailed(scope):
-            answer = await answered(self._answer(scope, receive, whose), what)
+            telling = self._operations.get(scope["method"], self._first).tell
+            answer = await answered(self._answer(scope, receive, whose), what, telling)
             if log.isEnabledFor(logging.DEBUG):
                 access(scope, answer, began)
             told = standing(self._rates, whose[0]) if whose else ()
@@ -274,15 +278,15 @@ class Endpoint:
             self._in_progress.discard(mark)
 
 
-async def answered(answering: Awaitable[ASGIApp], what: str) -> ASGIApp:
-    """Return the answer, which is a problem when there is none."""
+async def answered(answering: Awaitable[ASGIApp], what: str, telling: Telling = tell) -> ASGIApp:
+    """Return the answer, which tells what went wrong when there is none."""
     try:
         return await answering
     except (CallerError, Unavailable) as error:
-        return problem(error)
+        return telling(error)
     except Exception:
         log.exception("%s failed", what)
-        return Answer(500, details_of(500, "internal", "this is a bug; the server logged it"))
+        return telling(None)
 
 
 def access(scope: Scope, answer: ASGIApp, began: float) -> None:

@@ -91,6 +91,9 @@ class Entrance:
     ways: Ways = field(default_factory=Ways)
 
     async def __call__(self, headers: Joined, query: Mapping[str, str], peer: str | None) -> Caller:
+        key = headers.get("x-api-key")
+        if key is not None and "authorization" not in headers:
+            headers["authorization"] = f"Bearer {key}"  # as clients of Anthropic's API send it
         caller = await self._caller(headers, query, peer)
         self._hide(headers)
         if not caller.who.is_operator:  # so that the limits of the tenant are known
