@@ -17,6 +17,7 @@ import aiohttp
 import anyio
 import anyio.to_thread
 import pytest
+from tests.canaries import Process, canary
 from tests.local_weights import NAME, folder_with_weights
 from tests.serving import KEY, Client
 
@@ -44,6 +45,7 @@ from hostler.testing.provider_server import (
 from hostler.testing.wire_chat import CHAT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
+OPENAI_KEY, MINE_KEY = canary("OPENAI_API_KEY", "sk-kit"), canary("MINE_KEY", "sk-mine")
 
 
 @pytest.fixture(scope="session")
@@ -84,11 +86,10 @@ class Server:
     said: list[str] = field(default_factory=list[str])
 
     def started(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        return Process(
             [sys.executable, "-c", ALONE, "serve", "--port", "0"],
             env={"PATH": "", "HOME": "/nonexistent", **self.environ},
             stderr=subprocess.PIPE,
-            text=True,
         )
 
     @asynccontextmanager
@@ -180,7 +181,7 @@ async def test_a_base_url_is_used_and_said(tmp_path: Path) -> None:
     async with provider_server(provider) as there:
         environ = {
             "OPENAI_BASE_URL": there.url,
-            "OPENAI_API_KEY": "sk-kit",
+            "OPENAI_API_KEY": OPENAI_KEY,
             "HOSTLER_DATA": str(tmp_path),
             "HOSTLER_ADMIN_KEY": KEY,
         }
@@ -192,7 +193,7 @@ async def test_a_base_url_is_used_and_said(tmp_path: Path) -> None:
         assert server.model.startswith("openai:kit-model, as OPENAI_BASE_URL is set")
         assert [one.path for one in there.asked][-1] == "/v1/chat/completions"
         assert there.asked[-1].json["model"] == "kit-model"
-        assert there.asked[-1].headers["authorization"] == "Bearer sk-kit"
+        assert there.asked[-1].headers["authorization"] == f"Bearer {OPENAI_KEY}"
 
 
 async def test_a_base_url_without_a_server_ends_it_with_what_to_do(tmp_path: Path) -> None:
@@ -282,7 +283,7 @@ async def test_without_llama_cpp_it_is_told_what_can_be_set(
 async def test_a_server_that_was_found_is_asked_there_and_gets_no_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("VLLM_API_KEY", "sk-not-for-strangers")
+    monkeypatch.setenv("VLLM_API_KEY", canary("VLLM_API_KEY", "sk-not-for-strangers"))
     settings, agent = Settings(data=tmp_path), Agent("a")
     async with provider_server(provider) as there:
         chosen = Chosen(model="vllm:m", why="", base_url=f"{there.url}/v1", keyless=True)
@@ -299,7 +300,7 @@ async def test_a_server_that_was_found_is_asked_there_and_gets_no_key(
 async def test_a_provider_of_the_operator_s_own_is_asked_as_the_settings_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MINE_KEY", "sk-mine")
+    monkeypatch.setenv("MINE_KEY", MINE_KEY)
     async with provider_server(provider) as there:
         mine = OwnProvider(
             wire="openai_chat",
@@ -316,7 +317,7 @@ async def test_a_provider_of_the_operator_s_own_is_asked_as_the_settings_say(
 
     assert isinstance(last, Reply)
     (asked,) = there.asked
-    assert asked.headers["authorization"] == "Bearer sk-mine"
+    assert asked.headers["authorization"] == f"Bearer {MINE_KEY}"
     assert asked.headers["x-team"] == "blue"
     assert asked.json["max_length"] == 7
 

@@ -14,7 +14,7 @@ from typing import Literal, cast
 from urllib.parse import quote
 
 import pytest
-from tests.canaries import master_keys
+from tests.canaries import canary, learn, master_keys
 from tests.serving import Client, Frame, serving
 
 from hostler import tool
@@ -110,7 +110,7 @@ class Leaks:
 @asynccontextmanager
 async def leaking(folder: Path) -> AsyncGenerator[Leaks]:
     canaries, model = Canaries(), Leaky("")
-    value, keys = canaries.new("github", odd=True), master_keys()
+    value, keys = learn(canaries.new("github", odd=True)), master_keys()
     canaries.values["master key"] = keys.keys[0].written
     tools = Toolbox([push, peek], spill_folder=folder / "results")
     agent = replace(an_agent(model), tools=tools)
@@ -351,14 +351,16 @@ async def test_a_model_is_asked_with_the_tenants_own_key_and_else_with_the_opera
     def play(_: Asked) -> Play:
         return [Send(head()), Send(chunk(b""))]
 
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-operator-0123")
+    theirs = canary("OPENAI_API_KEY", "sk-of-the-operator-0123")
+    own = canary("model key of a tenant", "sk-of-the-tenant-0123")
+    monkeypatch.setenv("OPENAI_API_KEY", theirs)
     async with provider_server(play) as server:
         environ = {"OPENAI_BASE_URL": f"{server.url}/v1"}
         parts = Parts(load_settings({"data": tmp_path}), environ)
         model = parts.model("openai:some")
         async with leaking(tmp_path) as at:
             parts.vault = at.vault
-            await at.vault.put(TENANT, "model:openai", "model", "sk-of-the-tenant-0123")
+            await at.vault.put(TENANT, "model:openai", "model", own)
             for tenant in ("default", "other"):
                 question = Request(system="", transcript=[UserSaid("hi")], tenant=tenant)
                 async for _ in model.stream(question):
@@ -366,7 +368,7 @@ async def test_a_model_is_asked_with_the_tenants_own_key_and_else_with_the_opera
         await parts.aclose()
 
         keys = [asked.headers["authorization"] for asked in server.asked]
-        assert keys == ["Bearer sk-of-the-tenant-0123", "Bearer sk-of-the-operator-0123"]
+        assert keys == [f"Bearer {own}", f"Bearer {theirs}"]
 
 
 def keys_of(folder: Path, **flags: object) -> MasterKeys:
