@@ -1,7 +1,7 @@
 """With `HOSTLER_TEST_CANARIES=1`, secrets of all tests are canaries, and all that is told searched.
 
-What tests call `canary` is one: admin and provider keys, secrets of tenants and of tools, headers.
-So are API keys, tokens of shares and tickets of sockets once a server has made them: the answer
+What tests call `canary` is one: admin and provider keys, keys of tenants' models, headers.  So are
+secrets that are set over HTTP, of tools for one, and API keys, tokens of shares and tickets of sockets once a server has made them: the answer
 that shows one is searched for all but it.
 
 After each test it is searched what the test was told: answers, frames, messages, scrapes, spans,
@@ -16,11 +16,12 @@ import os
 import re
 import subprocess
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
+import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hostler.app.providers import table
@@ -39,7 +40,14 @@ WRITTEN_BY_TESTS = frozenset({"hostler.toml"})
 SHOWN_ONCE = re.compile(rb"(?:hk_[0-9a-f]{8}_|hs_|ht_)[\w-]{43}", re.ASCII)
 SHOWING = re.compile(r"/(?:keys|shares|socket-tickets)$")
 """Paths whose answers to a POST show what opens something, once."""
+SETTING = re.compile(r"/secrets/[^/]+$")
+UNIQUE = 16
+"""Characters: shorter values may be anywhere by chance."""
 _SAID = re.compile(rb'"text":"((?:[^"\\]|\\.)*)"')
+
+
+class _Set(msgspec.Struct, forbid_unknown_fields=True):
+    value: str
 
 
 @dataclass
@@ -51,6 +59,7 @@ class Ears:
     """Keys, tokens and tickets that servers have made, of all tests so far."""
     heard: list[tuple[str, bytes | str]] = field(default_factory=list[tuple[str, bytes | str]])
     _new: Canaries = field(default_factory=Canaries)
+    _found: list[Sighting] = field(default_factory=list[Sighting])
 
     def hear(self, where: str, told: bytes | str) -> None:
         self.heard.append((where, told))
@@ -68,6 +77,14 @@ class Ears:
         if len(said := _SAID.findall(told)) > 1:
             self.hear(f"the joined text of {method} {path}", b"".join(said))
 
+    def set_secret(self, body: bytes) -> None:
+        """Learn the secret that somebody sets, if it is one that is nowhere else."""
+        with suppress(msgspec.MsgspecError):
+            value = msgspec.json.decode(body, type=_Set).value
+            if len(value) >= UNIQUE:
+                self._found += self._search()  # before, it was none
+                self.learn(value)
+
     def shown_once(self, told: bytes) -> bytes:
         """Learn the keys, tokens and tickets that something shows; return the rest of it."""
         for value in SHOWN_ONCE.findall(told):
@@ -78,24 +95,36 @@ class Ears:
         """Return an application of which all is heard that it sends."""
 
         async def overheard(scope: Scope, receive: Receive, send: Send) -> None:
-            sent = list[bytes]()
+            sent, got = list[bytes](), list[bytes]()
+
+            async def take() -> Message:
+                message = await receive()
+                got.extend(_bytes_of(message))
+                return message
 
             async def tell(message: Message) -> None:
                 sent.extend(_bytes_of(message))
                 await send(message)
 
             try:
-                await app(scope, receive, tell)
+                await app(scope, take, tell)
             finally:
-                self.answer(scope.get("method", "socket"), scope.get("path", ""), b"\n".join(sent))
+                method, path = scope.get("method", "socket"), scope.get("path", "")
+                if method == "PUT" and SETTING.search(path):
+                    self.set_secret(b"".join(got))
+                self.answer(method, path, b"\n".join(sent))
 
         return overheard
 
     def sightings(self) -> list[Sighting]:
         """Search what was heard since this was called last."""
+        found, self._found = [*self._found, *self._search()], []
+        self._new = Canaries()
+        return found
+
+    def _search(self) -> list[Sighting]:
         told, self.heard = self.heard, []
-        known, self._new = {**self.canaries.values, **self._new.values}, Canaries()
-        return Canaries(known).seen_among(told)
+        return Canaries({**self.canaries.values, **self._new.values}).seen_among(told)
 
     def sightings_in(self, folder: Path) -> list[Sighting]:
         known = Canaries({**self.canaries.values, **self.made.values})

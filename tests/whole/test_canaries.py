@@ -132,6 +132,17 @@ def test_a_leak_is_found_in_what_a_process_prints(
     assert found(ears) == {"what a process printed"}
 
 
+async def test_a_secret_that_is_set_is_a_canary_from_then_on(ears: Ears) -> None:
+    value = "a-secret-of-some-tool"
+    async with serving(leaky("well"), file=None, vault=unmasked(), ears=ears) as client:
+        await client.session(title=value)
+        await client.call("PUT", "/api/secrets/tool:some", {"value": value})
+        await client.session(title=value)
+        ears.hear("somewhere", value)
+
+    assert found(ears) == {"somewhere"}
+
+
 async def test_a_key_that_a_server_made_is_a_canary_in_all_but_the_answer_that_shows_it(
     ears: Ears,
 ) -> None:
