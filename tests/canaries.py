@@ -243,9 +243,12 @@ def printed(*told: str | bytes | None) -> None:
 
 
 def provider_keys() -> Mapping[str, str]:
-    """Return each provider's variable with a canary; none in a usual run."""
-    names = {name for one in table({}).values() for name in one.key_env} if ON else set[str]()
-    return {name: canary(name, "") for name in sorted(names)}
+    """Return each provider's variable with a canary, and what a collector is sent; none usually."""
+    if not ON:
+        return {}
+    names = {name for one in table({}).values() for name in one.key_env}
+    sent = {"OTEL_EXPORTER_OTLP_HEADERS": f"x-api-key={canary('a header of a collector', '')}"}
+    return {**{name: canary(name, "") for name in sorted(names)}, **sent}
 
 
 def master_keys(*keys: bytes) -> FixedKeys:

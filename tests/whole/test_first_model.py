@@ -45,6 +45,7 @@ from hostler.testing.provider_server import (
 from hostler.testing.wire_chat import CHAT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
+HEADER = canary("own header", "proxy-key")
 OPENAI_KEY, MINE_KEY = canary("OPENAI_API_KEY", "sk-kit"), canary("MINE_KEY", "sk-mine")
 
 
@@ -306,7 +307,7 @@ async def test_a_provider_of_the_operator_s_own_is_asked_as_the_settings_say(
             wire="openai_chat",
             base_url=f"{there.url}/v1",
             key_env=("MINE_KEY",),
-            headers={"x-team": "blue"},
+            headers={"x-team": "blue", "x-proxy-key": HEADER},
             capabilities={"max_tokens_field": "max_length"},
         )
         settings = Settings(data=tmp_path, model="mine:m", providers={"mine": mine})
@@ -318,7 +319,7 @@ async def test_a_provider_of_the_operator_s_own_is_asked_as_the_settings_say(
     assert isinstance(last, Reply)
     (asked,) = there.asked
     assert asked.headers["authorization"] == f"Bearer {MINE_KEY}"
-    assert asked.headers["x-team"] == "blue"
+    assert (asked.headers["x-team"], asked.headers["x-proxy-key"]) == ("blue", HEADER)
     assert asked.json["max_length"] == 7
 
 
@@ -326,7 +327,9 @@ async def test_a_provider_of_the_operator_s_own_is_asked_as_the_settings_say(
     ("own", "told"),
     [
         ({"mine": OwnProvider(wire="anthropic")}, "mine in the settings needs wire and base_url"),
-        ({"mine": OwnProvider(wire="anthropic", base_url="nowhere")}, "mine is 'nowhere'"),
+        ({"mine": OwnProvider(wire="anthropic", base_url="nowhere")}, "mine is no URL"),
+        ({"mine": OwnProvider(wire="anthropic", base_url="http://[")}, "mine is no URL"),
+        ({"mine": OwnProvider(wire="anthropic", base_url=f"me:{HEADER}@h/v1")}, "mine is no URL"),
         (
             {"mine": OwnProvider(wire="gemini", base_url="http://h", capabilities={"imagse": 1})},
             "imagse",
@@ -338,9 +341,11 @@ async def test_a_mistake_in_a_provider_of_the_operator_s_own_is_named(
     tmp_path: Path, own: dict[str, OwnProvider], told: str
 ) -> None:
     settings = Settings(data=tmp_path, model="mine:m", providers=own)
-    with pytest.raises(SetupError, match=told):
+    with pytest.raises(SetupError, match=told) as error:
         async with build_agents([Agent("a")], settings):
             pass
+
+    assert HEADER not in str(error.value)
 
 
 def test_what_is_set_for_hostler_goes_before_what_all_programs_read() -> None:

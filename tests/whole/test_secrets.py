@@ -419,10 +419,14 @@ def test_a_master_key_that_cannot_be_used_is_refused_without_its_value(tmp_path:
 
 
 def test_the_operators_own_keys_are_masked_and_stand_ins_are_not(tmp_path: Path) -> None:
-    headers = {"X-Api-Key": "0123456789abcdef-h", "X-Purpose": "just-some-purpose"}
+    headers = {
+        "X-Api-Key": canary("own header", "0123456789abcdef-h"),
+        "X-Purpose": "just-some-purpose",
+    }
     own = {"own": {"wire": "openai_chat", "base_url": "http://o", "headers": headers}}
     settings = load_settings({"data": tmp_path, "providers": own})
-    environ = {"OPENAI_API_KEY": "sk-0123456789abcdef", "ANTHROPIC_API_KEY": "not-needed"}
+    key = canary("OPENAI_API_KEY", "sk-0123456789abcdef")
+    environ = {"OPENAI_API_KEY": key, "ANTHROPIC_API_KEY": "not-needed"}
     vault = make_vault(settings, admin_key="hk_0123456789abcdef", environ=environ)
 
     mask = vault.mask(TENANT)
@@ -435,3 +439,23 @@ def test_the_operators_own_keys_are_masked_and_stand_ins_are_not(tmp_path: Path)
         "[secret:OPENAI_API_KEY] not-needed [secret:own:X-Api-Key] just-some-purpose "
         "[secret:HOSTLER_ADMIN_KEY]"
     )
+
+
+def test_what_is_secret_in_a_base_url_is_masked(tmp_path: Path) -> None:
+    password, query = (
+        canary("password in a URL", "p-0123456789abcdef"),
+        canary("key in a URL", "k" * 16),
+    )
+    own = {"own": {"wire": "openai_chat", "base_url": f"http://me:{password}@o/v1"}}
+    settings = load_settings({"data": tmp_path, "providers": own})
+    environ = {"OPENAI_BASE_URL": f"http://o/v1?api-version=2026-01-01-preview&key={query}"}
+    vault = make_vault(settings, admin_key="hk_0123456789abcdef", environ=environ)
+
+    mask, basic = vault.mask(TENANT), base64.b64encode(f"me:{password}".encode()).decode()
+    assert mask is not None
+    told = mask.text(f"{password} {query} 2026-01-01-preview Basic {basic}")
+
+    assert told.startswith(
+        "[secret:own:base_url] [secret:OPENAI_BASE_URL] 2026-01-01-preview Basic "
+    )
+    assert "[secret:own:base_url]" in told.rpartition("Basic ")[2]
