@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tests.canaries import CANARIES, ON
+from tests.canaries import EARS, heard_lines
 from tests.serving import Client, Serve, serving
 
 from hostler.core.ports import AgentSpec
@@ -18,8 +18,19 @@ from hostler.engine import reconcile
 def no_canary_is_left(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
     """Search what all tests wrote for this run's canaries, if it has any."""
     yield
-    if ON:
-        assert CANARIES.seen_in(tmp_path_factory.getbasetemp()) == []
+    if EARS is not None:
+        assert EARS.sightings_in(tmp_path_factory.getbasetemp()) == []
+
+
+@pytest.fixture(autouse=True)
+def no_canary_is_told() -> Generator[None]:
+    """Search what this test was told, and all that was logged meanwhile, likewise."""
+    if EARS is None:
+        yield
+        return
+    with heard_lines(EARS):
+        yield
+    assert EARS.sightings() == []
 
 
 @pytest.fixture

@@ -28,6 +28,8 @@ from pathlib import Path
 import anyio
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
+from tests.canaries import printed as heard
+from tests.canaries import provider_keys
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -131,6 +133,9 @@ class Shell:
         assert await self.typed.wait() == 0
         if self.server is not None:
             self.server.terminate()
+            assert self.server.stdout is not None
+            async for said in self.server.stdout:
+                heard(said)
             assert await self.server.wait() == 0
 
     def kill(self) -> None:
@@ -149,6 +154,7 @@ class Shell:
             printed = await self._out.receive_until(b"\x1e", LARGEST_OUTPUT)
         except anyio.IncompleteRead:
             raise AssertionError(f"{commands}\nfailed:\n{self._out.buffer.decode()}") from None
+        heard(printed)
         return printed.decode()
 
     async def _serve(self, command: str) -> None:
@@ -169,6 +175,7 @@ class Shell:
                 said += (await self.server.stdout.receive()).decode()
             except anyio.EndOfStream:
                 raise AssertionError(f"{command}\nfailed:\n{said}") from None
+        heard(said)
         self.port = match[1]
         await self._run(f"export HOSTLER_PORT={self.port}")
 
@@ -190,6 +197,7 @@ async def shell(folder: Path) -> AsyncGenerator[Shell]:
     (folder / "examples").symlink_to(ROOT / "examples")
     environment = {
         "HOME": str(home),
+        **provider_keys(),
         "HOSTLER_MODEL": "scripted:demo",
         "HOSTLER_PORT": "0",
         "LANG": "C.UTF-8",

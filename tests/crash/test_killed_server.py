@@ -16,6 +16,7 @@ import aiohttp
 import anyio
 import anyio.to_thread
 import pytest
+from tests.canaries import Process, provider_keys
 from tests.serving import KEY, Client, Frame, Json
 
 from hostler.app.server import listen
@@ -64,12 +65,11 @@ class Server:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "hostler", "serve", "killed_agent:agent"]
-        self.process = subprocess.Popen(
+        self.process = Process(
             [*command, "--port", str(self.port), "--data", str(self.folder / "data")],
             cwd=self.folder,
-            env={"HOSTLER_ADMIN_KEY": KEY, "PATH": ""},
+            env={"HOSTLER_ADMIN_KEY": KEY, "PATH": "", **provider_keys()},
             stderr=subprocess.PIPE,
-            text=True,
         )
 
     def kill(self) -> None:
@@ -77,6 +77,7 @@ class Server:
         self.process.kill()
         self.process.wait()
         if self.process.stderr is not None:
+            self.process.stderr.read()
             self.process.stderr.close()
 
     async def healthy(self, client: Client) -> None:

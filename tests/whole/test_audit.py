@@ -11,7 +11,7 @@ from typing import cast
 
 import anyio
 import pytest
-from tests.canaries import master_keys
+from tests.canaries import canary, master_keys
 from tests.serving import KEY, Client, Json, Serve, serving
 from tests.terminals import Home
 from tests.waiting import Removals, approve, over, parked, serving_agents
@@ -241,7 +241,9 @@ async def test_what_cannot_be_audited_is_not_done(tmp_path: Path) -> None:
             assert (await client.call("DELETE", f"/api/sessions/{session}"))[0] == 503
 
         async with failing(tmp_path, "secret.set"):
-            status, _ = await client.call("PUT", "/api/secrets/one", {"value": "12345678"})
+            status, _ = await client.call(
+                "PUT", "/api/secrets/one", {"value": canary("one", "12345678")}
+            )
             assert status == 503
         async with failing(tmp_path, "tenant.create"):
             assert (await client.call("POST", "/api/tenants", {"id": "acme"}))[0] == 503

@@ -8,6 +8,7 @@ from contextlib import aclosing
 import anyio
 import anyio.lowlevel
 import pytest
+from tests.canaries import canary
 
 from hostler.app.endpoints import IDLE_S, Elsewhere, Open, Placed
 from hostler.core.directory import DEFAULT, Endpoint, Tenant
@@ -30,7 +31,7 @@ from hostler.testing.store_kit import Clock
 from hostler.testing.wire_chat import CHAT
 
 pytestmark = pytest.mark.anyio
-KEY = "sk-of-them-all-0123"
+KEY = canary("key of an adapter", "sk-of-them-all-0123")
 
 
 def chat(url: str, transport: Aiohttp, breakers: Breakers) -> Model:

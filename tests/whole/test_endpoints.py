@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from tests.canaries import master_keys
+from tests.canaries import canary, master_keys
 from tests.people import new_key
 from tests.serving import Client, Json, serving
 
@@ -35,7 +35,8 @@ from hostler.testing.wire_chat import CHAT
 from hostler.vault.vault import SealedVault
 
 pytestmark = pytest.mark.anyio
-OPERATORS, OWN = "sk-of-the-operator-0123", "sk-of-acme-456789"
+OPERATORS = canary("OPENAI_API_KEY", "sk-of-the-operator-0123")
+OWN = canary("model key of a tenant", "sk-of-acme-456789")
 PATH = "/api/endpoints"
 
 
@@ -260,7 +261,7 @@ async def _failed(client: Client, session: str) -> None:
         ("http://models.example/v1", "over https only"),
         ("https://user:pw@models.example/v1", "no user name and no password"),
         ("https://models.example/v1#there", "no fragment"),
-        ("https://models.example/v1?key=" + OWN, "no secret in it"),
+        pytest.param(f"https://models.example/v1?key={OWN}", "no secret in it", id="key"),
         ("https://127.0.0.1/v1", "has no address that connections from here may go to"),
         ("https://10.0.0.1/v1", "has no address that connections from here may go to"),
         ("https://[::1]/v1", "has no address that connections from here may go to"),

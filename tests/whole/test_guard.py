@@ -203,7 +203,7 @@ async def test_a_name_bound_to_our_address_leads_nowhere(tmp_path: Path) -> None
 
 
 async def test_a_key_may_come_as_clients_of_anthropic_send_it(tmp_path: Path) -> None:
-    async with serving(quick(), file=tmp_path / "log.db") as admin:
+    async with serving(an_agent(quick()), file=tmp_path / "log.db") as admin:
         made = await new_key(admin, user="ann")
         me = f"{admin.url}/api/me"
         for headers, status in (

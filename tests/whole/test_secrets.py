@@ -14,7 +14,7 @@ from typing import Literal, cast
 from urllib.parse import quote
 
 import pytest
-from tests.canaries import master_keys
+from tests.canaries import canary, learn, master_keys
 from tests.serving import Client, Frame, serving
 
 from hostler import tool
@@ -110,7 +110,7 @@ class Leaks:
 @asynccontextmanager
 async def leaking(folder: Path) -> AsyncGenerator[Leaks]:
     canaries, model = Canaries(), Leaky("")
-    value, keys = canaries.new("github", odd=True), master_keys()
+    value, keys = learn(canaries.new("github", odd=True)), master_keys()
     canaries.values["master key"] = keys.keys[0].written
     tools = Toolbox([push, peek], spill_folder=folder / "results")
     agent = replace(an_agent(model), tools=tools)
@@ -351,14 +351,16 @@ async def test_a_model_is_asked_with_the_tenants_own_key_and_else_with_the_opera
     def play(_: Asked) -> Play:
         return [Send(head()), Send(chunk(b""))]
 
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-operator-0123")
+    theirs = canary("OPENAI_API_KEY", "sk-of-the-operator-0123")
+    own = canary("model key of a tenant", "sk-of-the-tenant-0123")
+    monkeypatch.setenv("OPENAI_API_KEY", theirs)
     async with provider_server(play) as server:
         environ = {"OPENAI_BASE_URL": f"{server.url}/v1"}
         parts = Parts(load_settings({"data": tmp_path}), environ)
         model = parts.model("openai:some")
         async with leaking(tmp_path) as at:
             parts.vault = at.vault
-            await at.vault.put(TENANT, "model:openai", "model", "sk-of-the-tenant-0123")
+            await at.vault.put(TENANT, "model:openai", "model", own)
             for tenant in ("default", "other"):
                 question = Request(system="", transcript=[UserSaid("hi")], tenant=tenant)
                 async for _ in model.stream(question):
@@ -366,7 +368,7 @@ async def test_a_model_is_asked_with_the_tenants_own_key_and_else_with_the_opera
         await parts.aclose()
 
         keys = [asked.headers["authorization"] for asked in server.asked]
-        assert keys == ["Bearer sk-of-the-tenant-0123", "Bearer sk-of-the-operator-0123"]
+        assert keys == [f"Bearer {own}", f"Bearer {theirs}"]
 
 
 def keys_of(folder: Path, **flags: object) -> MasterKeys:
@@ -417,10 +419,14 @@ def test_a_master_key_that_cannot_be_used_is_refused_without_its_value(tmp_path:
 
 
 def test_the_operators_own_keys_are_masked_and_stand_ins_are_not(tmp_path: Path) -> None:
-    headers = {"X-Api-Key": "0123456789abcdef-h", "X-Purpose": "just-some-purpose"}
+    headers = {
+        "X-Api-Key": canary("own header", "0123456789abcdef-h"),
+        "X-Purpose": "just-some-purpose",
+    }
     own = {"own": {"wire": "openai_chat", "base_url": "http://o", "headers": headers}}
     settings = load_settings({"data": tmp_path, "providers": own})
-    environ = {"OPENAI_API_KEY": "sk-0123456789abcdef", "ANTHROPIC_API_KEY": "not-needed"}
+    key = canary("OPENAI_API_KEY", "sk-0123456789abcdef")
+    environ = {"OPENAI_API_KEY": key, "ANTHROPIC_API_KEY": "not-needed"}
     vault = make_vault(settings, admin_key="hk_0123456789abcdef", environ=environ)
 
     mask = vault.mask(TENANT)
@@ -433,3 +439,23 @@ def test_the_operators_own_keys_are_masked_and_stand_ins_are_not(tmp_path: Path)
         "[secret:OPENAI_API_KEY] not-needed [secret:own:X-Api-Key] just-some-purpose "
         "[secret:HOSTLER_ADMIN_KEY]"
     )
+
+
+def test_what_is_secret_in_a_base_url_is_masked(tmp_path: Path) -> None:
+    password, query = (
+        canary("password in a URL", "p-0123456789abcdef"),
+        canary("key in a URL", "k" * 16),
+    )
+    own = {"own": {"wire": "openai_chat", "base_url": f"http://me:{password}@o/v1"}}
+    settings = load_settings({"data": tmp_path, "providers": own})
+    environ = {"OPENAI_BASE_URL": f"http://o/v1?api-version=2026-01-01-preview&key={query}"}
+    vault = make_vault(settings, admin_key="hk_0123456789abcdef", environ=environ)
+
+    mask, basic = vault.mask(TENANT), base64.b64encode(f"me:{password}".encode()).decode()
+    assert mask is not None
+    told = mask.text(f"{password} {query} 2026-01-01-preview Basic {basic}")
+
+    assert told.startswith(
+        "[secret:own:base_url] [secret:OPENAI_BASE_URL] 2026-01-01-preview Basic "
+    )
+    assert "[secret:own:base_url]" in told.rpartition("Basic ")[2]

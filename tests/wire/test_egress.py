@@ -12,6 +12,7 @@ import aiohttp
 import anyio
 import anyio.abc
 import pytest
+from tests.canaries import canary as a_canary
 
 from hostler.core.errors import Invalid, SetupError
 from hostler.core.events import UserSaid
@@ -137,7 +138,7 @@ async def asking(url: str, guard: Outbound) -> AsyncGenerator[OpenAIChat]:
             name="m",
             base_url=url,
             transport=transport,
-            key=lambda _: "sk-secret",
+            key=lambda _: a_canary("key of an adapter", "sk-secret"),
             provider="p",
             patience=Patience(connect_s=5.0, first_byte_s=5.0),
         )

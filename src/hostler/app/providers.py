@@ -112,9 +112,13 @@ def place(
     provider, model = split(name, known)
     about = known[provider]
     base_url = base_url or environ.get(about.base_url_env) or about.base_url
-    host = urlsplit(base_url).hostname
-    if host is None:
-        raise SetupError(f"{about.base_url_env or provider} is {base_url!r}, which is no URL")
+    try:
+        host = urlsplit(base_url).hostname
+    except ValueError:
+        host = None
+    if host is None:  # not told what it is: there may be a password in it
+        named = about.base_url_env or provider
+        raise SetupError(f"{named} is no URL: write http://HOST:PORT/v1")
     wire = about.own_wire if about.own_wire and host == about.own else about.wire
     return Place(
         provider=provider,
