@@ -293,12 +293,11 @@ class Operations:
         deltas = call.query.get("deltas") == "true"
 
         async def read() -> ASGIApp:
-            items = await self.service.following.page(
-                call.who, session, after=after, limit=limit + 1, wait_s=wait_s, deltas=deltas
+            items, more = await self.service.following.page(
+                call.who, session, after=after, limit=limit, wait_s=wait_s, deltas=deltas
             )
-            shown, more = items[:limit], len(items) > limit
-            cursor = Cursor.after(shown[-1]) if shown else after
-            return Answer(200, wire.json_page(shown, str(cursor), more=more))
+            cursor = Cursor.after(items[-1]) if items else after
+            return Answer(200, wire.json_page(items, str(cursor), more=more))
 
         if not wait_s:
             return await read()
