@@ -36,6 +36,9 @@ from hostler.core.records import (
     Storage,
 )
 
+LARGEST_READ = 1024 * 1024
+"""Bytes of facts: whoever reads a log holds a page of it, and some of them wait for their client."""
+
 
 class Store(Protocol):
     """The log and the tables kept from it.  Every key carries its tenant.
@@ -156,7 +159,10 @@ class Store(Protocol):
 
     async def head(self, key: Key) -> Head: ...
     async def read(self, key: Key, *, after: Seq, limit: int) -> Sequence[Event]:
-        """Return up to `limit` events past `after`, in order."""
+        """Return up to `limit` events past `after`, in order, at least one of those there are.
+
+        They end with the one with which they have `LARGEST_READ` bytes, if they have so many.
+        """
         ...
 
     async def recall(self, key: Key) -> Recall:

@@ -26,14 +26,13 @@ from hostler.core.events import (
     SessionId,
 )
 from hostler.core.news import AtOnce, Attendance, Piece, Present, Signals, Watch
-from hostler.core.store import Store
+from hostler.core.store import LARGEST_READ, Store
 from hostler.service.authorise import Access
 from hostler.service.cursor import Cursor
+from hostler.service.log import is_last
 from hostler.service.position import Position, take
 
 FIRST_PAGE, PAGE = 8, 1000
-LARGEST_PAGE = 1024 * 1024
-"""Bytes of facts: a follower whose client does not read holds a page as long as it waits."""
 QUIET_S = 15.0
 """An empty batch is given after this long, for faces to keep connections open with."""
 
@@ -122,7 +121,7 @@ class Following:
         async for step in self._steps(key, after):
             events += step
             size += sum(len(event.raw) for event in step)
-            if len(events) > limit or size >= LARGEST_PAGE:
+            if len(events) > limit or size >= LARGEST_READ:
                 more = len(events) > limit or (await self.store.head(key)).seq > events[-1].seq
                 return events[:limit], more
         return events, False
@@ -211,16 +210,15 @@ class Following:
                 yield new
 
     async def _steps(self, key: Key, after: Seq) -> AsyncGenerator[Sequence[Event], None]:
-        """Yield the log past `after`: few events first, then as many as seem to be `LARGEST_PAGE`."""
+        """Yield the log past `after`, few events first."""
         limit = FIRST_PAGE
         while True:
             events = await self.store.read(key, after=after, limit=limit)
             if events:
                 yield events
-            if len(events) < limit:
+            if is_last(events, limit):
                 return
-            after, size = events[-1].seq, sum(len(event.raw) for event in events)
-            limit = max(1, min(PAGE, 4 * limit, LARGEST_PAGE * len(events) // size))
+            after, limit = events[-1].seq, min(PAGE, 8 * limit)
 
     async def check(self, who: Principal, session: SessionId, after: Cursor) -> None:
         """Refuse a cursor of a session that does not go that far.  Raises Malformed, NotFound."""

@@ -8,9 +8,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 
 from hostler.core.events import START, Event, Key, Seq
-from hostler.core.store import Store
+from hostler.core.store import LARGEST_READ, Store
 
 PAGE = 1000
+
+
+def is_last(events: Sequence[Event], limit: int) -> bool:
+    """Say whether the log ended with these, of which so many were asked for, when it was read."""
+    return len(events) < limit and sum(len(event.raw) for event in events) < LARGEST_READ
 
 
 async def pages_of(
@@ -22,6 +27,6 @@ async def pages_of(
         events = await store.read(key, after=after, limit=limit)
         if events:
             yield events
-        if len(events) < limit:
+        if is_last(events, limit):
             return
         after = events[-1].seq

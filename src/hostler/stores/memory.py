@@ -45,7 +45,7 @@ from hostler.core.records import (
     Storage,
 )
 from hostler.core.sealed import Mask, Scrubbed
-from hostler.core.store import Observer, Outbox
+from hostler.core.store import LARGEST_READ, Observer, Outbox
 from hostler.stores.memory_ledger import MemoryLedger, MemoryRows
 from hostler.stores.memory_rows import (
     Answers,
@@ -57,6 +57,7 @@ from hostler.stores.memory_rows import (
     scrub,
     set_given,
     sizes_of,
+    up_to,
 )
 from hostler.stores.projection import Projection, imported, project
 
@@ -237,7 +238,7 @@ class MemoryStore:
         return self._get(key).session.head
 
     async def read(self, key: Key, *, after: Seq, limit: int) -> Sequence[Event]:
-        return self._get(key).log[after : after + limit]
+        return up_to(LARGEST_READ, self._get(key).log[after : after + limit])
 
     async def recall(self, key: Key) -> Recall:
         kept = self._get(key)

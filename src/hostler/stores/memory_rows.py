@@ -180,3 +180,13 @@ def relabel(session: Session, labels: Labels) -> None:
         session.title = labels.title
     if labels.metadata is not UNSET:
         session.metadata = labels.metadata
+
+
+def up_to(most: int, events: Sequence[Event]) -> Sequence[Event]:
+    """Return events as far as that with which they have so many bytes."""
+    size = 0
+    for count, event in enumerate(events, start=1):
+        size += len(event.raw)
+        if size >= most:
+            return events[:count]
+    return events

@@ -46,7 +46,7 @@ from hostler.core.records import (
     Storage,
 )
 from hostler.core.sealed import Mask
-from hostler.core.store import Observer, Outbox
+from hostler.core.store import LARGEST_READ, Observer, Outbox
 from hostler.stores.audit_rows import record
 from hostler.stores.lanes import Lane, Timed
 from hostler.stores.sqlite_batches import Row
@@ -263,7 +263,7 @@ class SqliteStore:
     async def read(self, key: Key, *, after: Seq, limit: int) -> Sequence[Event]:
         def read(db: sqlite3.Connection) -> list[Event]:
             # The log has no holes, so a number of events is a range of positions.
-            events = read_log(db, key, after, Seq(after + limit))
+            events = read_log(db, key, after, Seq(after + limit), LARGEST_READ)
             if not events:
                 read_head(db, key)
             return events

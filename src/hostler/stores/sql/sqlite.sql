@@ -100,6 +100,18 @@ SELECT group_concat(seq), group_concat(at), group_concat(fact) FROM events
 WHERE tenant = ? AND session = ? AND seq > ? AND seq <= ?
     AND EXISTS (SELECT 1 FROM sessions WHERE tenant = ? AND id = ?)
 
+-- name: page_end
+-- Where a page past a position ends: with the event with which it has so many characters, if that
+-- is before another position.
+WITH RECURSIVE page (seq, size) AS (
+    SELECT ?3, 0
+    UNION ALL
+    SELECT e.seq, page.size + length(e.fact)
+    FROM page CROSS JOIN events e ON e.tenant = ?1 AND e.session = ?2 AND e.seq = page.seq + 1
+    WHERE page.size < ?5 AND e.seq <= ?4
+)
+SELECT max(seq) FROM page
+
 -- name: past
 SELECT group_concat(seq), group_concat(fact) FROM events
 WHERE tenant = ? AND session = ? AND seq > ? AND seq <= ? AND kind IN (?, ?, ?, ?, ?, ?)
