@@ -95,7 +95,7 @@ class Ears:
         """Return an application of which all is heard that it sends."""
 
         async def overheard(scope: Scope, receive: Receive, send: Send) -> None:
-            sent, got = list[bytes](), list[bytes]()
+            sent, got, good = list[bytes](), list[bytes](), False
 
             async def take() -> Message:
                 message = await receive()
@@ -103,6 +103,8 @@ class Ears:
                 return message
 
             async def tell(message: Message) -> None:
+                nonlocal good
+                good = good or message.get("status") in (200, 201)
                 sent.extend(_bytes_of(message))
                 await send(message)
 
@@ -110,7 +112,7 @@ class Ears:
                 await app(scope, take, tell)
             finally:
                 method, path = scope.get("method", "socket"), scope.get("path", "")
-                if method == "PUT" and SETTING.search(path):
+                if good and method == "PUT" and SETTING.search(path):
                     self.set_secret(b"".join(got))
                 self.answer(method, path, b"\n".join(sent))
 
