@@ -35,8 +35,8 @@ from hostler.vault.vault import SealedVault
 
 ON = os.environ.get("HOSTLER_TEST_CANARIES", "") not in ("", "0")
 TENANT = TenantId("default")
-WRITTEN_BY_TESTS = frozenset({"hostler.toml"})
-"""Settings hold what their writer put there."""
+WRITTEN_BY_TESTS = frozenset({"hostler.toml", "share.json"})
+"""Settings hold what their writer put there, and a page of the documentation keeps a new link."""
 SHOWN_ONCE = re.compile(rb"(?:hk_[0-9a-f]{8}_|hs_|ht_)[\w-]{43}", re.ASCII)
 SHOWING = re.compile(r"/(?:keys|shares|socket-tickets)$")
 """Paths whose answers to a POST show what opens something, once."""
@@ -95,7 +95,7 @@ class Ears:
         """Return an application of which all is heard that it sends."""
 
         async def overheard(scope: Scope, receive: Receive, send: Send) -> None:
-            sent, got = list[bytes](), list[bytes]()
+            sent, got, good = list[bytes](), list[bytes](), False
 
             async def take() -> Message:
                 message = await receive()
@@ -103,6 +103,8 @@ class Ears:
                 return message
 
             async def tell(message: Message) -> None:
+                nonlocal good
+                good = good or message.get("status") in (200, 201)
                 sent.extend(_bytes_of(message))
                 await send(message)
 
@@ -110,7 +112,7 @@ class Ears:
                 await app(scope, take, tell)
             finally:
                 method, path = scope.get("method", "socket"), scope.get("path", "")
-                if method == "PUT" and SETTING.search(path):
+                if good and method == "PUT" and SETTING.search(path):
                     self.set_secret(b"".join(got))
                 self.answer(method, path, b"\n".join(sent))
 

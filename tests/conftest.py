@@ -19,7 +19,8 @@ def no_canary_is_left(tmp_path_factory: pytest.TempPathFactory) -> Generator[Non
     """Search what all tests wrote for this run's canaries, if it has any."""
     yield
     if EARS is not None:
-        assert EARS.sightings_in(tmp_path_factory.getbasetemp()) == []
+        found = EARS.sightings_in(tmp_path_factory.getbasetemp())
+        assert not found, "\n".join(map(str, found))
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,8 @@ def no_canary_is_told() -> Generator[None]:
         return
     with heard_lines(EARS):
         yield
-    assert EARS.sightings() == []
+    found = EARS.sightings()
+    assert not found, "\n".join(map(str, found))
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from hostler.vault.vault import SealedVault
 
 KEY = canary("admin key", "hk_test_0123456789abcdef0123456789abcdef")
 SENT_BESIDE = {
-    name: canary(name, "") for name in ("Cookie", "X-Api-Key", "Proxy-Authorization") if ON
+    name: canary(name, "") for name in ("Cookie", "X-Auth-Token", "Proxy-Authorization") if ON
 }
 """Headers that mean nothing to us, and may be secret."""
 Json: TypeAlias = dict[str, object]

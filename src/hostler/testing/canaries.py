@@ -54,13 +54,13 @@ class Canaries:
 
     def seen_among(self, told: Iterable[tuple[str, bytes | str]]) -> list[Sighting]:
         """Return where canaries are in many texts, each with what to call it."""
-        ways = [
-            (name, form, spelled)
-            for name, value in self.values.items()
-            for form, spelled in spellings(value).items()
-            if spelled
-        ]
-        search = BytesAhoCorasick([spelled for *_, spelled in ways])
+        ways = dict[bytes, tuple[str, str]]()
+        for name, value in self.values.items():
+            for form, spelled in spellings(value).items():
+                if spelled:  # the first form of those that spell it alike
+                    ways.setdefault(spelled, (name, form))
+        spelt = list(ways)
+        search = BytesAhoCorasick(spelt)
         found = list[Sighting]()
         for where, text in told:
             data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
@@ -68,8 +68,8 @@ class Canaries:
             for way, start, _ in search.find_matches_as_indexes(data, overlapping=True):
                 first.setdefault(way, start)
             for way, start in sorted(first.items()):
-                name, form, spelled = ways[way]
-                found.append(Sighting(name, form, where, _around(data, start, len(spelled))))
+                name, form = ways[spelt[way]]
+                found.append(Sighting(name, form, where, _around(data, start, len(spelt[way]))))
         return found
 
     def seen_in(self, folder: Path, *, but: Iterable[str] = KEEPS_IT) -> list[Sighting]:
