@@ -28,7 +28,7 @@ class Answer:
     body: object = None
     headers: tuple[tuple[bytes, bytes], ...] = ()
     media: bytes | None = None
-    """None: JSON, of an error a problem."""
+    """None: JSON, or of an error, a problem."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         del receive

@@ -123,7 +123,7 @@ class _Pipe:
         self._stream, self._writer = stream, writer
         self._lock, self._late = anyio.Lock(), anyio.Event()
         self._loop = asyncio.get_running_loop()
-        self._is_coming = False
+        self._is_coming = self._is_over = False
         self._left = b""
         """What was to be written at once, and could not be."""
         self.is_begun = self._is_open = False
@@ -146,8 +146,11 @@ class _Pipe:
             self._is_open = True
 
     async def send(self, *, more: bool = True, last: bytes = b"") -> None:
-        """Send all that there is."""
+        """Send all that there is; after the end, nothing."""
         async with self._lock:
+            if self._is_over:
+                return
+            self._is_over = not more
             left, self._left = self._left, b""
             await self._stream.send(body(left + self._writer.take() + last, more=more))
 

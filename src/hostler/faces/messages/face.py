@@ -59,7 +59,7 @@ def messages_operations(service: Service, streams: OpenStreams) -> list[Operatio
             errors=(404, 413, 500, 504, 529),
             keeps=False,
             tell=tell,
-            told=ErrorBody,
+            tells=ErrorBody,
         ),
         Operation(
             method="POST",
@@ -74,7 +74,7 @@ def messages_operations(service: Service, streams: OpenStreams) -> list[Operatio
             errors=(404,),
             keeps=False,
             tell=tell,
-            told=ErrorBody,
+            tells=ErrorBody,
         ),
     ]
 

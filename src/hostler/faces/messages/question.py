@@ -43,6 +43,8 @@ _CALLS: Mapping[str, Literal["any", "none", "some"]] = {
     "any": "some",
     "none": "none",
 }
+_KNOWN_EFFORTS = frozenset({"minimal", "low", "medium", "high", "xhigh", "max"})
+"""Any other is as good as none."""
 _EFFORTS = ((2_048, "low"), (8_192, "medium"))
 """Budgets below which so much is thought; beyond them it is `high`."""
 
@@ -311,7 +313,7 @@ def _effort(asked: NewCount) -> str | None:
     output, thinking = asked.output_config, asked.thinking
     if thinking is not None and thinking.type == "disabled":
         return "none"
-    if output is not None and output.effort is not None:
+    if output is not None and output.effort in _KNOWN_EFFORTS:
         return output.effort
     if thinking is None or thinking.budget_tokens is None:
         return None
