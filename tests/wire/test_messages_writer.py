@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TypeAlias, cast
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from hostler.core.events import CallId, JsonObject, ToolCall
@@ -82,6 +82,7 @@ def blocks(wire: bytes) -> list[Json]:
     return found
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(
     some.lists(SPOKEN | CALLED, max_size=8),
     some.integers(0, 3),

@@ -138,7 +138,7 @@ class Writer:
     def _open_call(self, call: CallId, name: str) -> None:
         self._begun.add(call)
         self._arguments.clear()
-        self._open("arguments", {"type": "tool_use", "id": call, "name": name, "input": {}}, call)
+        self._open("arguments", _call_block(call, name, {}), call)
 
     def _open(self, part: str, block: JsonObject, call: CallId | None = None) -> None:
         self._close()
@@ -205,14 +205,17 @@ def message(id_: str, model: str, reply: Reply, *, shows_thinking: bool) -> Mess
         content.append({"type": "thinking", **signed})
         seal = NOTHING
     if reply.text:
-        content.append({"type": "text", "text": reply.text, "citations": None})
+        content.append({"type": "text", "text": reply.text, "citations": list[object]()})
     if seal != NOTHING and reply.calls:
         content.append(redacted)
-    for one in reply.calls:
-        call: JsonObject = {"id": one.id, "name": one.name, "input": one.arguments}
-        content.append({"type": "tool_use", **call})
+    content += [_call_block(one.id, one.name, one.arguments) for one in reply.calls]
     stop, usage = _STOPS[reply.stop], usage_of(reply.usage)
     return Message(id=id_, model=model, content=content, stop_reason=stop, usage=usage)
+
+
+def _call_block(call: CallId, name: str, arguments: JsonObject) -> JsonObject:
+    block: JsonObject = {"id": call, "name": name, "input": arguments}
+    return {"type": "tool_use", **block, "caller": {"type": "direct"}}
 
 
 def usage_of(usage: Usage) -> MessageUsage:
