@@ -18,6 +18,7 @@ from hostler.core.events import KIND_OF
 from hostler.faces.http.endpoint import VERSION
 from hostler.faces.http.entry import Tickets
 from hostler.faces.http.open_streams import OpenStreams
+from hostler.faces.messages.face import messages_operations
 from hostler.faces.native import bodies
 from hostler.faces.native.openapi import openapi
 from hostler.faces.native.operations import Operations
@@ -92,7 +93,9 @@ class _Document(Struct, frozen=True, kw_only=True):
 def document() -> Mapping[str, object]:
     """Return the document that a server of this build gives."""
     # The handlers are only named here, never called, so they need nothing to work on.
-    return openapi(operations(Operations(cast("Service", None), OpenStreams(), Tickets())))
+    service, streams = cast("Service", None), OpenStreams()
+    others = messages_operations(service, streams)
+    return openapi(operations(Operations(service, streams, Tickets()), others))
 
 
 def openapi_json() -> str:
