@@ -15,6 +15,7 @@ from docs.build.source import Undocumented
 from msgspec import Struct, field
 
 from hostler.core.events import KIND_OF
+from hostler.faces.chat.face import chat_operations
 from hostler.faces.http.endpoint import VERSION
 from hostler.faces.http.entry import Tickets
 from hostler.faces.http.open_streams import OpenStreams
@@ -92,7 +93,9 @@ class _Document(Struct, frozen=True, kw_only=True):
 def document() -> Mapping[str, object]:
     """Return the document that a server of this build gives."""
     # The handlers are only named here, never called, so they need nothing to work on.
-    return openapi(operations(Operations(cast("Service", None), OpenStreams(), Tickets())))
+    service, streams = cast("Service", None), OpenStreams()
+    others = chat_operations(service, streams)
+    return openapi(operations(Operations(service, streams, Tickets()), others))
 
 
 def openapi_json() -> str:
