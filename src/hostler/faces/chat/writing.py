@@ -18,6 +18,8 @@ from hostler.core.ports import Delta, Reply
 from hostler.faces.chat.sealed import detail
 
 encode = msgspec.json.Encoder().encode
+FINGERPRINT = "fp_hostler"
+"""OpenAI's schema has no null here, and its clients no use for it."""
 DONE = b"data: [DONE]\n\n"
 FINISHES: Mapping[Stop, str] = {
     "end": "stop",
@@ -98,9 +100,10 @@ class Chunks:
 def _head(named: Named) -> bytes:
     form = (
         b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,'
-        b'"service_tier":"default","system_fingerprint":null,'
+        b'"service_tier":"default","system_fingerprint":%b,'
     )
-    return form % (encode(named.id), named.created, encode(named.model))
+    told = encode(named.id), named.created, encode(named.model), encode(FINGERPRINT)
+    return form % told
 
 
 def completion(named: Named, reply: Reply) -> JsonObject:
@@ -131,7 +134,7 @@ def completion(named: Named, reply: Reply) -> JsonObject:
         "choices": [choice],
         "usage": usage_of(reply.usage),
         "service_tier": "default",
-        "system_fingerprint": None,
+        "system_fingerprint": FINGERPRINT,
     }
 
 
