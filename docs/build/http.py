@@ -14,11 +14,11 @@ from docs.build.socket import socket
 from docs.build.source import Undocumented
 from msgspec import Struct, field
 
+from hostler.app.server import other_operations
 from hostler.core.events import KIND_OF
 from hostler.faces.http.endpoint import VERSION
 from hostler.faces.http.entry import Tickets
 from hostler.faces.http.open_streams import OpenStreams
-from hostler.faces.messages.face import messages_operations
 from hostler.faces.native import bodies
 from hostler.faces.native.openapi import openapi
 from hostler.faces.native.operations import Operations
@@ -94,7 +94,7 @@ def document() -> Mapping[str, object]:
     """Return the document that a server of this build gives."""
     # The handlers are only named here, never called, so they need nothing to work on.
     service, streams = cast("Service", None), OpenStreams()
-    others = messages_operations(service, streams)
+    others = other_operations(service, streams)
     return openapi(operations(Operations(service, streams, Tickets()), others))
 
 

@@ -83,6 +83,7 @@ async def test_a_link_opens_nothing_else(serve: Serve) -> None:
                         key="key_1",
                         user="alice",
                         provider="openai",
+                        model="openai:gpt-5",
                     )
                     if path in public or (method, where) in allowed:
                         continue

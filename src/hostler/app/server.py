@@ -24,7 +24,9 @@ from hostler.app import wiring
 from hostler.app.connections import HttpConnection, SocketConnection
 from hostler.app.identity.settings import Identity
 from hostler.core.errors import SetupError
+from hostler.faces.chat.face import chat_operations
 from hostler.faces.http.answers import not_found
+from hostler.faces.http.endpoint import Operation
 from hostler.faces.http.entry import Gate, Ways
 from hostler.faces.http.guard import ANY, Guard
 from hostler.faces.http.open_streams import SLOW_S, OpenStreams
@@ -57,10 +59,15 @@ def make_app(
 
     `hosts` and `origins`: see `Guard`.
     """
-    others = messages_operations(service, streams)
+    others = other_operations(service, streams)
     routes = native_routes(service, gate, streams, ways=ways, others=others)
     router = Router(routes, default=not_found)
     return Guard(router, hosts=hosts, origins=origins)
+
+
+def other_operations(service: Service, streams: OpenStreams) -> list[Operation]:
+    """Return the operations of the faces for clients that were made for others' servers."""
+    return [*chat_operations(service, streams), *messages_operations(service, streams)]
 
 
 @asynccontextmanager

@@ -70,6 +70,10 @@ def _plain(*names: str) -> frozenset[str]:
     return frozenset(names)
 
 
+def _in_body(names: str) -> frozenset[str]:
+    return frozenset(f"body.{name}" for name in names.split())
+
+
 NO_VAULT = (409,)
 """Answered by a house that has no master key."""
 NO_MODEL = (404,)
@@ -270,6 +274,24 @@ POLICIES: Mapping[str, Policy] = {
     "list_members": Policy(needs="admin", ids=SESSION),
     "add_member": Policy(
         needs="admin", ids=SESSION, plain=_plain("path.user", "body.role"), body={}
+    ),
+    # No model is asked for anything; that there is none tells whoever may ask that they may.
+    "chat_completions": Policy(
+        needs="write",
+        plain=_in_body(
+            "model messages stream stream_options tools tool_choice parallel_tool_calls n stop "
+            "max_completion_tokens max_tokens temperature top_p response_format reasoning_effort "
+            "prompt_cache_key"
+        ),
+        body={"model": "isolation", "messages": [{"role": "user", "content": "hello"}]},
+        answers=(404,),
+    ),
+    "models": Policy(
+        plain=_plain("query.after_id", "query.before_id", "header.Anthropic-Version"),
+    ),
+    "model": Policy(
+        plain=_plain("path.model", "header.Anthropic-Version"),
+        answers=(404,),
     ),
     "remove_member": Policy(needs="admin", ids=SESSION, plain=_plain("path.user")),
 }

@@ -48,10 +48,15 @@ def native_routes(
     socket = Socket(
         operations=do, endpoints=endpoints, entry=entry, streams=streams, rates=service.rates
     )
-    routes: list[BaseRoute] = [Route(path, endpoint) for path, endpoint in endpoints.items()]
+    routes: list[BaseRoute] = [Route(_wide(path), one) for path, one in endpoints.items()]
     return [*routes, WebSocketRoute("/api/sessions/{session}/socket", socket)]
 
 
 def _rank(path: str) -> int:
     # Starlette tries routes in order, one regular expression each.
-    return 0 if path.startswith("/api/sessions") else 1
+    return 0 if path.startswith(("/api/sessions", "/v1/")) else 1
+
+
+def _wide(path: str) -> str:
+    # Names of models have slashes, and servers decode those that clients encoded.
+    return path.replace("{model}", "{model:path}")

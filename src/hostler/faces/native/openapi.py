@@ -33,6 +33,7 @@ STATUS = {
     426: "A WebSocket, asked for without an upgrade",
     429: "As many as one caller may have at once, or may ask for in this time",
     500: "A bug of the server",
+    502: "A model did not answer as it should",
     503: "The store, or the server with all it has to do, cannot serve now",
     504: "A model did not answer in time",
     529: "The server, or a model, has too much to do",

@@ -1,0 +1,95 @@
+"""Chat Completions as operations, to be mounted by `app`.
+
+A face is translation only: what may be asked, by whom and how often, the service says.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from starlette.types import ASGIApp
+
+from hostler.core.events import JsonObject
+from hostler.faces.chat.answering import Answering
+from hostler.faces.chat.asking import request_of
+from hostler.faces.chat.bodies import ChatRequest
+from hostler.faces.chat.errors import ChatError, tell_chat
+from hostler.faces.chat.models import ModelLists
+from hostler.faces.chat.writing import Chunks, Named
+from hostler.faces.http.endpoint import Call, Operation
+from hostler.faces.http.open_streams import OpenStreams
+from hostler.service.authorise import authorise
+from hostler.service.service import Service
+
+
+class Completions:
+    def __init__(self, service: Service, streams: OpenStreams) -> None:
+        self._service, self._streams = service, streams
+
+    async def complete(self, call: Call) -> ASGIApp:
+        body, direct = cast("ChatRequest", call.body), self._service.direct
+        authorise(call.who, "write", None)  # so that nobody else learns what there is
+        model = direct.find(call.who, body.model)
+        parts = direct.ask(call.who, model, request_of(body, call.who))
+        named = Named(
+            id=f"chatcmpl-{direct.world.mint('')[1:]}",
+            created=int(direct.world.clock()),
+            model=f"{model.provider}:{model.name}",
+        )
+        if not body.stream:
+            return Answering(call, parts, self._streams, named)
+        await self._streams.check(call.who, self._service.tenants)
+        options = body.stream_options
+        told = options is not None and bool(options.include_usage)
+        return Answering(call, parts, self._streams, named, Chunks(named, usage=told))
+
+
+def chat_operations(service: Service, streams: OpenStreams) -> list[Operation]:
+    """Return the operations, in the order of the documentation."""
+    do, lists = Completions(service, streams), ModelLists(service)
+    return [
+        Operation(
+            method="POST",
+            path="/v1/chat/completions",
+            name="chat_completions",
+            summary="Ask a model, as OpenAI's Chat Completions do",
+            run=do.complete,
+            begins="run",
+            body=ChatRequest,
+            returns={200: JsonObject},
+            streams=True,
+            keeps=False,
+            tell=tell_chat,
+            tells=ChatError,
+            errors=(404, 500, 502, 504),
+        ),
+        Operation(
+            method="GET",
+            path="/v1/models",
+            name="models",
+            summary="The models that may be asked, as OpenAI or Anthropic list them",
+            run=lists.all,
+            query={
+                "limit": "in Anthropic's form: how many, 20 unless it is said, up to 1000",
+                "after_id": "the last id of the page before",
+                "before_id": "the first id of the page after",
+            },
+            headers={"Anthropic-Version": "given, the list has Anthropic's form, and pages"},
+            returns={200: JsonObject},
+            tell=tell_chat,
+            tells=ChatError,
+            errors=(400,),
+        ),
+        Operation(
+            method="GET",
+            path="/v1/models/{model}",
+            name="model",
+            summary="One model, by its whole name or one that is enough",
+            run=lists.one,
+            headers={"Anthropic-Version": "given, the answer has Anthropic's form"},
+            returns={200: JsonObject},
+            tell=tell_chat,
+            tells=ChatError,
+            errors=(404,),
+        ),
+    ]
