@@ -50,6 +50,7 @@ PROBLEMS = {
     "method_not_allowed": "There is such a route, for other methods; `Allow` names them.",
     "open_step": "A call or a reply is open there; `detail` names the last position at which none is.",
     "origin": "A page of another site may not do this; see the setting `origins`.",
+    "other_agent": "The chat is with another agent than the one that is asked for.",
     "overloaded": "The server has more to do than it can; what has begun goes on. Try again.",
     "queue_full": "As many runs wait in the session as may; see [limits](limits.md).",
     "scope": "The key's role may do this, and its scopes do not name it; `detail` says which would.",

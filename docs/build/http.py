@@ -15,6 +15,7 @@ from docs.build.source import Undocumented
 from msgspec import Struct, field
 
 from hostler.core.events import KIND_OF
+from hostler.faces.aisdk.face import chat_operations
 from hostler.faces.native import bodies
 from hostler.faces.native.entry import Tickets
 from hostler.faces.native.http import VERSION
@@ -92,7 +93,9 @@ class _Document(Struct, frozen=True, kw_only=True):
 def document() -> Mapping[str, object]:
     """Return the document that a server of this build gives."""
     # The handlers are only named here, never called, so they need nothing to work on.
-    return openapi(operations(Operations(cast("Service", None), OpenStreams(), Tickets())))
+    service, streams = cast("Service", None), OpenStreams()
+    native = Operations(service, streams, Tickets())
+    return openapi(operations(native, chat_operations(service, streams)))
 
 
 def openapi_json() -> str:

@@ -24,6 +24,7 @@ from hostler.app import wiring
 from hostler.app.connections import HttpConnection, SocketConnection
 from hostler.app.identity.settings import Identity
 from hostler.core.errors import SetupError
+from hostler.faces.aisdk.face import chat_operations
 from hostler.faces.native.answers import not_found
 from hostler.faces.native.entry import Gate, Ways
 from hostler.faces.native.face import native_routes
@@ -56,7 +57,9 @@ def make_app(
 
     `hosts` and `origins`: see `Guard`.
     """
-    router = Router(native_routes(service, gate, streams, ways=ways), default=not_found)
+    chats = chat_operations(service, streams)
+    routes = native_routes(service, gate, streams, ways=ways, others=chats)
+    router = Router(routes, default=not_found)
     return Guard(router, hosts=hosts, origins=origins)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from hostler.faces.native.entry import Entrance, Gate, Ways
-from hostler.faces.native.http import Endpoint
+from hostler.faces.native.http import Endpoint, Operation
 from hostler.faces.native.open_streams import OpenStreams
 from hostler.faces.native.operations import Operations
 from hostler.faces.native.socket import Socket
@@ -16,17 +17,22 @@ from hostler.service.service import Service
 
 
 def native_routes(
-    service: Service, gate: Gate, streams: OpenStreams, *, ways: Ways | None = None
+    service: Service,
+    gate: Gate,
+    streams: OpenStreams,
+    *,
+    ways: Ways | None = None,
+    others: Sequence[Operation] = (),
 ) -> list[BaseRoute]:
     """Return one route per path; the paths that are called most come first.
 
-    `ways`: to say who one is, beside keys and share links.
+    `ways`: to say who one is, beside keys and share links.  `others`: operations of other faces.
     """
     entry = Entrance(gate, service.shares, service.keys, service.tenants, ways=ways or Ways())
     service.keys.revoked.append(streams.revoke)
     service.members.removed.append(streams.unshare)
     do = Operations(service, streams, entry.tickets, service.scraping)
-    operations = sorted(table(do), key=lambda one: (_rank(one.path), one.path))
+    operations = sorted(table(do, others), key=lambda one: (_rank(one.path), one.path))
     endpoints = {
         path: Endpoint(
             list(same),

@@ -5,6 +5,8 @@ Invariant: one entry is one method on one path; nothing is served that is not he
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.types import ASGIApp
 
 from hostler.core.events import JsonObject
@@ -22,12 +24,12 @@ from hostler.service.limits import LARGEST_ARCHIVE
 from hostler.service.runs import Ended
 
 
-def table(do: Operations) -> list[Operation]:
-    """Return every operation, in the order of the documentation."""
+def table(do: Operations, others: Sequence[Operation] = ()) -> list[Operation]:
+    """Return every operation, in the order of the documentation; `others` are of other faces."""
 
     async def document(call: Call) -> ASGIApp:
         del call
-        return Answer(200, openapi(table(do)))
+        return Answer(200, openapi(table(do, others)))
 
     pages = {"after": "the last id of the page before", "limit": "1 to 1000, default 100"}
     session, events = "/api/sessions/{session}", "/api/sessions/{session}/events"
@@ -365,4 +367,5 @@ def table(do: Operations) -> list[Operation]:
             public=True,
         ),
         *metrics_table(do.scraping),
+        *others,
     ]
