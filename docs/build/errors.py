@@ -39,7 +39,7 @@ DROPS_INTRO = """
 PROBLEMS = {
     "already_answered": "Somebody was first: `decision` or `outcome`, `principal` and `at` say what they answered.",
     "bad_archive": "The body is no export of a session, or a damaged one; `detail` names the line.",
-    "busy": "A run is going, and the message's policy is `reject`.",
+    "busy": "A run is going, and the message's policy is `reject`, or it takes back what was said.",
     "exists": "The id is taken by a session that was made with another body.",
     "expired": "Nobody answered in time, or the run ended before somebody did.",
     "host": "The server is not known by this name; see the setting `hosts`.",
@@ -55,6 +55,7 @@ PROBLEMS = {
     "queue_full": "As many runs wait in the session as may; see [limits](limits.md).",
     "scope": "The key's role may do this, and its scopes do not name it; `detail` says which would.",
     "rate": "More came of late than one caller may send; `Retry-After` says when it may go on.",
+    "taken_back": "That turn is no part of the conversation any more: somebody took it back.",
     "too_many_secrets": "The tenant has 1,000 secrets; remove some.",
     "no_vault": "This server was opened without a place for secrets.",
     "no_master_key": "The master key that is needed is not here, or cannot be read; the detail says.",

@@ -23,9 +23,8 @@ from tests.waiting import (
 
 from hostler import Agent, tool
 from hostler.core.errors import NotFound, TooLarge
-from hostler.core.events import Principal, PrincipalId, TenantId
+from hostler.core.events import ClientTool, Principal, PrincipalId, TenantId
 from hostler.core.ports import AgentSpec, Reply, World
-from hostler.core.records import ClientTool
 from hostler.service.archive import Archive
 from hostler.service.limits import LARGEST_ARCHIVE, LARGEST_ARCHIVE_LINE
 from hostler.service.room import Room

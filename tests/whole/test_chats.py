@@ -15,6 +15,7 @@ from tests.viewers import Speaker
 from tests.waiting import Removals, a_model, of_kind, serving_agents
 
 from hostler import Agent, tool
+from hostler.core.events import ModelSaid, UserSaid
 from hostler.core.ports import Delta, Failure, Reply, Request
 from hostler.testing.doubles import a_call, an_agent
 
@@ -353,3 +354,91 @@ async def test_a_session_of_the_native_api_is_watched_by_its_own_id(serve: Serve
             assert tab.text == "one two"
             with anyio.fail_after(5):
                 assert len(of_kind(await client.facts(session), "run_ended")) == 2
+
+
+def said_to(request: Request) -> list[object]:
+    """Return what a model was shown, in words."""
+    return [
+        one.content if isinstance(one, UserSaid) else one.text
+        for one in request.transcript
+        if isinstance(one, UserSaid | ModelSaid)
+    ]
+
+
+async def test_another_answer_takes_the_place_of_the_last_one(serve: Serve) -> None:
+    model = Sequel([says("one"), says("two"), says("three")])
+    async with serve(an_agent(model)) as client, app(client, "again") as tab:
+        await tab.say("first")
+        await tab.say("second")
+        before = tab.messages[-1]["id"]
+        await tab.do("regenerate", options={})
+
+        assert tab.text == "three"
+        assert len(tab.messages) == 4
+        assert tab.messages[-1]["id"] != before
+        assert said_to(model.asked[-1]) == ["first", "one", "second"]
+        facts = await facts_of(client, "again")
+        assert len(of_kind(facts, "session_rewound")) == 1
+        assert len(of_kind(facts, "run_ended")) == 3
+
+        first = tab.messages[1]["id"]
+        await tab.do("regenerate", options={"messageId": first})
+        assert said_to(model.asked[-1]) == ["first"]
+        assert len(tab.messages) == 2
+
+
+async def test_what_was_said_is_edited(serve: Serve) -> None:
+    model = Sequel([says("one"), says("two"), says("three"), says("four")])
+    async with serve(an_agent(model)) as client, app(client, "edit") as tab:
+        await tab.say("first")
+        await tab.say("second")
+        mine = tab.messages[0]["id"]
+        await tab.do("send", message={"text": "other", "messageId": mine})
+        assert (tab.text, len(tab.messages)) == ("three", 2)
+        assert said_to(model.asked[-1]) == ["other"]
+
+        await tab.do("send", message={"text": "another", "messageId": mine})
+        assert said_to(model.asked[-1]) == ["another"]
+
+
+async def test_of_two_tabs_that_take_back_one_turn_one_wins(serve: Serve) -> None:
+    model = Sequel([says("one"), says("two")])
+    async with serve(an_agent(model)) as client, app(client, "race") as tab:
+        await tab.say("first")
+        async with app(client, "race", messages=tab.messages) as other:
+            await tab.do("regenerate", options={"messageId": tab.messages[-1]["id"]})
+            await other.do("regenerate", options={"messageId": other.messages[-1]["id"]})
+            assert "no part of the conversation" in str(other.state["error"])
+        assert len(model.asked) == 2
+
+
+async def test_nothing_is_taken_back_while_a_run_is_going(serve: Serve) -> None:
+    model = Speaker(["one"])
+    async with serve(an_agent(model)) as client, app(client, "busy") as tab:
+        await tab.begin("send", message={"text": "first"})
+        model.let()
+        await tab.comes_to(lambda app: app.text == "one")
+        async with app(client, "busy", messages=tab.messages) as other:
+            await other.do("regenerate", options={})
+            assert "a run is going" in str(other.state["error"])
+        model.let()
+        await tab.comes_to(lambda app: app.state["status"] == "ready")
+
+
+async def test_a_later_message_brings_tools(serve: Serve) -> None:
+    model = a_model(lambda said: [a_call(said)] if said in ("locate", "look") else [])
+    locate: Json = {"name": "locate", "description": "Say where the user is."}
+    look: Json = {"name": "look", "description": "Say what the user sees."}
+    async with serve(an_agent(model)) as client, app(client, "tools", automatic=True) as tab:
+        await tab.say("hello")
+        for name, tools in (("locate", [locate]), ("look", [locate, look])):
+            await tab.say(name, options={"body": {"tools": tools}})
+            assert kinds(tab) == [f"tool-{name}"]
+            call = tab.calls[-1]["toolCallId"]
+            answer = {"tool": name, "toolCallId": call, "output": f"done {name}"}
+            await tab.begin("output", answer=answer)
+            await tab.comes_to(lambda app, name=name: app.text == f"done {name}")
+            await tab.comes_to(lambda app: app.state["status"] == "ready")
+        spoken = of_kind(await facts_of(client, "tools"), "user_spoke")
+        assert ["client_tools" in one for one in spoken] == [False, True, True]
+        assert [spec.name for spec in model.asked[-1].tools] == ["locate", "look"]

@@ -114,6 +114,7 @@ def make_service(
         access=access,
         running=Running(store, tenants.settings_of),
         rates=rates,
+        agents=agents,
     )
     forgetting = forgetting or Forgetting(store=store, signals=signals)
     sessions = Sessions(

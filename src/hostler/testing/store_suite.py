@@ -32,6 +32,7 @@ from hostler.testing.doubles import a_session, whole_log
 from hostler.testing.store_kit import Check, Open, a_new_session, a_run, refused, spoke
 from hostler.testing.store_suite_forks import FORKS
 from hostler.testing.store_suite_records import RECORDS
+from hostler.testing.store_suite_turns import TURNS
 from hostler.testing.store_suite_waits import WAITS
 
 
@@ -416,6 +417,7 @@ STORE_SUITE: Sequence[Check] = (
     *WAITS,
     *FORKS,
     *RECORDS,
+    *TURNS,
 )
 
 

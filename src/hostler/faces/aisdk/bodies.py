@@ -23,6 +23,7 @@ from msgspec import Struct
 from hostler.core.errors import Invalid
 from hostler.core.events import (
     CallId,
+    ClientTool,
     Content,
     FilePart,
     ImagePart,
@@ -34,7 +35,6 @@ from hostler.core.events import (
     SessionId,
     TextPart,
 )
-from hostler.core.records import ClientTool
 from hostler.service.sessions import ID
 
 LONGEST_ID = 256

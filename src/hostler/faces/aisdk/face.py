@@ -13,6 +13,7 @@ from functools import partial
 from typing import NamedTuple, cast
 
 import msgspec
+from msgspec import structs
 from starlette.types import ASGIApp
 
 from hostler.core.errors import Conflict, Invalid, NotFound, Repeated, SetupError
@@ -22,6 +23,7 @@ from hostler.core.records import Session
 from hostler.faces.aisdk import bodies
 from hostler.faces.aisdk.bodies import Answered, NewChat, UiMessage, message_of, run_of, session_of
 from hostler.faces.aisdk.chunks import Chunks
+from hostler.faces.aisdk.finding import answer_to, labelled, taken_back_by
 from hostler.faces.aisdk.stream import ChatStream
 from hostler.faces.native.answers import Answer
 from hostler.faces.native.http import REPLAYED, Call, Operation
@@ -199,12 +201,17 @@ class Chats:
     async def _speak(self, call: Call, session: Session, body: NewChat, said: UiMessage) -> ASGIApp:
         service, who = self.service, call.who
         service.admit("run")
+        tools = None if body.tools is None else bodies.tools_of(body.tools)
         message = Message(
             content=bodies.content_of(said, body.context),
             policy=body.policy or await service.sessions.policy(who, session.id),
-            metadata=body.metadata if said.id is None else {**body.metadata, "ui": {"id": said.id}},
+            metadata=labelled(body.metadata, said.id),
             purpose=body.purpose,
+            before=await taken_back_by(service, who, session.id, body, said),
+            client_tools=tools,
         )
+        if tools is not None:
+            session = structs.replace(session, client_tools=tools)
         with ExitStack() as stack:
             seat = stack.enter_context(await service.following.watch(who, session.id))
             receipt, is_new = await self._receipt(call, session.id, message, said)
@@ -247,10 +254,15 @@ class Chats:
         if asked is not None:
             answering = Answering(asked, _kept)
             return await self.service.inbox.speak(who, session, message, answering=answering), True
-        if said.id is None:
+        if said.id is None or message.before is not None:
             return await self.service.inbox.speak(who, session, message), True
         asked = Asked.by(who, f"chat {session}", said.id or " ", _encode(message.content))
-        kept = await self.service.answered(who, asked, session)
+        try:
+            kept = await self.service.answered(who, asked, session)
+        except Invalid:  # of this id, something else was said before
+            before = await answer_to(self.service, who, session, said.id)
+            message = replace(message, before=before)
+            return await self.service.inbox.speak(who, session, message), True
         if kept is None:
             try:
                 answering = Answering(asked, _encode)
