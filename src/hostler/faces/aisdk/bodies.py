@@ -39,6 +39,7 @@ from hostler.service.sessions import ID
 
 LONGEST_ID = 256
 """Characters of a chat's or a message's id: clients make them up."""
+ENDS = ("output-available", "output-error", "output-denied")
 _DATA_URL = re.compile(r"data:([^;,]*)((?:;[^;,]*)*?)(;base64)?,", re.ASCII | re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}", re.ASCII)
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,100}/[\w.+*-]{1,100}", re.ASCII)
@@ -183,10 +184,14 @@ def _answer(call: CallId, part: UiPart) -> Answered | None:
             return None
 
 
-def seen(messages: Sequence[UiMessage]) -> frozenset[CallId]:
-    """Return the calls that the client knows of, in its newest message."""
+def seen(messages: Sequence[UiMessage]) -> dict[CallId, bool]:
+    """Return the calls that the client has in its newest message, and which have begun or ended."""
     parts = messages[-1].parts if messages and messages[-1].role == "assistant" else ()
-    return frozenset(CallId(part.tool_call_id) for part in parts if part.tool_call_id is not None)
+    return {
+        CallId(part.tool_call_id): part.state in ("input-available", *ENDS)
+        for part in parts
+        if part.tool_call_id is not None
+    }
 
 
 def tools_of(tools: Sequence[UiTool]) -> tuple[ClientTool, ...]:

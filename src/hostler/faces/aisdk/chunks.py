@@ -13,7 +13,7 @@ Invariant: pure; no two readings of one log give another message, wherever text 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -66,7 +66,6 @@ class _Call:
     """What each chunk on its input says: name, and whose it is."""
     asked: ToolCall | None = None
     """As the reply has it."""
-    is_streamed: bool = False
     shown: JsonObject | None = None
     """The arguments that were shown as those it runs with."""
     is_gated: bool = False
@@ -75,7 +74,7 @@ class _Call:
 
 
 class Chunks:
-    """The chunks of one run, or of what is left of it for a client that has `seen` some calls."""
+    """The chunks of one run, or what is left of them for a client that has `seen` some calls."""
 
     def __init__(
         self,
@@ -84,16 +83,17 @@ class Chunks:
         *,
         theirs: Collection[str] = (),
         named: Collection[str] = (),
-        seen: Collection[CallId] = (),
+        seen: Mapping[CallId, bool] | None = None,
         since: Seq = START,
         message: str | None = None,
     ) -> None:
         """`theirs`: tools that clients run; `named`: those that this client has named itself.
 
+        `seen`: of each call that the client knows, whether it has begun or ended there.
         `since`: what was asked before is left out.  `message`: its id, if it is not the run's.
         """
         self.run, self.is_over = run, False
-        self._seen = frozenset(seen)
+        self._seen: Mapping[CallId, bool] = seen or {}
         self._theirs, self._named, self._since = theirs, named, since
         self._message = message or message_of(run)
         self._about: JsonObject = {"session": session, "run": run}
@@ -175,7 +175,7 @@ class Chunks:
             self._fact(item.seq, item.fact)
             if self.parked and not self._has_parked:
                 self._has_parked = True
-                if not self._seen.isdisjoint(self._calls):
+                if self._seen.keys() & self._calls.keys():
                     self._out, self._in_step = [], False  # their stream ended here
 
     def _piece(self, piece: Piece) -> None:
@@ -185,7 +185,6 @@ class Chunks:
             if delta.part == "arguments":
                 if delta.call is None or not self._begin(delta.call, delta.name):
                     return
-                self._calls[delta.call].is_streamed = True
                 head: JsonObject = {"type": "tool-input-delta", "toolCallId": delta.call}
                 self._of, key = delta.call, "inputTextDelta"
             else:
@@ -265,7 +264,7 @@ class Chunks:
             self._begin(call.id, call.name)
             self._calls[call.id].asked = call
         self._has_parked, self._asked = False, START
-        if not self._seen.isdisjoint(self._calls):
+        if self._seen.keys() & self._calls.keys():
             self._out = []
 
     def _settle(self, thinking: str | None, text: str, calls: Sequence[CallId]) -> None:
@@ -313,8 +312,9 @@ class Chunks:
             # To show a client its own call would run it: only what it looks like is told.
             if "providerExecuted" in call.about:
                 self._show(call, fact.name, fact.arguments)
-            elif not call.is_streamed:
+            else:
                 text = encode(fact.arguments).decode()
+                self._put("tool-input-start", **call.about)
                 self._put("tool-input-delta", toolCallId=call.id, inputTextDelta=text)
             call.is_gated = call.waits = True
             self._put(
@@ -327,6 +327,8 @@ class Chunks:
             if not call.waits:
                 return
             call.waits = False
+            if self._seen.get(call.id):
+                return
             because = {} if fact.reason is None else {"reason": fact.reason}
             allowed = fact.decision == "allow"
             self._put("tool-approval-response", approvalId=call.id, approved=allowed, **because)
@@ -339,7 +341,8 @@ class Chunks:
     def _show(self, call: _Call, name: str, arguments: JsonObject) -> None:
         if call.shown != arguments:
             call.about["toolName"], call.shown = name, arguments
-            self._put("tool-input-available", **call.about, input=arguments)
+            if not self._seen.get(call.id):  # or a client would run its own call again
+                self._put("tool-input-available", **call.about, input=arguments)
 
     def _answer(self, call: _Call, fact: ToolFinished) -> None:
         if call.is_answered:

@@ -17,7 +17,7 @@ from msgspec import structs
 from starlette.types import ASGIApp
 
 from hostler.core.errors import Conflict, Invalid, NotFound, Repeated, SetupError
-from hostler.core.events import CallId, Event, Principal, RunId, Seq, SessionId
+from hostler.core.events import Event, Principal, RunId, Seq, SessionId
 from hostler.core.ports import mint
 from hostler.core.records import Session
 from hostler.faces.aisdk import bodies
@@ -281,8 +281,7 @@ class Chats:
     ) -> ASGIApp:
         """Stream what the client has not seen of a run, which may have ended meanwhile."""
         theirs, named = self._tools(session)
-        seen: frozenset[CallId] = bodies.seen(body.all)
-        chunks = Chunks(run, session.id, theirs=theirs, named=named, seen=seen)
+        chunks = Chunks(run, session.id, theirs=theirs, named=named, seen=bodies.seen(body.all))
         after = session.head.base
         if run != session.head.active:
             row = await self.service.runs.of_session(call.who, session.id, run)
