@@ -35,6 +35,7 @@ from hostler.core.events import (
     SessionId,
     TextPart,
 )
+from hostler.service.limits import check_depth
 from hostler.service.sessions import ID
 
 LONGEST_ID = 256
@@ -174,8 +175,10 @@ def answers(messages: Sequence[UiMessage]) -> Iterator[Answered]:
 
 def _answer(call: CallId, part: UiPart) -> Answered | None:
     match part.state:
-        case "approval-responded" if part.approval is not None and part.approval.id == call:
-            return Answered(call=call, approval=part.approval)
+        case "approval-responded":
+            said = part.approval
+            is_said = said is not None and said.id == call and said.approved is not None
+            return Answered(call=call, approval=said) if is_said else None
         case "output-available":
             return Answered(call=call, output=part.output)
         case "output-error":
@@ -210,6 +213,7 @@ def content_of(message: UiMessage, context: object) -> Content:
     """
     parts: list[Part] = []
     if context is not None:
+        check_depth("/context", context)
         told = json.dumps(context, ensure_ascii=False)
         parts.append(TextPart(text=f"Context, from the client (JSON):\n{told}"))
     before = len(parts)

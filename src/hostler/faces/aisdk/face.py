@@ -59,8 +59,10 @@ class Chats:
     async def say(self, call: Call) -> ASGIApp:
         """Take what is said, or what is answered, and stream what comes of it."""
         body, who = cast("NewChat", call.body), call.who
-        chat = mint("ses") if body.id is None else body.id
         said = bodies.said(body)
+        if said is None and body.id is None:
+            raise _nothing()
+        chat = mint("ses") if body.id is None else body.id
         session = await self._session(call, chat, body, said)
         settings = await self.service.tenants.settings_of(who.tenant)
         self.streams.check(who, settings.most_streams)
@@ -72,10 +74,7 @@ class Chats:
         if run is None or run == session.head.active:
             run = None if newest is None else session.head.active
         if run is None:
-            raise Invalid(
-                "nothing is said, and nothing waits for an answer",
-                fields=[("/messages", "a message of the user, or answers to what waits")],
-            )
+            raise _nothing()
         return await self._rest(call, session, run, body, settled)
 
     async def watch(self, call: Call) -> ASGIApp:
@@ -308,6 +307,12 @@ class Chats:
         return ChatStream(
             call, chunks, follow, self.streams, session=session.id, settled=settled, rest=rest
         )
+
+
+def _nothing() -> Invalid:
+    wanted = "a message of the user, or answers to what waits"
+    told = "nothing is said, and nothing waits for an answer"
+    return Invalid(told, fields=[("/messages", wanted)])
 
 
 def _kept(receipt: Receipt) -> bytes:
