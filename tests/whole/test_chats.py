@@ -442,3 +442,24 @@ async def test_a_later_message_brings_tools(serve: Serve) -> None:
         spoken = of_kind(await facts_of(client, "tools"), "user_spoke")
         assert ["client_tools" in one for one in spoken] == [False, True, True]
         assert [spec.name for spec in model.asked[-1].tools] == ["locate", "look"]
+
+
+async def test_the_hook_renders_a_chat_and_comes_back_to_it(tmp_path: Path) -> None:
+    removed = Removals()
+    async with (
+        serving_agents(tmp_path, removed.agent()) as client,
+        app(client, "hook", script="use_chat.mjs") as page,
+    ):
+        await page.say("old.txt")
+        await page.comes_to(lambda app: app.state["status"] == "ready" and bool(app.parts))
+        async with app(client, "hook", script="use_chat.mjs", resume=True) as other:
+            await other.comes_to(lambda app: bool(app.parts) and app.state["status"] == "ready")
+            assert other.messages[-1] == page.messages[-1]
+
+        call = cast("Json", page.parts[0]["approval"])["id"]
+        await page.begin("approve", answer={"id": call, "approved": True})
+        await page.comes_to(lambda app: app.text == "old.txt is gone")
+        await page.comes_to(lambda app: app.state["status"] == "ready")
+        await page.do("show")
+        shown = cast("list[Json]", page.calls[-1]["children"])
+        assert [one["children"] for one in shown] == [["old.txt"], ["old.txt is gone"]]
