@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from io import BytesIO
 from pathlib import Path
 from typing import cast
 
+import anyio
 import pytest
 from tests.people import somebody
-from tests.serving import Client, Json, Serve, quick
-from tests.viewers import Speaker
+from tests.serving import Client, Json, Serve, quick, serving
+from tests.viewers import ConnectionLost, Speaker
 from tests.waiting import Removals, a_model, of_kind, parked, serving_agents
 
 from hostler.core.ports import AgentSpec
+from hostler.faces.native.open_streams import OpenStreams
+from hostler.service import follow
 from hostler.testing.doubles import a_call, an_agent
 
 pytestmark = pytest.mark.anyio
@@ -78,23 +83,24 @@ async def post(client: Client, body: object) -> tuple[int, list[Json]]:
     raw = body if isinstance(body, str) else json.dumps(body)
     headers = {"Authorization": f"Bearer {client.key}"}
     url = f"{client.url}/api/chat"
-    async with client.http.post(url, data=BytesIO(raw.encode()), headers=headers) as answer:
-        text = await answer.text()
-        if answer.status != 200:
-            assert answer.content_type == "application/problem+json"
-            return answer.status, [json.loads(text)]
-        assert text.endswith("data: [DONE]\n\n")
-        lines = [line for line in text.splitlines() if line.startswith("data: {")]
-        return 200, [json.loads(line.removeprefix("data: ")) for line in lines]
+    with anyio.fail_after(10):
+        async with client.http.post(url, data=BytesIO(raw.encode()), headers=headers) as answer:
+            text = await answer.text()
+    if answer.status != 200:
+        assert answer.content_type == "application/problem+json"
+        return answer.status, [json.loads(text)]
+    assert text.endswith("data: [DONE]\n\n")
+    lines = [line for line in text.splitlines() if line.startswith("data: {")]
+    return 200, [json.loads(line.removeprefix("data: ")) for line in lines]
 
 
 def text_in(chunks: list[Json]) -> str:
     """Return what was said, since it was last taken back."""
     text = ""
     for chunk in chunks:
-        if chunk["type"] == "reset-step":
+        if chunk.get("type") == "reset-step":
             text = ""
-        elif chunk["type"] == "text-delta":
+        elif chunk.get("type") == "text-delta":
             text += str(chunk["delta"])
     return text
 
@@ -266,3 +272,102 @@ async def test_headers_are_those_that_the_client_s_own_package_sends(serve: Serv
                 "v1",
                 "no",
             ]
+
+
+async def opened(client: Client, body: Json) -> AsyncGenerator[Json, None]:
+    """Yield the chunks of a chat as they come, `[DONE]` as an empty one."""
+    headers = {"Authorization": f"Bearer {client.key}"}
+    data = json.dumps(body).encode()
+    async with client.http.post(f"{client.url}/api/chat", data=data, headers=headers) as told:
+        async for line in told.content:
+            if line.startswith(b"data: "):
+                yield json.loads(line[6:]) if line[6:7] == b"{" else {}
+            elif line.startswith(b":"):
+                yield {"type": "comment"}
+
+
+async def comes(chunks: AsyncGenerator[Json, None], kind: str) -> list[Json]:
+    """Return the chunks up to one of this kind."""
+    found = list[Json]()
+    with anyio.fail_after(10):
+        async for chunk in chunks:
+            found.append(chunk)
+            if chunk.get("type", "done") == kind:
+                return found
+    raise AssertionError(f"no {kind} in {found}")
+
+
+async def test_a_message_that_waits_for_a_run_gets_an_answer_of_its_own(serve: Serve) -> None:
+    model = Speaker(["one"])
+    async with serve(an_agent(model)) as client:
+        first = opened(client, {"id": "queue", "message": "a"})
+        second = opened(client, {"id": "queue", "message": "b"})
+        async with aclosing(first), aclosing(second):
+            start = (await comes(first, "start"))[0]
+            other = (await comes(second, "start"))[0]
+            assert start["messageId"] != other["messageId"]
+            model.let(4)
+            for stream in (first, second):
+                assert text_in(await comes(stream, "done")) == "one"
+
+
+async def test_a_message_that_joins_a_run_gets_what_is_said_to_it(serve: Serve) -> None:
+    model = Speaker(["one"])
+    async with serve(an_agent(model)) as client:
+        first = opened(client, {"id": "steer", "message": "a"})
+        second = opened(client, {"id": "steer", "message": "b", "policy": "steer"})
+        async with aclosing(first), aclosing(second):
+            start = (await comes(first, "start"))[0]
+            model.let()
+            await comes(first, "text-delta")
+            other = (await comes(second, "start"))[0]
+            model.let(3)
+            assert text_in(await comes(first, "done")) == "one"
+            assert text_in(await comes(second, "done")) == "one"
+        assert str(other["messageId"]).startswith(f"{start['messageId']}-")
+        again: Json = {"id": "steer", "trigger": "regenerate-message", "message": "b"}
+        assert (await post(client, {**again, "messageId": other["messageId"]}))[0] == 409
+
+
+async def test_a_chat_that_is_deleted_ends_its_streams(serve: Serve) -> None:
+    model = Speaker(["one", "two"])
+    async with serve(an_agent(model)) as client:
+        async with aclosing(opened(client, {"id": "deleted", "message": "a"})) as chunks:
+            start = (await comes(chunks, "start"))[0]
+            session = cast("Json", start["messageMetadata"])["session"]
+            model.let()
+            await comes(chunks, "text-delta")
+            assert (await client.call("DELETE", f"/api/sessions/{session}"))[0] == 204
+            assert "abort" in [one.get("type") for one in await comes(chunks, "done")]
+        assert (await client.call("GET", "/api/chat/deleted/stream"))[0] == 204
+
+
+async def test_a_server_that_stops_cuts_the_stream_so_that_its_client_comes_back() -> None:
+    model, streams = Speaker(["one", "two"]), OpenStreams()
+    async with serving(an_agent(model), file=None, streams=streams) as client:
+        async with aclosing(opened(client, {"id": "cut", "message": "a"})) as chunks:
+            await comes(chunks, "start")
+            model.let()
+            await comes(chunks, "text-delta")
+            streams.close()
+            with pytest.raises(ConnectionLost):
+                await comes(chunks, "done")
+        async with client.http.get(
+            f"{client.url}/api/chat/cut/stream", headers={"Authorization": f"Bearer {client.key}"}
+        ) as again:
+            model.let(2)
+            assert '"two"' in await again.text()
+
+
+async def test_a_stream_in_which_nothing_is_said_is_kept_open(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "QUIET_S", 0.05)
+    model = Speaker(["one"])
+    async with (
+        serve(an_agent(model)) as client,
+        aclosing(opened(client, {"id": "quiet", "message": "a"})) as chunks,
+    ):
+        await comes(chunks, "comment")
+        model.let(2)
+        assert text_in(await comes(chunks, "done")) == "one"

@@ -32,6 +32,7 @@ from hostler.core.events import (
     Policy,
     Principal,
     RunId,
+    Seq,
     SessionId,
     TextPart,
 )
@@ -42,6 +43,7 @@ LONGEST_ID = 256
 """Characters of a chat's or a message's id: clients make them up."""
 ENDS = ("output-available", "output-error", "output-denied")
 _DATA_URL = re.compile(r"data:([^;,]*)((?:;[^;,]*)*?)(;base64)?,", re.ASCII | re.IGNORECASE)
+_JOINED = re.compile(r"-\d+$", re.ASCII)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}", re.ASCII)
 _MEDIA_TYPE = re.compile(r"[\w.+-]{1,100}/[\w.+*-]{1,100}", re.ASCII)
 
@@ -141,16 +143,20 @@ def session_of(who: Principal, chat: str) -> SessionId:
     return SessionId(f"ses_{hashlib.blake2b(names, digest_size=16).hexdigest()}")
 
 
-def message_of(run: RunId) -> str:
-    """Return the id of the message that a run answers with: one run is one message."""
-    return f"msg_{run.removeprefix('run_')}"
+def message_of(run: RunId, *, joined_at: Seq | None = None) -> str:
+    """Return the id of the message that a run answers with: one run is one message.
+
+    What a run says to somebody who joined it is one more, for them.
+    """
+    tail = run.removeprefix("run_")
+    return f"msg_{tail}" if joined_at is None else f"msg_{tail}-{joined_at}"
 
 
 def run_of(message: str | None) -> RunId | None:
     """Return the run of a message of ours, None for another's."""
     if message is None or not message.startswith("msg_"):
         return None
-    return RunId(f"run_{message.removeprefix('msg_')}")
+    return RunId(f"run_{_JOINED.sub('', message.removeprefix('msg_'))}")
 
 
 def said(body: NewChat) -> UiMessage | None:

@@ -222,7 +222,7 @@ class Chats:
                 theirs=theirs,
                 named=named,
                 since=seq,
-                message=f"{message_of(run)}_{seq}" if joins else None,
+                message=message_of(run, joined_at=seq) if joins else None,
             )
             follow = partial(
                 service.following.follow_on,
@@ -280,7 +280,15 @@ class Chats:
     ) -> ASGIApp:
         """Stream what the client has not seen of a run, which may have ended meanwhile."""
         theirs, named = self._tools(session)
-        chunks = Chunks(run, session.id, theirs=theirs, named=named, seen=bodies.seen(body.all))
+        newest = body.all[-1]
+        chunks = Chunks(
+            run,
+            session.id,
+            theirs=theirs,
+            named=named,
+            seen=bodies.seen(body.all),
+            message=newest.id if run_of(newest.id) == run else None,
+        )
         after = session.head.base
         if run != session.head.active:
             row = await self.service.runs.of_session(call.who, session.id, run)

@@ -9,7 +9,7 @@ from typing import cast
 
 from hostler.core.errors import Conflict, NotFound
 from hostler.core.events import START, Event, JsonObject, Principal, RunId, SessionId, UserSpoke
-from hostler.faces.aisdk.bodies import NewChat, UiMessage, run_of
+from hostler.faces.aisdk.bodies import NewChat, UiMessage, message_of, run_of
 from hostler.service.cursor import Cursor
 from hostler.service.service import Service
 
@@ -33,6 +33,8 @@ async def taken_back_by(
     """
     if body.trigger == "regenerate-message":
         run = run_of(body.message_id)
+        if run is not None and body.message_id != message_of(run):
+            raise joined()
         if run is None:
             run = await answer_to(service, who, session, said.id)
     else:
@@ -51,7 +53,7 @@ async def answer_to(
 ) -> RunId | None:
     """Return the run that answered, last, what the client calls `message`."""
     found: RunId | None = None
-    joined, first = False, set[RunId]()
+    has_joined, first = False, set[RunId]()
     after = Cursor(START)
     while message is not None:
         page = await service.following.page(who, session, after=after, limit=PAGE)
@@ -59,11 +61,16 @@ async def answer_to(
             fact = cast("Event", one).fact
             if isinstance(fact, UserSpoke) and fact.run is not None:
                 if fact.metadata.get(UI) == {"id": message}:
-                    found, joined = fact.run, fact.run in first
+                    found, has_joined = fact.run, fact.run in first
                 first.add(fact.run)
         if len(page) < PAGE:
             break
         after = Cursor(cast("Event", page[-1]).seq)
-    if joined:
-        raise Conflict("this had joined the message before it: say that one again")
+    if has_joined:
+        raise joined()
     return found
+
+
+def joined() -> Conflict:
+    """Return what is told of a message that has no answer of its own."""
+    return Conflict("this had joined the message before it: say that one again")
