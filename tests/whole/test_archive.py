@@ -23,7 +23,7 @@ from tests.waiting import (
 
 from hostler import Agent, tool
 from hostler.core.errors import NotFound, TooLarge
-from hostler.core.events import ClientTool, Principal, PrincipalId, TenantId
+from hostler.core.events import ClientTool, Principal, PrincipalId, TenantId, UserSaid
 from hostler.core.ports import AgentSpec, Reply, World
 from hostler.service.archive import Archive
 from hostler.service.limits import LARGEST_ARCHIVE, LARGEST_ARCHIVE_LINE
@@ -393,3 +393,26 @@ async def test_a_line_that_does_not_end_is_refused_before_it_is_all_in_memory() 
     with pytest.raises(TooLarge):
         await archive.restore(ADMIN, endless())
     assert read <= LARGEST_ARCHIVE_LINE + 1024 * 1024
+
+
+async def test_a_conversation_that_was_taken_back_comes_back_so(serve: Serve) -> None:
+    model = ModelDouble(lambda _: Reply(text="well", stop="end"))
+    async with serve(an_agent(model)) as client:
+        session = await client.session()
+        await client.speak(session, "first")
+        chat: Json = {"id": session, "trigger": "regenerate-message", "message": "other"}
+        run = of_kind(await client.facts(session), "run_ended")[0]["run"]
+        chat["messageId"] = str(run).replace("run_", "msg_")
+        data, headers = json.dumps(chat), {"Authorization": f"Bearer {client.key}"}
+        async with client.http.post(f"{client.url}/api/chat", data=data, headers=headers) as told:
+            assert told.status == 200, await told.text()
+            await told.read()
+        file = await exported(client, session)
+        assert (await client.call("DELETE", f"/api/sessions/{session}"))[0] == 204
+        status, _ = await client.call("POST", "/api/sessions/import", raw=file)
+        assert status == 201
+        assert len(of_kind(await client.facts(session), "session_rewound")) == 1
+
+        await client.speak(session, "last")
+        said = [one for one in model.asked[-1].transcript if isinstance(one, UserSaid)]
+        assert [one.content for one in said] == ["other", "last"]

@@ -117,6 +117,13 @@ class NewChat(Struct, kw_only=True, rename="camel"):
         return (UiMessage(content=newest) if isinstance(newest, str) else newest,)
 
 
+class UiFrame(Struct, kw_only=True):
+    """A Server-Sent Event of the AI SDK's UI message stream, version 1."""
+
+    data: str
+    """A chunk as JSON; `[DONE]` after the last."""
+
+
 class Answered(Struct, frozen=True, kw_only=True):
     """What a client says to a call that may wait for it."""
 

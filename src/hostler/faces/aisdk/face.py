@@ -21,7 +21,15 @@ from hostler.core.events import Event, Principal, RunId, Seq, SessionId
 from hostler.core.ports import mint
 from hostler.core.records import Session
 from hostler.faces.aisdk import bodies
-from hostler.faces.aisdk.bodies import Answered, NewChat, UiMessage, message_of, run_of, session_of
+from hostler.faces.aisdk.bodies import (
+    Answered,
+    NewChat,
+    UiFrame,
+    UiMessage,
+    message_of,
+    run_of,
+    session_of,
+)
 from hostler.faces.aisdk.chunks import Chunks
 from hostler.faces.aisdk.finding import answer_to, labelled, taken_back_by
 from hostler.faces.aisdk.stream import ChatStream
@@ -345,7 +353,7 @@ def table(do: Chats) -> list[Operation]:
             body=NewChat,
             headers={"Hostler-Agent": "the agent of a new chat, where the body has none"},
             gives="text/event-stream",
-            returns={200: str},
+            returns={200: UiFrame},
             streams=True,
             errors=(404, 409, 413, 422, 429),
         ),
@@ -356,7 +364,7 @@ def table(do: Chats) -> list[Operation]:
             summary="For the AI SDK: the UI message that is being made, from its start",
             run=do.watch,
             gives="text/event-stream",
-            returns={200: str, 204: None},
+            returns={200: UiFrame, 204: None},
             streams=True,
             errors=(404, 422),
         ),
