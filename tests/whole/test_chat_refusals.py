@@ -371,3 +371,19 @@ async def test_a_stream_in_which_nothing_is_said_is_kept_open(
         await comes(chunks, "comment")
         model.let(2)
         assert text_in(await comes(chunks, "done")) == "one"
+
+
+async def test_a_chat_with_an_idempotency_key_is_said_once(serve: Serve) -> None:
+    async with serve(ordinary()) as client:
+        headers = {"Authorization": f"Bearer {client.key}", "Idempotency-Key": "k"}
+        body, url = json.dumps({"id": "key", "message": "go"}), f"{client.url}/api/chat"
+        told = list[str]()
+        for is_replayed in (False, True):
+            async with client.http.post(url, data=body, headers=headers) as answer:
+                told.append(await answer.text())
+                assert ("idempotent-replayed" in answer.headers) is is_replayed
+        first, again = (text.splitlines() for text in told)
+        assert (first[0], first[-4:]) == (again[0], again[-4:])
+        page = cast("list[Json]", (await client.get("/api/sessions"))["items"])
+        facts = await client.facts(str(page[0]["id"]))
+        assert len(of_kind(facts, "user_spoke")) == len(of_kind(facts, "run_ended")) == 1
