@@ -4,24 +4,35 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.canaries import CANARIES, ON
+from tests.canaries import EARS, heard_lines
 from tests.serving import Client, Serve, serving
 
-from hostler.app import house
 from hostler.core.ports import AgentSpec
-from hostler.engine.reconcile import keep_reconciling
+from hostler.engine import reconcile
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_canary_is_left(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
     """Search what all tests wrote for this run's canaries, if it has any."""
     yield
-    if ON:
-        assert CANARIES.seen_in(tmp_path_factory.getbasetemp()) == []
+    if EARS is not None:
+        found = EARS.sightings_in(tmp_path_factory.getbasetemp())
+        assert not found, "\n".join(map(str, found))
+
+
+@pytest.fixture(autouse=True)
+def no_canary_is_told() -> Generator[None]:
+    """Search what this test was told, and all that was logged meanwhile, likewise."""
+    if EARS is None:
+        yield
+        return
+    with heard_lines(EARS):
+        yield
+    found = EARS.sightings()
+    assert not found, "\n".join(map(str, found))
 
 
 @pytest.fixture
@@ -45,4 +56,4 @@ def serve(tmp_path: Path) -> Serve:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look for waits that are over more often than every ten seconds."""
-    monkeypatch.setattr(house, "keep_reconciling", partial(keep_reconciling, every_s=0.05))
+    monkeypatch.setattr(reconcile, "EVERY_S", 0.05)

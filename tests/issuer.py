@@ -19,6 +19,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from tests.canaries import learn
 
 from hostler.app.identity.jwks import Keys, Source
 from hostler.app.identity.settings import Jwt
@@ -65,7 +66,7 @@ class Signer:
     def sign(self, claims: Claims, headers: Claims | None = None) -> str:
         named = {"kid": self.kid, **(headers or {})}
         kept = {name: value for name, value in named.items() if value is not None}
-        return jwt.encode(dict(claims), self.private, self.algorithm, headers=kept)
+        return learn(jwt.encode(dict(claims), self.private, self.algorithm, headers=kept))
 
 
 def signer(kid: str = "one", algorithm: str = "RS256", bits: int = 2048) -> Signer:

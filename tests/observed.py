@@ -15,15 +15,17 @@ import anyio
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
+from tests.canaries import EARS, Ears
 from tests.serving import Client, Json, serving
 
 from hostler.app.measuring import Measuring, measuring
 from hostler.core.events import ToolSaid, Usage
 from hostler.core.ports import AgentSpec, Failure, Reply, Request
-from hostler.faces.native.stream import OpenStreams
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.telemetry.logs import formatter
 from hostler.telemetry.traces import Traces
 from hostler.testing.doubles import ModelDouble, ToolboxDouble, a_call, a_tool, an_agent
+from hostler.vault.vault import SealedVault
 
 Labels = tuple[tuple[str, str], ...]
 Series = dict[tuple[str, Labels], float]
@@ -79,6 +81,8 @@ async def observed(
     metrics: bool = True,
     is_open: bool = False,
     environ: Mapping[str, str] | None = None,
+    vault: SealedVault | None = None,
+    ears: Ears | None = EARS,
 ) -> AsyncGenerator[Observed]:
     """Serve agents with everything on; spans are kept in memory."""
     spans, streams = InMemorySpanExporter(), OpenStreams()
@@ -92,9 +96,14 @@ async def observed(
             streams=lambda: streams.by_kind,
             traces=traces,
         ) as look,
-        serving(*agents, file=file, streams=streams, observing=look) as client,
+        serving(
+            *agents, file=file, streams=streams, observing=look, vault=vault, ears=ears
+        ) as client,
     ):
         yield Observed(client, look, traces, spans)
+    if ears is not None:
+        for span in spans.get_finished_spans():
+            ears.hear(f"the span {span.name}", span.to_json())
 
 
 def a_worker(*, tools: ToolboxDouble | None = None) -> AgentSpec:

@@ -29,6 +29,8 @@ from pathlib import Path
 import anyio
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
+from tests.canaries import printed as heard
+from tests.canaries import provider_keys
 from tests.programs import node, npm_packages
 
 ROOT = Path(__file__).parents[1]
@@ -133,6 +135,9 @@ class Shell:
         assert await self.typed.wait() == 0
         if self.server is not None:
             self.server.terminate()
+            assert self.server.stdout is not None
+            async for said in self.server.stdout:
+                heard(said)
             assert await self.server.wait() == 0
 
     def kill(self) -> None:
@@ -151,6 +156,7 @@ class Shell:
             printed = await self._out.receive_until(b"\x1e", LARGEST_OUTPUT)
         except anyio.IncompleteRead:
             raise AssertionError(f"{commands}\nfailed:\n{self._out.buffer.decode()}") from None
+        heard(printed)
         return printed.decode()
 
     async def _serve(self, command: str) -> None:
@@ -171,6 +177,7 @@ class Shell:
                 said += (await self.server.stdout.receive()).decode()
             except anyio.EndOfStream:
                 raise AssertionError(f"{command}\nfailed:\n{said}") from None
+        heard(said)
         self.port = match[1]
         await self._run(f"export HOSTLER_PORT={self.port}")
 
@@ -193,6 +200,7 @@ async def shell(folder: Path) -> AsyncGenerator[Shell]:
     (folder / "node_modules").symlink_to(npm_packages() / "node_modules")
     environment = {
         "HOME": str(home),
+        **provider_keys(),
         "HOSTLER_MODEL": "scripted:demo",
         "HOSTLER_PORT": "0",
         "LANG": "C.UTF-8",

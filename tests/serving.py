@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import TypeAlias, cast
@@ -13,21 +13,27 @@ from typing import TypeAlias, cast
 import aiohttp
 import anyio
 from blockbuster import blockbuster_ctx
-from tests.canaries import CANARIES, ON, canary_vault
+from tests.canaries import EARS, ON, Ears, canary, canary_vault, masked_lines
 
 from hostler.app.house import open_house
 from hostler.app.keys import AdminGate
 from hostler.app.observing import Observing
 from hostler.app.server import listen, make_app, serve_http
-from hostler.core.ports import AgentSpec, Reply
-from hostler.faces.native.entry import Ways
-from hostler.faces.native.stream import OpenStreams
+from hostler.core.ports import AgentSpec, Catalog, Reply
+from hostler.faces.http.entry import Ways
+from hostler.faces.http.open_streams import OpenStreams
+from hostler.service.endpoints import Endpoints
 from hostler.service.rates import Rates
 from hostler.service.retention import FOR_EVER, Keep
+from hostler.service.service import Service
 from hostler.testing.doubles import ModelDouble
 from hostler.vault.vault import SealedVault
 
-KEY = CANARIES.new("admin key") if ON else "hk_test_0123456789abcdef0123456789abcdef"
+KEY = canary("admin key", "hk_test_0123456789abcdef0123456789abcdef")
+SENT_BESIDE = {
+    name: canary(name, "") for name in ("Cookie", "X-Auth-Token", "Proxy-Authorization") if ON
+}
+"""Headers that mean nothing to us, and may be secret."""
 Json: TypeAlias = dict[str, object]
 
 
@@ -47,6 +53,7 @@ class Client:
     http: aiohttp.ClientSession
     url: str
     key: str = KEY
+    ears: Ears | None = field(default_factory=lambda: EARS, repr=False)
 
     async def call(
         self,
@@ -64,6 +71,8 @@ class Client:
             method, f"{self.url}{path}", data=sent, headers=self._headers(headers)
         ) as answer:
             told = await answer.text()
+            if self.ears is not None:
+                self.ears.answer(method, path, told.encode())
             read: Json = json.loads(told) if told else {}
             if "request_id" in read:  # of no two answers the same
                 assert read.pop("request_id") == answer.headers["X-Request-Id"]
@@ -103,6 +112,8 @@ class Client:
                 if name:
                     fields[name] = value
                 elif "data" in fields:
+                    if self.ears is not None:
+                        self.ears.hear(f"a frame of {path}", json.dumps(fields))
                     cursor = fields.get("id", "")
                     yield Frame(cursor, fields["event"], json.loads(fields["data"]))
                     fields = {}
@@ -121,7 +132,7 @@ class Client:
 
     def _headers(self, more: Mapping[str, str] | None) -> dict[str, str]:
         key = {"Authorization": f"Bearer {self.key}"} if self.key else dict[str, str]()
-        return {**key, **(more or {})}
+        return {**SENT_BESIDE, **key, **(more or {})}
 
 
 def quick() -> ModelDouble:
@@ -145,9 +156,15 @@ async def serving(
     keep: Keep = FOR_EVER,
     observing: Observing | None = None,
     vault: SealedVault | None = None,
+    endpoints: Endpoints | None = None,
+    catalog: Catalog | None = None,
+    entered: Callable[[Service], object] = lambda _: None,
+    ears: Ears | None = EARS,
 ) -> AsyncGenerator[Client]:
-    """Serve agents; the first is the default."""
-    vault = canary_vault(KEY) if vault is None else vault
+    """Serve agents; the first is the default.  `entered` is given what the faces are on."""
+    vault = canary_vault() if vault is None else vault
+    if ON and vault is not None:
+        vault.learn(None, "admin-key", KEY)  # as the vault of `hostler serve` knows it
     served = {agent.name: agent for agent in agents}
     streams = OpenStreams() if streams is None else streams
     house = open_house(
@@ -159,16 +176,22 @@ async def serving(
         rates=rates,
         observing=observing,
         vault=vault,
+        endpoints=endpoints,
+        catalog=catalog,
     )
-    async with house as service:
+    async with AsyncExitStack() as stack:
+        stack.enter_context(masked_lines(vault if ON else None))
+        service = await stack.enter_async_context(house)
+        entered(service)
         gate = AdminGate(KEY.encode())
         app = make_app(service, gate, streams, ways=ways, hosts=hosts, origins=origins)
+        app = app if ears is None else ears.served(app)
         with listen("127.0.0.1", 0) as listening:
             port = listening.getsockname()[1]
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(serve_http, app, listening, streams)
                 async with aiohttp.ClientSession() as http:
                     with blockbuster_ctx("hostler"):  # nothing of ours may block the loop
-                        yield Client(http, f"http://127.0.0.1:{port}")
+                        yield Client(http, f"http://127.0.0.1:{port}", ears=ears)
                 streams.close()
                 tasks.cancel_scope.cancel()

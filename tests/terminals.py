@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.canaries import Process, printed, provider_keys
 from tests.serving import KEY
 
 import hostler
@@ -30,6 +31,8 @@ SOURCES = Path(hostler.__file__).parents[1]
 COMMAND = (sys.executable, "-m", "hostler")
 TAKE_TERMINAL = "import os, sys; os.close(os.open(os.ttyname(0), os.O_RDWR)); os.execv(sys.argv[1], sys.argv[1:])"
 """The first terminal that the leader of a session opens is the one whose Ctrl-C it gets."""
+KEYS = {**provider_keys(), **({"HOSTLER_MODEL": "scripted:demo"} if provider_keys() else {})}
+"""With keys, and no model that is named, a provider would be asked."""
 _ESCAPE = re.compile(r"\x1b(?:\[([?\d;]*)([A-Za-z])|\][^\x07]*\x07|[()].|.)", re.DOTALL)
 
 
@@ -54,6 +57,7 @@ def environment(data: Path, **more: str) -> dict[str, str]:
         "PYTHONPATH": str(SOURCES),
         "PATH": "",
         "HOME": str(data),
+        **KEYS,
         "LANG": "C.UTF-8",
         "TERM": "xterm-256color",
         **more,
@@ -73,7 +77,7 @@ class Home:
 
     def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command to its end, on pipes."""
-        return subprocess.run(
+        done = subprocess.run(
             [*COMMAND, *arguments],
             env=self.env,
             cwd=self.folder,
@@ -83,16 +87,17 @@ class Home:
             check=False,
             input=stdin,
         )
+        printed(done.stdout, done.stderr)
+        return done
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        return Process(
             [*COMMAND, *arguments],
             env=self.env,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
         )
 
     @contextmanager
@@ -186,6 +191,7 @@ class Terminal:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         os.close(self._master)
+        printed(self.raw, self.screen)
 
     @property
     def screen(self) -> str:

@@ -19,21 +19,21 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LINES_PER_FILE = 500
 LINES_PER_FUNCTION = 50
 LINES_OF = {
-    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022 and 0025 say why these are so
-    "core": 3960,
+    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022 and 0025 to 0027 say why these are so
+    "core": 4040,
     "core/audited.py": 250,
     "core/errors.py": 140,
     "core/events.py": 455,
-    "core/directory.py": 150,
+    "core/directory.py": 180,
     "core/codec.py": 140,
     "core/head.py": 160,
-    "core/ledger.py": 165,
+    "core/ledger.py": 215,
     "core/memory.py": 120,
     "core/records.py": 185,
     "core/state.py": 380,
     "core/decide.py": 250,
     "core/gate.py": 130,
-    "core/ports.py": 330,
+    "core/ports.py": 370,
     "core/store.py": 240,
     "core/sealed.py": 180,
     "core/news.py": 120,
@@ -58,8 +58,11 @@ MAY_CATCH_EVERYTHING = {
     "harness/toolbox.py",  # around a tool: a stranger's code
     "engine/drive.py",  # around one session: its trouble must not end the others
     "engine/queuer.py",  # around one handler, for the same reason
-    "faces/native/http.py",  # at the edge of a face: a 500
+    "faces/http/endpoint.py",  # at the edge of a face: a 500
+    "stores/sqlite_writer.py",  # around one order: its trouble must not fail those beside it
+    "stores/sqlite_reader.py",  # around one read, likewise
     "telemetry/timeline.py",  # what is told of a run must not become its trouble
+    "vault/logs.py",  # around what a line is made of: whoever logs must not fail by it
     "telemetry/export.py",  # around an exporter: a stranger's code
 }
 

@@ -48,6 +48,7 @@ PROBLEMS = {
     "invalid_token": "The token is not accepted. Why is in the server's log, and nowhere else.",
     "key_reused": "This `Idempotency-Key` was used with another body.",
     "method_not_allowed": "There is such a route, for other methods; `Allow` names them.",
+    "model_not_found": "There is no model of this name that may be asked; `detail` names those there are.",
     "open_step": "A call or a reply is open there; `detail` names the last position at which none is.",
     "origin": "A page of another site may not do this; see the setting `origins`.",
     "other_agent": "The chat is with another agent than the one that is asked for.",
@@ -55,10 +56,12 @@ PROBLEMS = {
     "queue_full": "As many runs wait in the session as may; see [limits](limits.md).",
     "scope": "The key's role may do this, and its scopes do not name it; `detail` says which would.",
     "rate": "More came of late than one caller may send; `Retry-After` says when it may go on.",
+    "slow_body": "Of the body came less than the server waits for: 64 KiB in 30 seconds.",
     "taken_back": "That turn is no part of the conversation any more: somebody took it back.",
-    "too_many_secrets": "The tenant has 1,000 secrets; remove some.",
+    "too_many_secrets": "The tenant has 1,000 secrets, or 256 KiB of them; remove some.",
     "no_vault": "This server was opened without a place for secrets.",
     "no_master_key": "The master key that is needed is not here, or cannot be read; the detail says.",
+    "too_many_shares": "The session has 100 share links; remove some.",
     "too_many_sessions": "The tenant has as many sessions as it may; delete some.",
     "unavailable": "The store cannot serve now. Nothing was written; the same call may work later.",
     "upgrade_required": "The route is a WebSocket, and was asked for without an upgrade.",
@@ -148,7 +151,7 @@ def _special(classes: Mapping[str, type[tree.CallerError]]) -> Iterable[tuple[st
     """Yield the codes that are not a class's own, with their status."""
     statuses = {name: one.status for name, one in classes.items()} | {"Unavailable": UNAVAILABLE}
     yield "unavailable", UNAVAILABLE
-    for floor in ("stores", "service", "faces", "app"):
+    for floor in ("stores", "vault", "service", "faces", "app"):
         for call in calls(floor):
             own = keyword(call, "code")
             if own is not None and called(call) in statuses:

@@ -16,10 +16,10 @@ from msgspec import Struct, field
 
 from hostler.core.events import KIND_OF
 from hostler.faces.aisdk.face import chat_operations
+from hostler.faces.http.endpoint import VERSION
+from hostler.faces.http.entry import Tickets
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.faces.native import bodies
-from hostler.faces.native.entry import Tickets
-from hostler.faces.native.http import VERSION
-from hostler.faces.native.open_streams import OpenStreams
 from hostler.faces.native.openapi import openapi
 from hostler.faces.native.operations import Operations
 from hostler.faces.native.table import table as operations

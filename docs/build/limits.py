@@ -11,7 +11,8 @@ from docs.build.source import Undocumented, constants
 from hostler.app import house, keys, server
 from hostler.core import decide, loop
 from hostler.engine import reconcile
-from hostler.faces.native import doctor, entry, http, open_streams, operations
+from hostler.faces.http import endpoint, entry, open_streams
+from hostler.faces.native import awaited, doctor
 from hostler.harness import repair, toolbox
 from hostler.models import exchange
 from hostler.service import admission, follow, once, shares
@@ -37,6 +38,7 @@ HELD = {
     "LARGEST_CLIENT_TOOL": "One of them, as JSON",
     "MOST_SESSIONS": "Sessions of a tenant",
     "MOST_STREAMS": "Open streams and sockets of one principal",
+    "MOST_SHARES": "Share links of a session",
     "LARGEST_ARCHIVE": "A session that is imported",
     "LARGEST_ARCHIVE_LINE": "One fact in it",
 }
@@ -56,8 +58,8 @@ BOUNDS = exchange.Bounds()
 LIMITS = decide.Limits()
 GROUPS: dict[str, list[Limit]] = {
     "Requests": [
-        Limit("Body of a request", http.LARGEST_BODY, "bytes"),
-        Limit("Longest `Prefer: wait=N` and `wait=N`", operations.LONGEST_WAIT_S, "s"),
+        Limit("Body of a request", endpoint.LARGEST_BODY, "bytes"),
+        Limit("Longest `Prefer: wait=N` and `wait=N`", awaited.LONGEST_WAIT_S, "s"),
         Limit("Shortest admin key", keys.SHORTEST_KEY, "characters"),
         Limit("`Idempotency-Key`", once.LONGEST_KEY, "characters"),
         Limit("Life of a socket ticket", entry.TICKET_S, "s"),

@@ -16,6 +16,7 @@ from hostler.app.identity.settings import Jwt, Mapped, Proxy
 from hostler.app.settings import (
     FILE,
     PREFIX,
+    DirectModels,
     EgressRules,
     OwnProvider,
     Rated,
@@ -61,12 +62,19 @@ PROXY = """
 A proxy that is trusted to say who calls. Without this section its headers mean nothing.
 
 """
+DIRECT = """
+## `[direct]`
+Clients may ask models themselves, with no agent and no session: those that the served agents name,
+and those that are listed here. `HOSTLER_DIRECT` takes the same as JSON.
+
+"""
 SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
     RATES: (Rated,),
     JWT: (Jwt, Mapped),
     PROXY: (Proxy, Mapped),
     PROVIDERS: (OwnProvider,),
     EGRESS: (EgressRules,),
+    DIRECT: (DirectModels,),
 }
 
 

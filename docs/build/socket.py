@@ -8,7 +8,7 @@ from __future__ import annotations
 from docs.build.markdown import code, slug, table
 from docs.build.source import Undocumented
 
-from hostler.faces.native import open_streams
+from hostler.faces.http import open_streams
 from hostler.faces.native import socket as face
 
 INTRO = """

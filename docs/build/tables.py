@@ -20,7 +20,8 @@ INTRO = """
 Runs are rows, too: written in the commit that writes the facts they tell, and made from these
 alone. Query them in the database (`hostler.db` in the data folder; open it read-only while a server
 runs), or ask [`/api/runs` and `/api/usage`](http.md). A history that a fork begins with is counted
-in the session that said it, once. Columns keep their names and meanings; new ones may come.
+in the session that said it, once. A question that a client asks a model itself has no run: it is a
+row of `direct_calls`, and of no log. Columns keep their names and meanings; new ones may come.
 
 Times are Unix microseconds, costs US dollars as exact decimal text. **A cost that is not known is
 NULL, never 0**, and is counted: `sum(cost)` is the sum of what is known, and needs
@@ -85,6 +86,24 @@ TABLES: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "unpriced": "1 when it may have cost something, and what is not known.",
             "asked_at": "When it was asked.",
             "ended_at": "When its end was written.",
+            "first_token_us": "Microseconds to the first delta; NULL when the end came first.",
+        },
+    ),
+    "direct_calls": (
+        "One row for each question that a client asks a model itself; kept as long as idle sessions.",
+        {
+            "id": "`dir_…`.",
+            "principal": "Who asked: its user.",
+            "purpose": "What for, as the client said; NULL for nothing.",
+            "provider": "As in `provider:model`.",
+            "model": "The provider's name for it.",
+            "status": "`open`, `replied`, `failed`, or `dropped`: the client went away, or the server stopped.",
+            "error_type": "Why it failed: a [fault](errors.md).",
+            "error_message": "The same in words.",
+            "cost": "What it cost; NULL when that is not known.",
+            "unpriced": "1 when it may have cost something, and what is not known.",
+            "asked_at": "When it was asked.",
+            "ended_at": "When it ended.",
             "first_token_us": "Microseconds to the first delta; NULL when the end came first.",
         },
     ),

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import anyio
 import pytest
-from msgspec.structs import replace
 from tests.canaries import FixedKeys, master_keys
 
-from hostler.core.errors import SetupError
-from hostler.core.events import Key, PrincipalId, Seq, TenantId
-from hostler.core.sealed import Scrubbed, SealedRows, SealedSecret
+from hostler.core.errors import Conflict, SetupError, Unavailable
+from hostler.core.events import TenantId
+from hostler.core.sealed import LONGEST, DataKey, Mask, Scrubbed, SealedRows, SealedSecret
 from hostler.core.store import Store
 from hostler.stores.memory import MemoryStore
 from hostler.stores.memory_sealed import MemorySealed
 from hostler.stores.sqlite import SqliteStore
 from hostler.stores.sqlite_sealed import SqliteSealed
-from hostler.testing.store_kit import a_new_session, a_run, spoke
 from hostler.vault.envelope import Unopened, new_key, seal, unseal
-from hostler.vault.masker import Masker
 from hostler.vault.vault import SealedVault
 
 pytestmark = pytest.mark.anyio
@@ -124,6 +123,135 @@ async def test_a_rotation_half_done_is_read_with_both_keys(kept: tuple[Store, Se
     assert await other.rotate() == 1
 
 
+@dataclass
+class Slow:
+    """Rows in which a secret is put when a test says so."""
+
+    rows: SealedRows
+    asked: anyio.Event = field(default_factory=anyio.Event)
+    go_on: anyio.Event = field(default_factory=anyio.Event)
+
+    async def put(self, secret: SealedSecret, key: DataKey | None) -> None:
+        self.asked.set()
+        await self.go_on.wait()
+        await self.rows.put(secret, key)
+
+    async def drop(self, tenant: TenantId, name: str) -> bool:
+        return await self.rows.drop(tenant, name)
+
+    async def secrets(self) -> Sequence[SealedSecret]:
+        return await self.rows.secrets()
+
+    async def data_keys(self) -> Sequence[DataKey]:
+        return await self.rows.data_keys()
+
+    async def rewrap(self, keys: Sequence[DataKey]) -> None:
+        await self.rows.rewrap(keys)
+
+    async def scrub(self, tenant: TenantId, mask: Mask, done: Scrubbed) -> Scrubbed:
+        return await self.rows.scrub(tenant, mask, done)
+
+
+@pytest.mark.parametrize("first", ["first", None])
+async def test_a_rotation_while_a_secret_is_set_leaves_nothing_under_the_old_key(
+    kept: tuple[Store, SealedRows], first: str | None
+) -> None:
+    old, new = new_key(), new_key()
+    rows, keys = kept[1], master_keys(old)
+    if first is not None:
+        await (await opened(rows, keys)).put(A, first, "tool", VALUE)
+    slow = Slow(rows)
+    vault = await opened(slow, keys)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(vault.put, A, "github", "tool", f"{VALUE}-new")
+            await slow.asked.wait()
+            keys.keys = master_keys(new, old).keys
+            tasks.start_soon(vault.rotate)
+            await anyio.wait_all_tasks_blocked()
+            slow.go_on.set()
+    keys.keys = master_keys(new).keys
+
+    assert await vault.rotate() == 0
+    await vault.put(A, "another", "tool", f"{VALUE}-another")
+    assert (await opened(rows, keys)).find(A, "github") == f"{VALUE}-new"
+
+
+async def test_a_secret_that_is_set_while_it_is_removed_is_there_or_gone_everywhere(
+    kept: tuple[Store, SealedRows],
+) -> None:
+    _, rows, keys = *kept, master_keys()
+    slow = Slow(rows)
+    vault = await opened(slow, keys)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(vault.put, A, "github", "tool", VALUE)
+            await slow.asked.wait()
+            tasks.start_soon(vault.drop, A, "github")
+            await anyio.wait_all_tasks_blocked()
+            slow.go_on.set()
+
+    assert vault.find(A, "github") == (await opened(rows, keys)).find(A, "github")
+
+
+async def test_master_keys_that_do_not_open_all_leave_those_in_use_that_do(
+    kept: tuple[Store, SealedRows],
+) -> None:
+    old, new = new_key(), new_key()
+    _, rows, keys = *kept, master_keys(old)
+    vault = await opened(rows, keys)
+    await vault.put(A, "github", "tool", VALUE)
+    keys.keys = master_keys(new).keys
+
+    with pytest.raises(SetupError, match=master_keys(old).keys[0].id):
+        await vault.rotate()
+    for tenant in (A, B):
+        await vault.put(tenant, "another", "tool", f"{VALUE}-{tenant}")
+    keys.keys = master_keys(new, old).keys
+
+    assert await vault.rotate() == 2
+    assert (await opened(rows, master_keys(new))).find(B, "another") == f"{VALUE}-b"
+
+
+async def test_a_secret_that_could_not_be_kept_is_not_there_and_still_masked(
+    kept: tuple[Store, SealedRows],
+) -> None:
+    class Failing(Slow):
+        async def put(self, secret: SealedSecret, key: DataKey | None) -> None:
+            del secret, key
+            raise Unavailable("not now")
+
+    _, rows, keys = *kept, master_keys()
+    await (await opened(rows, keys)).put(A, "github", "tool", VALUE)
+    vault = await opened(Failing(rows), keys)
+    with pytest.raises(Unavailable):
+        await vault.put(A, "github", "tool", "another-value")
+
+    mask = vault.mask(A)
+    assert vault.find(A, "github") == VALUE
+    assert mask is not None
+    assert mask.text(f"{VALUE} another-value") == "[secret:github] [secret:github]"
+
+
+async def test_a_tenant_has_as_many_secrets_as_can_be_masked(
+    kept: tuple[Store, SealedRows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = await opened(kept[1], master_keys())
+    monkeypatch.setattr("hostler.vault.vault.MOST", 2)
+    for name in "ab":
+        await vault.put(A, name, "tool", name * LONGEST)
+    with pytest.raises(Conflict) as third:
+        await vault.put(A, "c", "tool", VALUE)
+    monkeypatch.setattr("hostler.vault.vault.MOST_BYTES", 2 * LONGEST)
+    await vault.put(A, "b", "tool", "c" * LONGEST)
+    with pytest.raises(Conflict) as longer:
+        await vault.put(A, "b", "tool", "\u00e9" * LONGEST)
+    await vault.put(B, "c", "tool", VALUE)
+
+    assert third.value.code == longer.value.code == "too_many_secrets"
+    assert [one.name for one in vault.named(A)] == ["a", "b"]
+
+
 async def test_without_the_master_key_nothing_opens_and_the_error_names_it(
     kept: tuple[Store, SealedRows],
 ) -> None:
@@ -167,37 +295,3 @@ def test_a_changed_byte_is_seen(at: int) -> None:
         unseal(key, bytes(sealed), "a", "secrets", "sealed", "one")
 
     assert VALUE not in str(refused.value)
-
-
-async def test_a_scrub_takes_a_value_out_and_leaves_the_log_as_long(
-    kept: tuple[Store, SealedRows],
-) -> None:
-    store, rows = kept
-    session, other = a_new_session("a"), a_new_session("b")
-    session.title, session.metadata = f"about {VALUE}", {"key": [VALUE]}
-    for one in (session, other):
-        await store.create(one)
-        key = Key(one.tenant, one.id)
-        await store.append(key, [spoke("run_1", f"take {VALUE} now")])
-        await store.append(key, a_run("run_1", f"I took {VALUE}", claim=1))
-    key = Key(A, session.id)
-    before = await store.read(key, after=Seq(0), limit=100)
-    shape = [(one.seq, one.kind, one.at) for one in before]
-    done = Scrubbed(tenant=A, id="scr_1", at=1.0, principal=PrincipalId("p"), facts=0, rows=0)
-    mask = Masker([("github", VALUE)])
-
-    record = await rows.scrub(A, mask, done)
-
-    after = await store.read(key, after=Seq(0), limit=100)
-    labels = await store.session(key)
-    assert (record.facts, record.rows, record.sessions) == (2, 2, (session.id,))
-    assert [(one.seq, one.kind, one.at) for one in after] == shape
-    assert not any(VALUE.encode() in one.raw for one in after)
-    assert (labels.title, labels.metadata) == (
-        "about [secret:github]",
-        {"key": ["[secret:github]"]},
-    )
-    assert await store.search(A, "0123456789abcdef", limit=9) == []
-    assert len(await store.search(A, "github", limit=9)) == 2
-    assert len(await store.search(B, "0123456789abcdef", limit=9)) == 2
-    assert (await rows.scrub(A, mask, replace(done, id="scr_2"))).facts == 0

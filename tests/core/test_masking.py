@@ -6,14 +6,16 @@ import base64
 import itertools
 import json
 from collections.abc import AsyncGenerator
+from typing import Literal
 from urllib.parse import quote
 
+import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler.core.codec import dump, load
-from hostler.core.events import AttemptId, ModelReplied, RunId, Seq, Usage
+from hostler.core.events import AttemptId, CallId, ModelReplied, RunId, Seq, Usage
 from hostler.core.ports import Delta, Reply
 from hostler.core.sealed import Part
 from hostler.testing.canaries import ODD, Canaries, spellings
@@ -133,31 +135,79 @@ def test_what_a_provider_signed_is_not_played_back_changed() -> None:
     assert masker.value(other) is other
 
 
-@pytest.mark.anyio
-async def test_parts_that_take_turns_never_show_a_value_and_join_to_the_reply() -> None:
-    async def parts(*given: Delta | Reply) -> AsyncGenerator[Part, None]:
+Way = tuple[Literal["text", "thinking", "arguments"], CallId | None]
+WAYS: list[Way] = [
+    ("text", None),
+    ("thinking", None),
+    ("arguments", CallId("call_1")),
+    ("arguments", CallId("call_2")),
+]
+
+
+async def told(masker: Masker, given: list[Delta | Reply]) -> tuple[dict[Way, str], list[Part]]:
+    """Return what each way of a masked answer joins to, and all that was passed on."""
+
+    async def parts() -> AsyncGenerator[Part, None]:
         for one in given:
             yield one
 
-    masker = Masker([("k", KEY)])
-    given = [
-        Delta("text", f"It is {KEY[:9]}"),
-        Delta("thinking", KEY[:3]),
-        Delta("text", KEY[9:]),
-        Delta("thinking", KEY[3:]),
-        Delta("text", "."),
-        Reply(text=f"It is {KEY}.", thinking=KEY, stop="end"),
-    ]
+    joined, got = dict[Way, str](), [part async for part in masker.stream(parts())]
+    for part in got:
+        if isinstance(part, Delta):
+            joined[part.part, part.call] = joined.get((part.part, part.call), "") + part.text
+    return joined, got
 
-    got = [part async for part in masker.stream(parts(*given))]
 
-    last, deltas = got[-1], [part for part in got if isinstance(part, Delta)]
-    said = "".join(one.text for one in deltas if one.part == "text")
-    thought = "".join(one.text for one in deltas if one.part == "thinking")
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_parts_that_take_turns_anywhere_join_to_their_masked_wholes(data: st.DataObject) -> None:
+    values = data.draw(VALUES)
+    masker = Masker((f"n{i}", value) for i, value in enumerate(values))
+    known = st.sampled_from(sorted({form for value in values for form in forms(value)}))
+    texts = st.lists(st.one_of(known, st.text(f"{LETTERS}x", max_size=6)), max_size=3).map("".join)
+    wholes = {way: data.draw(texts) for way in WAYS}
+    left, turns = dict(wholes), list[Delta | Reply]()
+    while any(left.values()):
+        way = data.draw(st.sampled_from([way for way, text in left.items() if text]))
+        size = data.draw(st.integers(1, 6))
+        turns.append(Delta(way[0], left[way][:size], way[1]))
+        left[way] = left[way][size:]
+
+    joined, _ = anyio.run(told, masker, [*turns, Reply(text=wholes[WAYS[0]], stop="end")])
+
+    for way, whole in wholes.items():
+        assert joined.get(way, "") == masker.text(whole)
+
+
+@pytest.mark.anyio
+async def test_parts_that_take_turns_never_show_a_value_and_join_to_the_reply() -> None:
+    masker, given = Masker([("k", KEY)]), list[Delta | Reply]()
+    for at in range(0, len(KEY), 3):
+        given += [Delta("text", KEY[at : at + 3]), Delta("thinking", "-")]
+
+    joined, got = await told(masker, [*given, Reply(text=KEY, stop="end")])
+
+    last = got[-1]
     assert isinstance(last, Reply)
-    assert (said, last.text, last.thinking) == ("It is [secret:k].",) * 2 + ("[secret:k]",)
-    assert KEY not in thought
-    assert KEY[3:] not in thought
+    assert joined["text", None] == last.text == "[secret:k]"
+    assert joined["thinking", None] == "-" * (len(given) // 2)
+
+
+@pytest.mark.anyio
+async def test_a_tool_that_a_model_calls_by_a_secret_is_not_named() -> None:
+    call = CallId("call_1")
+
+    _, (first, second, _) = await told(
+        Masker([("k", KEY)]),
+        [
+            Delta("arguments", "", call, KEY),
+            Delta("arguments", "{}", call),
+            Reply(text="", stop="end"),
+        ],
+    )
+
+    assert first == Delta("arguments", "", call, "[secret:k]")
+    assert second == Delta("arguments", "{}", call)
 
 
 def test_the_search_for_canaries_finds_every_form() -> None:

@@ -334,11 +334,10 @@ class Play:
         if not viewers:
             return
         viewer = viewers[which % len(viewers)]
-        viewer.see(
-            await self.house.service.following.page(
-                ME, viewer.session.session, after=viewer.cursor, limit=1 + how, deltas=how % 2 == 0
-            )
+        page = await self.house.service.following.page(
+            ME, viewer.session.session, after=viewer.cursor, limit=1 + how, deltas=how % 2 == 0
         )
+        viewer.see(page.items)
 
     # -- workers and the world ---------------------------------------------------------------
 

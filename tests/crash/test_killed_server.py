@@ -16,6 +16,7 @@ import aiohttp
 import anyio
 import anyio.to_thread
 import pytest
+from tests.canaries import Process, provider_keys
 from tests.serving import KEY, Client, Frame, Json
 
 from hostler.app.server import listen
@@ -64,12 +65,11 @@ class Server:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "hostler", "serve", "killed_agent:agent"]
-        self.process = subprocess.Popen(
+        self.process = Process(
             [*command, "--port", str(self.port), "--data", str(self.folder / "data")],
             cwd=self.folder,
-            env={"HOSTLER_ADMIN_KEY": KEY, "PATH": ""},
+            env={"HOSTLER_ADMIN_KEY": KEY, "PATH": "", **provider_keys()},
             stderr=subprocess.PIPE,
-            text=True,
         )
 
     def kill(self) -> None:
@@ -77,6 +77,7 @@ class Server:
         self.process.kill()
         self.process.wait()
         if self.process.stderr is not None:
+            self.process.stderr.read()
             self.process.stderr.close()
 
     async def healthy(self, client: Client) -> None:
@@ -170,6 +171,10 @@ async def test_a_run_that_was_killed_in_mid_reply_finishes_by_itself(tmp_path: P
     assert rest[-1].data["status"] == "done"
 
 
+def has_begun(effects: Path) -> bool:
+    return effects.exists() and effects.stat().st_size > 0
+
+
 async def test_a_call_that_was_killed_is_repeated_only_if_that_is_safe(tmp_path: Path) -> None:
     calls = [{"name": "safe"}, {"name": "unsafe"}]
     with a_server(tmp_path, [{"calls": calls}, {"text": "done"}]) as server:
@@ -177,7 +182,7 @@ async def test_a_call_that_was_killed_is_repeated_only_if_that_is_safe(tmp_path:
             session = await client.session()
             await client.call("POST", f"/api/sessions/{session}/messages", {"content": "go"})
             with anyio.fail_after(20):
-                while not all((tmp_path / f"{c['name']}.effects").exists() for c in calls):
+                while not all(has_begun(tmp_path / f"{c['name']}.effects") for c in calls):
                     await anyio.to_thread.run_sync(lambda: None)
             server.kill()
         (tmp_path / "go").touch()

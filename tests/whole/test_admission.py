@@ -104,6 +104,21 @@ def test_a_line_that_does_not_go_away_is_kept_short() -> None:
     assert load.lets_in(), "so that there is always something to do"
 
 
+def test_no_more_sessions_are_made_than_can_be_spoken_in() -> None:
+    load = Load(waiting=50, each_s=STANDING_S / 100, stands_s=BURST_S)
+    made = 0
+    while load.lets_in("session"):
+        made += 1
+    assert made == 40, "nine tenths of the line, of which half is there"
+    assert all(load.lets_in("run") for _ in range(made)), "each may speak"
+    assert load.lets_in("session"), "they are not expected any more"
+
+    while load.lets_in("session"):
+        pass
+    load.look(0.0, for_s=10.0)
+    assert load.lets_in("session"), "who does not speak is not waited for"
+
+
 def test_a_loop_that_is_late_all_the_time_lets_nobody_in() -> None:
     load = Load()
     load.look(LATE_S * 2, for_s=BURST_S * 0.9)

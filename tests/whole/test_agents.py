@@ -14,6 +14,7 @@ import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
+from tests.canaries import EARS, canary
 
 from hostler import Agent, Budget, SetupError, tool
 from hostler.app.agent import load_target, read_agent
@@ -31,7 +32,7 @@ from hostler.stores.sqlite import SqliteStore
 from hostler.testing.doubles import ModelDouble, a_call
 
 pytestmark = pytest.mark.anyio
-KEY = "hk_agents_0123456789abcdef0123456789abcdef"
+KEY = canary("key of mounted agents", "hk_agents_0123456789abcdef0123456789abcdef")
 
 
 @tool
@@ -284,7 +285,7 @@ def test_a_target_is_a_module_s_agents_or_a_folder_or_a_file(
 
 @asynccontextmanager
 async def browsing(app: object) -> AsyncGenerator[httpx2.AsyncClient]:
-    transport = httpx2.ASGITransport(app)  # type: ignore[arg-type]
+    transport = httpx2.ASGITransport(app if EARS is None else EARS.served(app))  # type: ignore[arg-type]
     headers = {"Authorization": f"Bearer {KEY}"}
     async with httpx2.AsyncClient(
         transport=transport, base_url="http://house", headers=headers

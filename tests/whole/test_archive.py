@@ -23,9 +23,9 @@ from tests.waiting import (
 
 from hostler import Agent, tool
 from hostler.core.errors import NotFound, TooLarge
-from hostler.core.events import ClientTool, Principal, PrincipalId, TenantId, UserSaid
+from hostler.core.events import ClientTool, Principal, PrincipalId, TenantId
 from hostler.core.ports import AgentSpec, Reply, World
-from hostler.service.archive import Archive
+from hostler.service.archive import LINES_AT_ONCE, Archive
 from hostler.service.limits import LARGEST_ARCHIVE, LARGEST_ARCHIVE_LINE
 from hostler.service.room import Room
 from hostler.stores.memory import MemoryStore
@@ -274,6 +274,26 @@ SPOKE: Json = {
 }
 STARTED: Json = {"kind": "run_started", "run": "run_1"}
 ENDED: Json = {"kind": "run_ended", "run": "run_1", "status": "done", "usage": {}}
+REWOUND: Json = {"kind": "session_rewound", "run": None, "before": "run_1", "principal": "p"}
+
+SPENT: Json = {
+    "kind": "model_failed",
+    "run": "run_1",
+    "attempt": "att_1",
+    "error": {"code": "server", "message": "oh"},
+    "retry_after_s": None,
+}
+TOO_MANY: Json = {"input_tokens": 2**63}
+NO_COST: Json = {"cost": "NaN"}
+NEVER: Json = {
+    "kind": "approval_asked",
+    "run": "run_1",
+    "call": "call_1",
+    "name": "tool",
+    "arguments": {},
+    "digest": "d",
+    "expires_at": "0001-01-01T00:00:00+14:00",
+}
 
 
 def a_line(seq: object, fact: object, at: object = "2026-01-01T00:00:00Z") -> object:
@@ -314,6 +334,59 @@ DAMAGE: dict[str, tuple[Sequence[object], int]] = {
     "said to a run that had ended": (
         [{**HEAD, "events": 3}, a_line(1, SPOKE), a_line(2, ENDED), a_line(3, SPOKE)],
         4,
+    ),
+    "a time before there were any": (
+        [HEAD, a_line(1, SPOKE, "0001-01-01T00:00:00+14:00"), a_line(2, STARTED)],
+        2,
+    ),
+    "a time after all others": (
+        [{**HEAD, "session": {**ABOUT, "created_at": "9999-12-31T23:59:59-14:00"}}, *GOOD[1:]],
+        1,
+    ),
+    "an agent's name that is too long": (
+        [{**HEAD, "session": {**ABOUT, "agent": "x" * 129}}, *GOOD[1:]],
+        1,
+    ),
+    "an id of a run that is none of ours": (
+        [HEAD, a_line(1, {**SPOKE, "run": "run_" + "x" * 65}), a_line(2, STARTED)],
+        2,
+    ),
+    "an id of an input that is none of ours": (
+        [HEAD, a_line(1, {**SPOKE, "input": "inp/1"}), a_line(2, STARTED)],
+        2,
+    ),
+    "a count that is none": ([HEAD, a_line(1, SPOKE), a_line(2, SPENT | {"usage": TOO_MANY})], 3),
+    "a cost that is none": ([HEAD, a_line(1, SPOKE), a_line(2, SPENT | {"usage": NO_COST})], 3),
+    "a fence beyond all others": (
+        [
+            HEAD,
+            a_line(1, SPOKE),
+            a_line(2, {"kind": "run_claimed", "run": "run_1", "claim": 2**63, "worker": "w"}),
+        ],
+        3,
+    ),
+    "a score that is none": (
+        [
+            HEAD,
+            a_line(1, SPOKE),
+            a_line(2, {"kind": "run_rated", "run": "run_1", "principal": "p", "score": 1e300}),
+        ],
+        3,
+    ),
+    "a deadline that is no time": ([HEAD, a_line(1, SPOKE), a_line(2, NEVER)], 3),
+    "more that wait than may": (
+        [
+            {**HEAD, "events": 103},
+            *(a_line(at, {**SPOKE, "run": f"run_{at}"}) for at in range(1, 104)),
+        ],
+        103,
+    ),
+    "what goes is taken back": ([HEAD, a_line(1, SPOKE), a_line(2, REWOUND)], 3),
+    "a run takes back": ([HEAD, a_line(1, {**REWOUND, "run": "run_1"}), GOOD[1]], 2),
+    "no id of ours is taken back": ([HEAD, a_line(1, {**REWOUND, "before": "x"}), GOOD[1]], 2),
+    "more tools than may be": (
+        [HEAD, a_line(1, {**SPOKE, "client_tools": [{"name": "t"}] * 65}), a_line(2, STARTED)],
+        2,
     ),
     "of no run": ([HEAD, a_line(1, SPOKE), a_line(2, {**STARTED, "run": None})], 3),
 }
@@ -395,24 +468,26 @@ async def test_a_line_that_does_not_end_is_refused_before_it_is_all_in_memory() 
     assert read <= LARGEST_ARCHIVE_LINE + 1024 * 1024
 
 
-async def test_a_conversation_that_was_taken_back_comes_back_so(serve: Serve) -> None:
-    model = ModelDouble(lambda _: Reply(text="well", stop="end"))
-    async with serve(an_agent(model)) as client:
-        session = await client.session()
-        await client.speak(session, "first")
-        chat: Json = {"id": session, "trigger": "regenerate-message", "message": "other"}
-        run = of_kind(await client.facts(session), "run_ended")[0]["run"]
-        chat["messageId"] = str(run).replace("run_", "msg_")
-        data, headers = json.dumps(chat), {"Authorization": f"Bearer {client.key}"}
-        async with client.http.post(f"{client.url}/api/chat", data=data, headers=headers) as told:
-            assert told.status == 200, await told.text()
-            await told.read()
-        file = await exported(client, session)
-        assert (await client.call("DELETE", f"/api/sessions/{session}"))[0] == 204
-        status, _ = await client.call("POST", "/api/sessions/import", raw=file)
-        assert status == 201
-        assert len(of_kind(await client.facts(session), "session_rewound")) == 1
+async def test_others_have_a_turn_while_a_long_file_is_read() -> None:
+    _, archive = an_archive()
+    lines = 2000
+    claim = {"kind": "run_claimed", "run": "run_1", "claim": 1, "worker": "w"}
+    rest = [a_line(at, claim) for at in range(2, lines + 1)]
+    file = as_file([{**HEAD, "events": lines}, a_line(1, SPOKE), *rest])
+    turns = 0
 
-        await client.speak(session, "last")
-        said = [one for one in model.asked[-1].transcript if isinstance(one, UserSaid)]
-        assert [one.content for one in said] == ["other", "last"]
+    async def at_once() -> AsyncGenerator[bytes, None]:
+        yield file
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(others)
+        await archive.restore(ADMIN, at_once())
+        tasks.cancel_scope.cancel()
+
+    assert turns >= lines / LINES_AT_ONCE

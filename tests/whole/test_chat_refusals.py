@@ -17,7 +17,7 @@ from tests.viewers import ConnectionLost, Speaker
 from tests.waiting import Removals, a_model, of_kind, parked, serving_agents
 
 from hostler.core.ports import AgentSpec
-from hostler.faces.native.open_streams import OpenStreams
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.service import follow
 from hostler.testing.doubles import a_call, an_agent
 

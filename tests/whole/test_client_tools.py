@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
+import anyio
 import pytest
 from tests.serving import Client, Json
 from tests.waiting import Removals, a_model, answer, of_kind, over, parked, serving_agents
@@ -104,6 +105,32 @@ async def test_a_tool_that_a_session_brings_is_answered_by_its_client_across_a_r
     assert (again, problem["code"], problem["outcome"]) == (409, "already_answered", "ok")
     assert (problem["principal"], problem["at"]) == (finished["principal"], finished["at"])
     assert [spec.name for spec in model.asked[0].tools] == ["locate"]
+
+
+async def test_the_file_of_a_long_answer_is_that_of_the_answer_that_holds(tmp_path: Path) -> None:
+    agent = Agent("guide", model=a_model(lambda _: [a_call("locate")]))
+    outputs, statuses = [str(number) * 40_000 for number in range(8)], dict[int, str]()
+    async with serving_agents(tmp_path, agent) as client:
+        session = await client.session(client_tools=[LOCATE])
+        wait = await parked(client, session)
+
+        async def one(output: str) -> None:
+            status, _ = await answer(client, session, wait["call"], output=output)
+            statuses.setdefault(status, output)
+
+        async with anyio.create_task_group() as tasks:
+            for output in outputs:
+                tasks.start_soon(one, output)
+        (finished,) = of_kind(await over(client, session), "tool_finished")
+
+    assert set(statuses) == {200, 409}
+    assert beside(Path(str(finished["file"]))) == [statuses[200]], "of the others nothing is left"
+
+
+def beside(file: Path) -> list[str]:
+    """Return what is in a file, and after it what is in the others of its folder."""
+    others = [one for one in file.parent.iterdir() if one != file]
+    return [one.read_text() for one in (file, *others)]
 
 
 async def test_an_agent_that_got_a_tool_of_a_client_s_name_goes_on_with_its_own(

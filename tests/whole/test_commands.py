@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -107,6 +108,25 @@ async def test_what_a_program_leaves_behind_ends_with_it() -> None:
     with anyio.fail_after(10):
         done = await run_command([sys.executable, "-c", leaving])
     assert await is_gone(int(done.output))
+
+
+async def test_what_is_left_behind_with_the_output_of_a_program_holds_nobody_up() -> None:
+    with anyio.fail_after(20):
+        done = await run_command(["sh", "-c", "sleep 60 & echo $$; exit 3"])
+    assert done.exit_code == 3
+    assert await is_gone(int(done.output))
+
+
+async def test_what_has_left_the_group_with_the_output_of_a_program_holds_nobody_up() -> None:
+    program = (
+        "import subprocess; "
+        "print(subprocess.Popen(['sleep', '60'], start_new_session=True).pid, 'x' * 200_000)"
+    )
+    with anyio.fail_after(20):
+        done = await run_command([sys.executable, "-c", program])
+    daemon, said = done.output.split()
+    os.kill(int(daemon), signal.SIGKILL)
+    assert said == "x" * 200_000
 
 
 async def test_a_call_that_is_out_of_time_ends_the_whole_group(tmp_path: Path) -> None:

@@ -14,12 +14,13 @@ from pathlib import Path
 import aiohttp
 import anyio
 import pytest
+from tests.canaries import canary, printed, provider_keys
 from tests.pages import ROOT
 from tests.serving import Client, Json
 
 EXAMPLES = ROOT / "examples"
 SCRIPTS = Path(sys.executable).parent
-KEY = "hk_examples_0123456789abcdef0123456789ab"
+KEY = canary("key of examples", "hk_examples_0123456789abcdef0123456789ab")
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
@@ -29,6 +30,7 @@ def environment(tmp_path: Path) -> Mapping[str, str]:
     return {
         "HOME": str(tmp_path),
         "HOSTLER_ADMIN_KEY": KEY,
+        **provider_keys(),
         "HOSTLER_MODEL": "scripted:demo",
         "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -53,6 +55,9 @@ async def started(
             yield Client(http, match[1] + prefix, KEY)
         process.terminate()
         with anyio.fail_after(20):
+            async for more in process.stdout:
+                said += more.decode()
+            printed(said)
             ended = await process.wait()
     assert ended in (0, -15)  # uvicorn's own command raises the signal again
 
@@ -97,6 +102,7 @@ async def test_the_same_agent_runs_by_itself(
         [sys.executable, str(EXAMPLES / "forecast.py")], cwd=tmp_path, env=environment
     )
 
+    printed(told.stdout, told.stderr)
     lines = told.stdout.decode().splitlines()
     assert lines[0].startswith("[book {'city': 'What is the weather in Paris?'")
     number = json.loads(lines[1].removeprefix("[ok: ").removesuffix("]"))["number"]

@@ -17,11 +17,13 @@ import aiohttp
 import anyio
 import anyio.to_thread
 import pytest
+from tests.canaries import Process, canary
 from tests.local_weights import NAME, folder_with_weights
 from tests.serving import KEY, Client
 
 from hostler.app.agent import Agent
 from hostler.app.building import Parts, build_agents
+from hostler.app.endpoints import Placed
 from hostler.app.first_model import first_model, needs_model
 from hostler.app.providers import place
 from hostler.app.settings import OwnProvider, Settings
@@ -43,6 +45,8 @@ from hostler.testing.provider_server import (
 from hostler.testing.wire_chat import CHAT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
+HEADER = canary("own header", "proxy-key")
+OPENAI_KEY, MINE_KEY = canary("OPENAI_API_KEY", "sk-kit"), canary("MINE_KEY", "sk-mine")
 
 
 @pytest.fixture(scope="session")
@@ -83,11 +87,10 @@ class Server:
     said: list[str] = field(default_factory=list[str])
 
     def started(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        return Process(
             [sys.executable, "-c", ALONE, "serve", "--port", "0"],
             env={"PATH": "", "HOME": "/nonexistent", **self.environ},
             stderr=subprocess.PIPE,
-            text=True,
         )
 
     @asynccontextmanager
@@ -179,7 +182,7 @@ async def test_a_base_url_is_used_and_said(tmp_path: Path) -> None:
     async with provider_server(provider) as there:
         environ = {
             "OPENAI_BASE_URL": there.url,
-            "OPENAI_API_KEY": "sk-kit",
+            "OPENAI_API_KEY": OPENAI_KEY,
             "HOSTLER_DATA": str(tmp_path),
             "HOSTLER_ADMIN_KEY": KEY,
         }
@@ -191,7 +194,7 @@ async def test_a_base_url_is_used_and_said(tmp_path: Path) -> None:
         assert server.model.startswith("openai:kit-model, as OPENAI_BASE_URL is set")
         assert [one.path for one in there.asked][-1] == "/v1/chat/completions"
         assert there.asked[-1].json["model"] == "kit-model"
-        assert there.asked[-1].headers["authorization"] == "Bearer sk-kit"
+        assert there.asked[-1].headers["authorization"] == f"Bearer {OPENAI_KEY}"
 
 
 async def test_a_base_url_without_a_server_ends_it_with_what_to_do(tmp_path: Path) -> None:
@@ -281,7 +284,7 @@ async def test_without_llama_cpp_it_is_told_what_can_be_set(
 async def test_a_server_that_was_found_is_asked_there_and_gets_no_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("VLLM_API_KEY", "sk-not-for-strangers")
+    monkeypatch.setenv("VLLM_API_KEY", canary("VLLM_API_KEY", "sk-not-for-strangers"))
     settings, agent = Settings(data=tmp_path), Agent("a")
     async with provider_server(provider) as there:
         chosen = Chosen(model="vllm:m", why="", base_url=f"{there.url}/v1", keyless=True)
@@ -298,13 +301,13 @@ async def test_a_server_that_was_found_is_asked_there_and_gets_no_key(
 async def test_a_provider_of_the_operator_s_own_is_asked_as_the_settings_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MINE_KEY", "sk-mine")
+    monkeypatch.setenv("MINE_KEY", MINE_KEY)
     async with provider_server(provider) as there:
         mine = OwnProvider(
             wire="openai_chat",
             base_url=f"{there.url}/v1",
             key_env=("MINE_KEY",),
-            headers={"x-team": "blue"},
+            headers={"x-team": "blue", "x-proxy-key": HEADER},
             capabilities={"max_tokens_field": "max_length"},
         )
         settings = Settings(data=tmp_path, model="mine:m", providers={"mine": mine})
@@ -315,8 +318,8 @@ async def test_a_provider_of_the_operator_s_own_is_asked_as_the_settings_say(
 
     assert isinstance(last, Reply)
     (asked,) = there.asked
-    assert asked.headers["authorization"] == "Bearer sk-mine"
-    assert asked.headers["x-team"] == "blue"
+    assert asked.headers["authorization"] == f"Bearer {MINE_KEY}"
+    assert (asked.headers["x-team"], asked.headers["x-proxy-key"]) == ("blue", HEADER)
     assert asked.json["max_length"] == 7
 
 
@@ -324,7 +327,9 @@ async def test_a_provider_of_the_operator_s_own_is_asked_as_the_settings_say(
     ("own", "told"),
     [
         ({"mine": OwnProvider(wire="anthropic")}, "mine in the settings needs wire and base_url"),
-        ({"mine": OwnProvider(wire="anthropic", base_url="nowhere")}, "mine is 'nowhere'"),
+        ({"mine": OwnProvider(wire="anthropic", base_url="nowhere")}, "mine is no URL"),
+        ({"mine": OwnProvider(wire="anthropic", base_url="http://[")}, "mine is no URL"),
+        ({"mine": OwnProvider(wire="anthropic", base_url=f"me:{HEADER}@h/v1")}, "mine is no URL"),
         (
             {"mine": OwnProvider(wire="gemini", base_url="http://h", capabilities={"imagse": 1})},
             "imagse",
@@ -336,9 +341,11 @@ async def test_a_mistake_in_a_provider_of_the_operator_s_own_is_named(
     tmp_path: Path, own: dict[str, OwnProvider], told: str
 ) -> None:
     settings = Settings(data=tmp_path, model="mine:m", providers=own)
-    with pytest.raises(SetupError, match=told):
+    with pytest.raises(SetupError, match=told) as error:
         async with build_agents([Agent("a")], settings):
             pass
+
+    assert HEADER not in str(error.value)
 
 
 def test_what_is_set_for_hostler_goes_before_what_all_programs_read() -> None:
@@ -363,9 +370,12 @@ async def test_an_agent_in_a_program_finds_a_model_as_a_server_does(
 
 async def test_a_model_without_tools_of_its_own_gets_them_in_words(tmp_path: Path) -> None:
     async with aclosing(Parts(Settings(data=tmp_path), {})) as parts:
-        assert isinstance(parts.model("ollama:gemma3:4b"), Prompted)
-        assert not isinstance(parts.model("ollama:qwen3:8b"), Prompted)
-        assert parts.model("ollama:gemma3:4b") is parts.model("ollama:gemma3:4b")
+        small, large = parts.model("ollama:gemma3:4b"), parts.model("ollama:qwen3:8b")
+        assert isinstance(small, Placed)
+        assert isinstance(large, Placed)
+        assert isinstance(small.own, Prompted)
+        assert not isinstance(large.own, Prompted)
+        assert parts.model("ollama:gemma3:4b") is small
 
 
 async def test_a_local_model_is_one_process_for_all_agents_and_ends_with_them(data: Path) -> None:

@@ -1,4 +1,4 @@
-"""Host and Origin: which names a server has, and which pages may use it."""
+"""What is asked before anything else: names of the server, pages that may use it, where a key is."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 from starlette.types import Message, Receive, Scope, Send
+from tests.people import new_key
 from tests.serving import Client, quick, serving
 
-from hostler.faces.native.guard import MOST_KNOWN, Guard, hosts_of
+from hostler.faces.http.guard import MOST_KNOWN, Guard, hosts_of
 from hostler.testing.doubles import an_agent
 
 pytestmark = pytest.mark.anyio
@@ -199,3 +200,17 @@ async def test_a_name_bound_to_our_address_leads_nowhere(tmp_path: Path) -> None
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             await client.http.ws_connect(url, headers=rebound)
         assert refused.value.status == 421
+
+
+async def test_a_key_may_come_as_clients_of_anthropic_send_it(tmp_path: Path) -> None:
+    async with serving(an_agent(quick()), file=tmp_path / "log.db") as admin:
+        made = await new_key(admin, user="ann")
+        me = f"{admin.url}/api/me"
+        for headers, status in (
+            ({"x-api-key": str(made["key"])}, 200),
+            ({"x-api-key": "hk_wrong"}, 401),
+            ({"x-api-key": str(made["key"]), "Authorization": "Bearer hk_wrong"}, 401),
+            ({"x-api-key": f"{made['key']}, {made['key']}"}, 401),
+        ):
+            async with admin.http.get(me, headers=headers) as answer:
+                assert answer.status == status, headers

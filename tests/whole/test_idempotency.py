@@ -136,7 +136,7 @@ async def test_equal_requests_at_once_start_one_run(serve: Serve) -> None:
         assert len(runs) == 1
 
 
-async def test_a_request_that_is_still_answered_is_in_progress(serve: Serve) -> None:
+async def test_a_message_whose_end_is_still_waited_for_can_be_repeated(serve: Serve) -> None:
     model = GatedModel(["word "])
     async with serve(an_agent(model)) as client:
         path, answers = f"/api/sessions/{await client.session()}/messages", list[Sent]()
@@ -151,9 +151,10 @@ async def test_a_request_that_is_still_answered_is_in_progress(serve: Serve) -> 
                 answers.append(await post(client, path, {"content": "go"}, key="k"))
                 model.let(2)
 
-        (refused, first) = answers
-        assert (refused[0], refused[2]["code"]) == (409, "in_progress")
+        (receipt, first) = answers
+        assert receipt[:2] == (202, True)
         assert first[:2] == (200, False)
+        assert receipt[2]["run"] == first[2]["run"]
         again = await post(client, path, {"content": "go"}, key="k", Prefer="wait=60")
         assert again == (200, True, first[2])
 

@@ -16,15 +16,19 @@ from tests.canaries import master_keys
 from tests.serving import KEY, Client, Serve, serving
 from tests.terminals import environment
 
+from hostler.app.endpoints import make_endpoints
 from hostler.app.measuring import measuring
+from hostler.app.settings import load_settings
 from hostler.app.terminal.verifying import HttpWire, open_wire
-from hostler.core.events import Key, Principal, SessionId
+from hostler.core.directory import Endpoint
+from hostler.core.events import Key, Principal, SessionId, TenantId
 from hostler.core.ports import AgentSpec, Reply
-from hostler.faces.native import http
-from hostler.faces.native.entry import Tickets
-from hostler.faces.native.http import Caller
+from hostler.faces.http import endpoint
+from hostler.faces.http.endpoint import Caller
+from hostler.faces.http.entry import Tickets
 from hostler.faces.native.socket import VERBS
 from hostler.service.authorise import Access, Noun, Right, authorise
+from hostler.service.endpoints import Endpoints
 from hostler.service.scraping import Scraping
 from hostler.stores.sqlite import SqliteStore
 from hostler.testing.doubles import ModelDouble, an_agent
@@ -79,9 +83,12 @@ async def bent(client: Client, only: str, change: Change) -> list[str]:
 @pytest.mark.timeout(120)
 async def test_nothing_tells_whether_what_is_not_theirs_is_there(tmp_path: Path) -> None:
     agent, vault = quick(), SealedVault(master_keys())
+    endpoints = make_endpoints(load_settings({"data": tmp_path}))
     async with (
         measuring({agent.name: agent}, version="1") as look,
-        serving(agent, file=tmp_path / "log.db", observing=look, vault=vault) as client,
+        serving(
+            agent, file=tmp_path / "log.db", observing=look, vault=vault, endpoints=endpoints
+        ) as client,
         open_wire(client.url) as wire,
     ):
         report = await verify_isolation(wire, KEY)
@@ -93,7 +100,9 @@ async def test_nothing_tells_whether_what_is_not_theirs_is_there(tmp_path: Path)
             _, left = await client.call("GET", "/api/sessions", headers=head)
             _, keys = await client.call("GET", "/api/keys", headers=head)
             kept, secrets = await client.call("GET", "/api/secrets", headers=head)
+            _, places = await client.call("GET", "/api/endpoints", headers=head)
             assert (left["items"], kept, secrets["items"]) == ([], 200, [])
+            assert places["items"] == []
             revoked = [one["revoked_at"] for one in cast("list[dict[str, str]]", keys["items"])]
             assert all(revoked)
 
@@ -159,7 +168,7 @@ async def test_the_matrix_sees_what_is_wrong(serve: Serve) -> None:
 
     def oracle(_: str, path: str, told: Told) -> Told:
         """Answer another way the first time that a session is named."""
-        if told.status != 404 or path in first:
+        if told.status != 404 or path in first or "/sessions/" not in path:
             return told
         is_even = len(first) % 2 == 0
         first.append(path)
@@ -275,11 +284,26 @@ BROKEN: Mapping[str, tuple[object, str, object, str, str]] = {
         "socket",
         "path.session colleague: it was",
     ),
-    "confine": (http, "confine", unconfined, "capabilities", " link: 200, and it takes read"),
+    "confine": (endpoint, "confine", unconfined, "capabilities", " link: 200, and it takes read"),
     "Tickets.take": (Tickets, "take", kept, "socket", "query.ticket owner: it was opened"),
     "Scraping.metrics": (Scraping, "metrics", anybody, "metrics", " stranger: 200, and it takes"),
 }
 """What is broken, how, where it shows, and as what."""
+
+
+async def test_an_endpoint_that_another_tenant_sees_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_all(self: Endpoints, tenant: TenantId) -> list[Endpoint]:
+        del tenant
+        return list(self._known.values())
+
+    endpoints = make_endpoints(load_settings({"data": tmp_path}))
+    async with serving(quick(), file=None, endpoints=endpoints) as client:
+        monkeypatch.setattr(Endpoints, "of", of_all)
+        found = await bent(client, "list_endpoints", lambda _method, _path, told: told)
+
+    assert found == [" stranger: the answer tells of canary-of-isolation-a"]
 
 
 @pytest.mark.parametrize("broken", BROKEN)

@@ -20,6 +20,7 @@ from hostler.app.identity.settings import Identity
 from hostler.app.identity.sources import FromDiscovery, FromFile, FromUrl
 from hostler.app.identity.tokens import Issuer, Tokens
 from hostler.core.errors import Unauthorised, Unavailable
+from hostler.faces.http.headers import Joined
 
 pytestmark = pytest.mark.anyio
 OLD, NEW = signer("old"), signer("new")
@@ -291,4 +292,4 @@ async def test_a_server_starts_while_its_issuer_is_down() -> None:
         with anyio.fail_after(10):
             async with open_identity(said) as ways:
                 with pytest.raises(Unavailable):
-                    await ways.tried[0](bearer(issuer.token(OLD)), None)
+                    await ways.tried[0](Joined(bearer(issuer.token(OLD))), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import cast, get_args
 
@@ -14,11 +14,12 @@ from tests.people import ended, exactly, new_key, somebody
 from tests.serving import Client, Json, Serve, serving
 from tests.viewers import by_sse
 
+from hostler.app.upkeep import again_and_again
 from hostler.core.directory import Directory, Standing
-from hostler.core.errors import Forbidden, NotFound, Unauthorised
+from hostler.core.errors import Forbidden, NotFound, Unauthorised, Unavailable
 from hostler.core.events import Principal, PrincipalId, Role, Scope, TenantId
 from hostler.core.ports import AgentSpec, Reply, Request, World
-from hostler.faces.native.stream import OpenStreams
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.service.authorise import RIGHTS, RIGHTS_OF, Access, Right, authorise
 from hostler.service.keys import REMEMBERED_S, Keys, NewKey
 from hostler.service.tenants import Tenants
@@ -326,6 +327,36 @@ async def test_a_key_is_looked_up_once_in_a_while_and_its_use_noted_in_one_write
         await keys.holder(text)
 
 
+class Full(MemoryDirectory):
+    """A directory whose disk is full for its first writes."""
+
+    refused, written = 0, anyio.Event()
+
+    async def touch_keys(self, used: Mapping[tuple[TenantId, str], float]) -> None:
+        if self.refused < 3:
+            self.refused += 1
+            raise Unavailable("disk full")
+        await super().touch_keys(used)
+        self.written.set()
+
+
+async def test_a_full_disk_puts_off_the_note_of_a_key_s_use_and_ends_nothing() -> None:
+    clock, directory = Clock(), Full(MemoryStore())
+    world = World("w", clock=clock)
+    keys = Keys(directory, Tenants(directory, world, {}), world)
+    key, text = await keys.create(OPERATOR, NewKey(user="alice"))
+    await keys.holder(text)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(again_and_again, "noting", keys.note_use, 0.001)
+            await directory.written.wait()
+            tasks.cancel_scope.cancel()
+
+    assert directory.refused == 3
+    assert (await directory.key(key.tenant, key.id)).used_at == clock.now
+
+
 # -- tenants ---------------------------------------------------------------------------------
 
 
@@ -373,6 +404,8 @@ async def test_the_operator_makes_tenants_and_acts_in_them_and_nobody_else_does(
         {"most_sessions": "3"},
         {"most_sessions": 10**30},
         {"retention_days": -0.5},
+        {"requests_per_s": 1e-300},
+        {"runs_per_s": 1e7},
         {"default_agent": "nobody"},
         {"most_cats": 3},
     ],
@@ -384,6 +417,23 @@ async def test_settings_that_cannot_be_are_refused(serve: Serve, settings: Json)
         assert status == 422
         told = cast("Json", (await admin.get("/api/tenants/default"))["settings"])
         assert set(told.values()) == {None}
+
+
+async def test_changes_of_one_thing_at_once_undo_nothing(serve: Serve) -> None:
+    async with serve(plain()) as admin:
+        session = f"/api/sessions/{await admin.session()}"
+        for number in range(5):
+            labels = {"title": f"T{number}", "metadata": {"a": number}}
+            settings = {"most_sessions": 50 + number, "most_streams": 50 + number}
+            async with anyio.create_task_group() as tasks:
+                for name, value in labels.items():
+                    tasks.start_soon(admin.call, "PATCH", session, {name: value})
+                for name, value in settings.items():
+                    body = {"settings": {name: value}}
+                    tasks.start_soon(admin.call, "PATCH", "/api/tenants/default", body)
+            assert {**await admin.get(session), **labels} == await admin.get(session)
+            told = cast("Json", (await admin.get("/api/tenants/default"))["settings"])
+            assert {**told, **settings} == told
 
 
 async def test_what_is_otherwise_for_a_tenant_holds_there_alone(serve: Serve) -> None:

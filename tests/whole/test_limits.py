@@ -15,7 +15,7 @@ from tests.serving import Client, Json, Serve, serving
 from hostler.core.errors import Conflict
 from hostler.core.events import Key, TenantId, ToolSaid
 from hostler.core.ports import AgentSpec, Reply, Request
-from hostler.faces.native.open_streams import OpenStreams
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.service.limits import (
     DEEPEST,
     LARGEST_CLIENT_TOOL,
@@ -232,6 +232,22 @@ async def test_room_that_was_not_used_is_given_back() -> None:
         with pytest.raises(ZeroDivisionError):
             async with room.one(TenantId("default")):
                 raise ZeroDivisionError
+
+
+async def test_finding_a_session_again_takes_no_room(serve: Serve) -> None:
+    async with serve(plain()) as client:
+        most = {"settings": {"most_sessions": 2}}
+        assert (await client.call("PATCH", "/api/tenants/default", most))[0] == 200
+        mine, body = "ses_mine_0001", {"id": "ses_mine_0001"}
+        assert await client.session(id=mine) == mine
+        for _ in range(3):
+            assert (await client.call("POST", "/api/sessions", body))[0] == 200
+
+        await client.session()
+
+        assert (await client.call("POST", "/api/sessions", body))[0] == 200
+        status, problem = await client.call("POST", "/api/sessions", {"id": "ses_mine_0002"})
+        assert (status, problem["code"]) == (409, "too_many_sessions")
 
 
 async def test_one_principal_has_so_many_streams_open(tmp_path: Path) -> None:

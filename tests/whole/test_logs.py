@@ -17,6 +17,7 @@ from typing import cast
 
 import anyio
 import pytest
+from tests.canaries import Process, canary, provider_keys
 from tests.observed import a_worker, lines, observed
 from tests.serving import KEY, Json
 
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.anyio
 
 log = logging.getLogger("somebody.else")
 ROOT = Path(__file__).parents[2]
+OUTSIDE = {name: one for name, one in os.environ.items() if not name.startswith("HOSTLER_")}
 
 
 @pytest.fixture
@@ -88,34 +90,32 @@ async def test_streams_and_files_have_request_ids_as_well(tmp_path: Path) -> Non
 
 
 async def test_no_secret_of_a_request_is_in_any_line(tmp_path: Path) -> None:
-    canary = "canary0123456789abcdef"
+    word = "canary0123456789abcdef"
     with lines() as told:
         async with observed(a_worker(), file=tmp_path / "log.db") as server:
             session = await server.client.session()
             where = f"{server.client.url}/api/sessions/{session}"
             ways: list[tuple[str, dict[str, str]]] = [
-                (where, {"Authorization": f"Bearer hk_{canary}"}),
+                (where, {"Authorization": f"Bearer hk_{word}"}),
                 (
                     where,
-                    {"Authorization": f"Basic {canary}", "Cookie": canary, "X-Api-Key": canary},
+                    {"Authorization": f"Basic {word}", "Cookie": word, "X-Api-Key": word},
                 ),
-                (f"{where}?share=hs_{canary}", {}),
-                (f"{where}/events?ticket=ht_{canary}&token={canary}", {}),
-                (f"{where}/socket?ticket=ht_{canary}", {}),
-                (where, {"X-Request-Id": f"{canary}\N{NO-BREAK SPACE}"}),
+                (f"{where}?share=hs_{word}", {}),
+                (f"{where}/events?ticket=ht_{word}&token={word}", {}),
+                (f"{where}/socket?ticket=ht_{word}", {}),
+                (where, {"X-Request-Id": f"{word}\N{NO-BREAK SPACE}"}),
             ]
             for url, headers in ways:
                 async with server.client.http.get(url, headers=headers) as answer:
                     assert answer.status >= 400
-            async with server.client.http.ws_connect(
-                f"{where}/socket?ticket=ht_{canary}"
-            ) as socket:
+            async with server.client.http.ws_connect(f"{where}/socket?ticket=ht_{word}") as socket:
                 assert (await socket.receive()).data == 4401
             await server.client.speak(session, "look")
-            log.error("Bearer hk_%s to /x?ticket=%s", canary, canary)
+            log.error("Bearer hk_%s to /x?ticket=%s", word, word)
 
     assert told.of("request")
-    assert canary not in told.text
+    assert word not in told.text
     assert KEY not in told.text
 
 
@@ -194,34 +194,40 @@ def test_a_line_has_an_end_and_a_wrong_one_says_nothing_of_its_arguments(
 
 def test_a_server_whose_lines_nobody_looks_at_writes_json(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hostler", "serve", "--port", "0", "--data", str(tmp_path)]
-    environ = {**os.environ, "HOSTLER_MODEL": "scripted:demo", "HOSTLER_ADMIN_KEY": KEY}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ) as process:
+    environ = {
+        **OUTSIDE,
+        **provider_keys(),
+        "HOSTLER_MODEL": "scripted:demo",
+        "HOSTLER_ADMIN_KEY": KEY,
+    }
+    with Process(command, stderr=subprocess.PIPE, env=environ) as process:
         assert process.stderr is not None
-        first = cast("Json", json.loads(process.stderr.readline()))
-        url = re.findall(r"http://\S+", str(first["event"]))[0]
+        lines = (cast("Json", json.loads(line)) for line in process.stderr)
+        ready = next(line for line in lines if "serving" in str(line["event"]))
+        url = re.findall(r"http://\S+", str(ready["event"]))[0]
         with urllib.request.urlopen(f"{url}/healthz") as answer:
             assert answer.status == 200
         process.send_signal(signal.SIGTERM)
-        rest = [json.loads(line) for line in process.stderr]
+        rest = [*lines]
 
     assert process.returncode == 0
-    assert str(first["event"]).startswith("serving assistant on http://")
-    assert (first["level"], first["logger"]) == ("info", "hostler")
+    assert str(ready["event"]).startswith("serving assistant on http://")
+    assert (ready["level"], ready["logger"]) == ("info", "hostler")
     assert all("event" in line for line in rest)
 
 
 def test_no_value_of_a_line_of_a_server_has_a_key_that_the_server_has(tmp_path: Path) -> None:
-    key = "a-key-that-looks-like-none"
+    key = canary("OPENAI_API_KEY", "a-key-that-looks-like-none")
     command = [sys.executable, "-m", "hostler", "serve", "--port", "0", "--data", str(tmp_path)]
     environ = {
-        **os.environ,
+        **OUTSIDE,
         "HOSTLER_MODEL": "scripted:demo",
         "HOSTLER_ADMIN_KEY": KEY,
         "OPENAI_API_KEY": key,
     }
     said = list[str]()
-    with subprocess.Popen(
-        [*command, "--log-level", "debug"], stderr=subprocess.PIPE, text=True, env=environ
+    with Process(
+        [*command, "--log-level", "debug"], stderr=subprocess.PIPE, env=environ
     ) as process:
         assert process.stderr is not None
         url = ""

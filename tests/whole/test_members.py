@@ -9,9 +9,9 @@ import anyio
 import pytest
 from aiohttp import WSServerHandshakeError
 from tests.answers import nameless
-from tests.people import ended, exactly, somebody
+from tests.people import ended, exactly, new_key, somebody
 from tests.serving import Client, Json, Serve
-from tests.viewers import by_sse
+from tests.viewers import by_sse, say
 
 from hostler.core.events import ToolCall
 from hostler.core.ports import AgentSpec, Reply, Request
@@ -218,6 +218,29 @@ async def test_streams_and_sockets_end_when_a_session_is_shared_no_more(serve: S
                 await own.aclose()
             with pytest.raises(WSServerHandshakeError, match="404"):
                 await admin.http.ws_connect(url, headers=key)
+
+
+async def test_an_owner_ends_streams_of_those_alone_with_whom_they_shared(serve: Serve) -> None:
+    async with serve(plain()) as admin:
+        alice, boss = await somebody(admin, "alice"), await somebody(admin, "boss", "admin")
+        session = await alice.session()
+        await alice.speak(session)
+        with anyio.fail_after(10):
+            stream = by_sse(boss, session, "0")
+            await anext(stream)
+            assert (await alice.call("DELETE", f"/api/sessions/{session}/members/boss"))[0] == 204
+            await say(alice, session, "again")
+            while b"again" not in bytes((await anext(stream)).data):
+                pass
+            await stream.aclose()
+
+
+async def test_a_program_revokes_the_key_it_came_with(serve: Serve) -> None:
+    async with serve(plain()) as admin:
+        made = await new_key(admin, role="member")
+        program = Client(admin.http, admin.url, str(made["key"]))
+        assert (await program.call("DELETE", f"/api/keys/{made['id']}"))[0] == 204
+        assert (await program.call("GET", "/api/me"))[0] == 401
 
 
 async def test_a_fork_and_an_import_belong_to_who_made_them(serve: Serve) -> None:

@@ -38,7 +38,8 @@ from hostler.core.events import (
 )
 from hostler.core.trail import here
 from hostler.telemetry.loop_watch import LoopWatch
-from hostler.telemetry.metrics import BREAKER_STATES, Known, Metrics
+from hostler.telemetry.metrics import Known, Metrics
+from hostler.telemetry.readings import BREAKER_STATES
 from hostler.telemetry.timeline import Answered, Attempt, Lived, Timeline
 from hostler.testing.doubles import ToolboxDouble, a_tool, an_agent
 
@@ -204,6 +205,8 @@ async def test_figures_take_the_operator_s_key(tmp_path: Path) -> None:
         assert await status_of(client, "hk_wrong_wrong_wrong_wrong_wrong_wrong") == 401
         assert await status_of(client, str(share["token"])) == 403
         assert await status_of(client, None, f"?share={share['token']}") == 403
+        _, admin = await client.call("POST", "/api/keys", {"role": "admin"})
+        assert await status_of(client, str(admin["key"])) == 403
         assert await status_of(client, client.key) == 200
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -214,6 +215,24 @@ async def test_history_comes_in_pages_that_fit_together(serve: Serve) -> None:
         assert [frame["id"] for page in pages for frame in page] == [str(i) for i in range(1, 12)]
         empty = await client.get(f"/api/sessions/{session}/events?after=11")
         assert empty == {"events": [], "cursor": "11", "more": False}
+
+
+async def test_a_page_of_large_facts_has_few_of_them(serve: Serve) -> None:
+    async with serve(an_ordinary_agent()) as client:
+        session, pages = await client.session(), list[list[Json]]()
+        after, more = "0", True
+        for _ in range(40):
+            said = {"content": "x" * 200_000, "policy": "steer"}
+            await client.call("POST", f"/api/sessions/{session}/messages", said)
+        while more:
+            page = await client.get(f"/api/sessions/{session}/events?after={after}&limit=1000")
+            pages.append(cast("list[Json]", page["events"]))
+            after, more = str(page["cursor"]), bool(page["more"])
+
+        seqs = [cast("Json", frame["data"])["seq"] for page in pages for frame in page]
+        assert seqs == [*range(1, len(seqs) + 1)]
+        assert len([one for page in pages for one in page if one["event"] == "user_spoke"]) == 40
+        assert max(len(json.dumps(page)) for page in pages) < 3_000_000
 
 
 async def test_a_long_poll_returns_as_soon_as_something_is_new(serve: Serve) -> None:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import anyio
 import pytest
+from tests.canaries import canary
 
 from hostler.core import loop
 from hostler.core.decide import Limits
@@ -62,6 +63,7 @@ from hostler.testing.provider_server import (
 from hostler.testing.wire_chat import CHAT
 
 pytestmark = pytest.mark.anyio
+KEY, OTHER_KEY = canary("key of an adapter", "sk-1"), canary("another key of it", "sk-2")
 MANY = 200
 KINDS: Mapping[int, FaultKind] = {429: "rate_limit", 503: "overloaded", 401: "auth"}
 
@@ -124,7 +126,7 @@ class Sessions:
     def __post_init__(self) -> None:
         self.store = MemoryStore(clock=self.clock)
 
-    def model(self, name: str = "m", key: str = "sk-1") -> Breaking:
+    def model(self, name: str = "m", key: str = KEY) -> Breaking:
         made = OpenAIChat(
             name=name, base_url=self.url, transport=self.transport, key=lambda _: key, provider="p"
         )
@@ -249,7 +251,7 @@ async def test_another_key_and_another_model_are_not_told_to_wait() -> None:
         await sessions.begin(20)
         await sessions.to_the_end(chain)
         await sessions.begin(1)
-        await sessions.to_the_end(an_agent(sessions.model("small", key="sk-2")))
+        await sessions.to_the_end(an_agent(sessions.model("small", key=OTHER_KEY)))
 
         assert await sessions.ends() == [("done", None)] * 21
         assert provider.refused <= 20
@@ -323,7 +325,7 @@ async def test_a_refusal_says_who_why_and_how_long() -> None:
 
 
 async def test_no_breaker_s_name_holds_a_key_or_what_is_in_a_url() -> None:
-    secret = "sk-very-secret"
+    secret = canary("key in a URL", "sk-very-secret")
     async with served() as (_, sessions, _):
         url = f"http://user:{secret}@127.0.0.1:1/v1?key={secret}"
         model = OpenAIChat(

@@ -14,7 +14,8 @@ from hostler.app.keys import ADMIN, AdminGate
 from hostler.core.errors import Unauthorised
 from hostler.core.events import TenantId
 from hostler.core.ports import World
-from hostler.faces.native.entry import Entrance, Ways
+from hostler.faces.http.entry import Entrance, Ways
+from hostler.faces.http.headers import Joined
 from hostler.service.authorise import Access
 from hostler.service.keys import Keys
 from hostler.service.shares import Shares
@@ -39,7 +40,7 @@ def proxy(**changes: object) -> TrustedProxy:
 
 @pytest.mark.parametrize("peer", ["10.1.0.0", "10.1.255.255", "::ffff:10.1.2.3", "2001:db8::7"])
 async def test_a_listed_address_says_who_calls(peer: str) -> None:
-    caller = await proxy()({**ALICE, "x-forwarded-groups": "staff, ops"}, peer)
+    caller = await proxy()(Joined({**ALICE, "x-forwarded-groups": "staff, ops"}), peer)
 
     assert caller is not None
     assert (caller.who.id, caller.who.tenant, caller.who.role) == ("alice", "acme", "admin")
@@ -50,16 +51,16 @@ async def test_a_listed_address_says_who_calls(peer: str) -> None:
     ["10.2.0.1", "2001:db8::8", "::ffff:10.2.0.1", "10.1.0.1, 10.2.0.1", "localhost", "", None],
 )
 async def test_from_any_other_address_the_headers_mean_nothing(peer: str | None) -> None:
-    assert await proxy()({**ALICE, "x-forwarded-for": "10.1.0.1"}, peer) is None
+    assert await proxy()(Joined({**ALICE, "x-forwarded-for": "10.1.0.1"}), peer) is None
 
 
 async def test_a_proxy_that_names_nobody_says_nothing() -> None:
-    assert await proxy()({"x-forwarded-tenant": "acme"}, "127.0.0.1") is None
+    assert await proxy()(Joined({"x-forwarded-tenant": "acme"}), "127.0.0.1") is None
 
 
 async def test_a_key_that_came_along_goes_first() -> None:
-    assert await proxy()({**ALICE, "authorization": f"Bearer {KEY}"}, "127.0.0.1") is None
-    assert await proxy()({**ALICE, "authorization": "Basic eDp5"}, "127.0.0.1") is not None
+    assert await proxy()(Joined({**ALICE, "authorization": f"Bearer {KEY}"}), "127.0.0.1") is None
+    assert await proxy()(Joined({**ALICE, "authorization": "Basic eDp5"}), "127.0.0.1") is not None
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ async def test_what_a_proxy_says_is_refused_when_it_is_not_as_it_has_to_be(
     changes: dict[str, str],
 ) -> None:
     with pytest.raises(Unauthorised):
-        await proxy()({**ALICE, **changes}, "127.0.0.1")
+        await proxy()(Joined({**ALICE, **changes}), "127.0.0.1")
 
 
 async def test_a_user_of_a_tenant_that_does_not_exist_is_refused() -> None:
@@ -86,7 +87,7 @@ async def test_a_user_of_a_tenant_that_does_not_exist_is_refused() -> None:
         return tenant == "globex"
 
     with pytest.raises(Unauthorised):
-        await TrustedProxy(Proxy.model_validate(SAID), exists=exists)(ALICE, "127.0.0.1")
+        await TrustedProxy(Proxy.model_validate(SAID), exists=exists)(Joined(ALICE), "127.0.0.1")
 
 
 @pytest.mark.parametrize(
@@ -128,6 +129,21 @@ async def test_a_user_that_a_client_puts_before_the_proxy_s_own_is_refused(tmp_p
             assert answer.status == 401
 
 
+@pytest.mark.parametrize("name", ["x-forwarded-user", "x-forwarded-tenant", "x-forwarded-groups"])
+async def test_whatever_a_client_sends_beside_what_the_proxy_sends_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    said = Proxy.model_validate(SAID)
+    ways = Ways([TrustedProxy(said)], said.headers)
+    async with serving(an_agent(quick()), file=tmp_path / "log.db", ways=ways) as client:
+        await client.call("POST", "/api/tenants", {"id": "acme"})
+        by_proxy = {**ALICE, "x-forwarded-groups": "staff"}
+        for more, status in (((), 200), (((name, "ops"),), 401), (((name, ""),), 401)):
+            sent = [*more, *by_proxy.items()]
+            async with client.http.get(f"{client.url}/api/me", headers=sent) as answer:
+                assert answer.status == status
+
+
 @pytest.mark.parametrize("peer", ["127.0.0.1", "10.9.9.9"])
 async def test_nobody_behind_the_door_gets_to_see_the_proxy_s_headers(peer: str) -> None:
     said = Proxy.model_validate(SAID)
@@ -139,7 +155,7 @@ async def test_nobody_behind_the_door_gets_to_see_the_proxy_s_headers(peer: str)
     keys = Keys(directory, tenants, world)
     entry = Entrance(AdminGate(KEY.encode()), shares, keys, tenants, ways=ways)
     sent = {**ALICE, "x-forwarded-groups": "ops", "authorization": f"Bearer {KEY}", "accept": "x"}
-    by_key, by_ticket = dict(sent), dict(sent)
+    by_key, by_ticket = Joined(sent), Joined(sent)
 
     caller = await entry(by_key, {}, peer)
     await entry.for_socket(by_ticket, {"ticket": entry.tickets.give(caller)}, peer)

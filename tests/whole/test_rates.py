@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from tests import people
 from tests.serving import KEY, quick, serving
 from tests.whole.test_socket import asked, opened
@@ -130,6 +131,13 @@ def test_the_operator_has_no_limit_and_others_have_that_of_the_settings() -> Non
 
     assert limits_of(ADMIN) == Limits()
     assert limits_of(somebody()) == Limits(Rate.of(7, 9), None)
+
+
+@pytest.mark.parametrize("per_s", [1e-300, 9e-7, 1.1e6])
+def test_a_rate_that_no_clock_can_keep_is_refused(per_s: float) -> None:
+    for name in ("requests_per_s", "runs_per_s"):
+        with pytest.raises(ValidationError):
+            Rated.model_validate({name: per_s})
 
 
 @pytest.mark.parametrize(

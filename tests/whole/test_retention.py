@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +18,7 @@ from tests.serving import Client, Json, serving
 from tests.waiting import a_model, parked, serving_agents
 
 from hostler import Agent
+from hostler.app.upkeep import again_and_again
 from hostler.core.errors import NotFound, Unavailable
 from hostler.core.events import ClientTool, Key, SessionId, TenantId, ToolSaid
 from hostler.core.ports import AgentSpec, Reply, Request, World
@@ -184,8 +187,8 @@ async def test_a_store_that_fails_is_tried_again() -> None:
     store = Failing(MemoryStore())
     forgetting = Forgetting(store=cast("Store", store), signals=LocalSignals())
     async with anyio.create_task_group() as tasks:
-        keep = Keep(days=1)
-        tasks.start_soon(lambda: keep(forgetting, World("w"), every_s=0.0))
+        once = partial(Keep(days=1).once, forgetting, World("w"))
+        tasks.start_soon(again_and_again, "retention", once, 0.0)
         with anyio.fail_after(10):
             while store.tidied < 3:
                 await anyio.lowlevel.checkpoint()
@@ -255,6 +258,36 @@ async def test_files_that_a_crash_left_behind_are_swept(tmp_path: Path) -> None:
 
     left = [one async for one in anyio.Path(tmp_path).rglob("*.txt")]
     assert [str(one) for one in left] == [f"{tmp_path}/default/{key.session}/call_1.txt"]
+
+
+def results_of(folder: Path, *sessions: str) -> list[Path]:
+    paths = [folder / "default" / session / "call_1.txt" for session in sessions]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"secret\r\n")
+    return paths
+
+
+async def test_a_session_deleted_during_a_scrub_does_not_stop_it(tmp_path: Path) -> None:
+    first, second = results_of(tmp_path, "ses_1", "ses_2")
+
+    def mask(text: str) -> str:
+        """Delete one session before any file is written."""
+        shutil.rmtree(first.parent, ignore_errors=True)
+        return text.replace("secret", "mask")
+
+    changed = await Results(tmp_path).scrub(TenantId("default"), mask)
+
+    assert (changed, first.exists(), second.read_bytes()) == (1, False, b"mask\r\n")
+
+
+async def test_a_file_that_cannot_be_scrubbed_is_told_as_for_now(tmp_path: Path) -> None:
+    (path,) = results_of(tmp_path, "ses_1")
+    path.unlink()
+    path.mkdir()
+
+    with pytest.raises(Unavailable, match="Is a directory"):
+        await Results(tmp_path).scrub(TenantId("default"), str.upper)
 
 
 async def test_a_session_s_folder_is_never_outside(tmp_path: Path) -> None:

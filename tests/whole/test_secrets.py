@@ -14,7 +14,7 @@ from typing import Literal, cast
 from urllib.parse import quote
 
 import pytest
-from tests.canaries import master_keys
+from tests.canaries import canary, learn, master_keys
 from tests.serving import Client, Frame, serving
 
 from hostler import tool
@@ -29,7 +29,7 @@ from hostler.testing.canaries import Canaries
 from hostler.testing.doubles import a_call, an_agent
 from hostler.testing.provider_server import Asked, Play, Send, chunk, head, provider_server
 from hostler.vault.envelope import new_key
-from hostler.vault.logs import mask_logs
+from hostler.vault.logs import MaskedRecords, mask_logs
 from hostler.vault.vault import SealedVault
 
 pytestmark = pytest.mark.anyio
@@ -110,7 +110,7 @@ class Leaks:
 @asynccontextmanager
 async def leaking(folder: Path) -> AsyncGenerator[Leaks]:
     canaries, model = Canaries(), Leaky("")
-    value, keys = canaries.new("github", odd=True), master_keys()
+    value, keys = learn(canaries.new("github", odd=True)), master_keys()
     canaries.values["master key"] = keys.keys[0].written
     tools = Toolbox([push, peek], spill_folder=folder / "results")
     agent = replace(an_agent(model), tools=tools)
@@ -179,6 +179,16 @@ async def test_a_viewer_has_nothing_to_do_with_secrets(tmp_path: Path) -> None:
         assert [status for status, _ in tried] == [403] * 5
 
 
+async def test_an_admin_of_the_first_tenant_does_not_rotate_master_keys(tmp_path: Path) -> None:
+    async with leaking(tmp_path) as at:
+        _, made = await at.client.call("POST", "/api/keys", {"role": "admin"})
+        admin = Client(at.client.http, at.client.url, key=str(made["key"]))
+
+        assert (await admin.call("GET", PATH))[0] == 200
+        assert (await admin.call("POST", f"{PATH}-rotation", {}))[0] == 403
+        assert (await at.client.call("POST", f"{PATH}-rotation", {}))[0] == 200
+
+
 @pytest.mark.parametrize("said", ["talk", "fail", "call push json", "call push quote"])
 async def test_nothing_that_a_model_says_is_written_with_a_secret(
     tmp_path: Path, said: str
@@ -228,6 +238,29 @@ async def test_what_a_tool_does_with_its_secret_reaches_neither_log_nor_model(
         logging.getLogger().removeHandler(caplog.handler)
 
 
+def test_a_record_that_cannot_be_told_or_has_a_stack_is_masked_and_raises_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    vault, value = SealedVault(master_keys()), "sk-0123456789abcdef"
+    vault.learn(None, "own", value)
+    caplog.handler.addFilter(masks := MaskedRecords(vault))
+    log = logging.getLogger("hostler.test")
+
+    log.warning("bad %d", value)
+    log.warning("worse %s", Untold())
+    log.warning("stack", stack_info=True)  # which shows this line: "sk-0123456789abcdef"
+
+    caplog.handler.removeFilter(masks)
+    assert caplog.messages[0] == caplog.messages[1] == "a line that could not be made"
+    assert value not in caplog.text
+    assert "[secret:own]" in str(caplog.records[2].stack_info)
+
+
+class Untold:
+    def __str__(self) -> str:
+        raise RuntimeError("sk-0123456789abcdef")
+
+
 async def test_a_tool_has_only_the_secrets_that_it_names(tmp_path: Path) -> None:
     async with leaking(tmp_path) as at:
         session = await at.client.session()
@@ -251,6 +284,26 @@ async def test_a_refusal_does_not_quote_a_secret(tmp_path: Path) -> None:
 
         assert [status for status, _ in refused] == [422] * 3
         assert at.canaries.seen(json.dumps(refused), "refusals") == []
+
+
+async def test_a_secret_in_a_path_is_not_kept_in_the_audit_log(tmp_path: Path) -> None:
+    async with leaking(tmp_path) as at:
+        value = at.canaries.new("plain")
+        await at.client.call("PUT", f"{PATH}/plain", {"value": value})
+        stranger = Client(at.client.http, at.client.url, key="")
+        tried = [
+            await at.client.call("DELETE", f"{PATH}/{value}"),
+            await at.client.call("DELETE", f"/api/sessions/{value}/shares/{value}"),
+            await stranger.call("DELETE", f"{PATH}/{value}"),
+        ]
+        url, key = f"{at.client.url}/api/audit/export", at.client.key
+        async with at.client.http.get(url, headers={"Authorization": f"Bearer {key}"}) as got:
+            exported = (await got.read()).decode()
+
+        assert [status for status, _ in tried] == [404, 404, 401]
+        assert exported.count('"object":"[secret:plain]"') == 3
+        assert '"details":{"session":"[secret:plain]"' in exported
+        assert at.canaries.seen(exported, "export") == []
 
 
 async def test_what_was_said_before_is_masked_in_exports_and_scrubbed_from_the_log(
@@ -298,14 +351,16 @@ async def test_a_model_is_asked_with_the_tenants_own_key_and_else_with_the_opera
     def play(_: Asked) -> Play:
         return [Send(head()), Send(chunk(b""))]
 
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-operator-0123")
+    theirs = canary("OPENAI_API_KEY", "sk-of-the-operator-0123")
+    own = canary("model key of a tenant", "sk-of-the-tenant-0123")
+    monkeypatch.setenv("OPENAI_API_KEY", theirs)
     async with provider_server(play) as server:
         environ = {"OPENAI_BASE_URL": f"{server.url}/v1"}
         parts = Parts(load_settings({"data": tmp_path}), environ)
         model = parts.model("openai:some")
         async with leaking(tmp_path) as at:
             parts.vault = at.vault
-            await at.vault.put(TENANT, "model:openai", "model", "sk-of-the-tenant-0123")
+            await at.vault.put(TENANT, "model:openai", "model", own)
             for tenant in ("default", "other"):
                 question = Request(system="", transcript=[UserSaid("hi")], tenant=tenant)
                 async for _ in model.stream(question):
@@ -313,7 +368,7 @@ async def test_a_model_is_asked_with_the_tenants_own_key_and_else_with_the_opera
         await parts.aclose()
 
         keys = [asked.headers["authorization"] for asked in server.asked]
-        assert keys == ["Bearer sk-of-the-tenant-0123", "Bearer sk-of-the-operator-0123"]
+        assert keys == [f"Bearer {own}", f"Bearer {theirs}"]
 
 
 def keys_of(folder: Path, **flags: object) -> MasterKeys:
@@ -364,10 +419,14 @@ def test_a_master_key_that_cannot_be_used_is_refused_without_its_value(tmp_path:
 
 
 def test_the_operators_own_keys_are_masked_and_stand_ins_are_not(tmp_path: Path) -> None:
-    headers = {"X-Api-Key": "0123456789abcdef-h", "X-Purpose": "just-some-purpose"}
+    headers = {
+        "X-Api-Key": canary("own header", "0123456789abcdef-h"),
+        "X-Purpose": "just-some-purpose",
+    }
     own = {"own": {"wire": "openai_chat", "base_url": "http://o", "headers": headers}}
     settings = load_settings({"data": tmp_path, "providers": own})
-    environ = {"OPENAI_API_KEY": "sk-0123456789abcdef", "ANTHROPIC_API_KEY": "not-needed"}
+    key = canary("OPENAI_API_KEY", "sk-0123456789abcdef")
+    environ = {"OPENAI_API_KEY": key, "ANTHROPIC_API_KEY": "not-needed"}
     vault = make_vault(settings, admin_key="hk_0123456789abcdef", environ=environ)
 
     mask = vault.mask(TENANT)
@@ -380,3 +439,23 @@ def test_the_operators_own_keys_are_masked_and_stand_ins_are_not(tmp_path: Path)
         "[secret:OPENAI_API_KEY] not-needed [secret:own:X-Api-Key] just-some-purpose "
         "[secret:HOSTLER_ADMIN_KEY]"
     )
+
+
+def test_what_is_secret_in_a_base_url_is_masked(tmp_path: Path) -> None:
+    password, query = (
+        canary("password in a URL", "p-0123456789abcdef"),
+        canary("key in a URL", "k" * 16),
+    )
+    own = {"own": {"wire": "openai_chat", "base_url": f"http://me:{password}@o/v1"}}
+    settings = load_settings({"data": tmp_path, "providers": own})
+    environ = {"OPENAI_BASE_URL": f"http://o/v1?api-version=2026-01-01-preview&key={query}"}
+    vault = make_vault(settings, admin_key="hk_0123456789abcdef", environ=environ)
+
+    mask, basic = vault.mask(TENANT), base64.b64encode(f"me:{password}".encode()).decode()
+    assert mask is not None
+    told = mask.text(f"{password} {query} 2026-01-01-preview Basic {basic}")
+
+    assert told.startswith(
+        "[secret:own:base_url] [secret:OPENAI_BASE_URL] 2026-01-01-preview Basic "
+    )
+    assert "[secret:own:base_url]" in told.rpartition("Basic ")[2]

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests.canaries import canary
 
 from hostler.app.keys import AdminGate, admin_key, key_file
 from hostler.app.settings import load_settings, unknown_variables
@@ -43,6 +44,28 @@ def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, told: str) ->
     (tmp_path / "hostler.toml").write_text(text)
     with pytest.raises(SetupError, match=told.replace("?", "[?]")):
         load_settings({})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'admin_key = ["VALUE"]',
+        'master_key = ["VALUE"]',
+        'admin_key = "VALUE',
+        'providers.own = "VALUE"',
+        'providers.own.headers = "VALUE"',
+        'providers.own.headers = {X-Api-Key = ["VALUE"]}',
+        'providers.own.key = "VALUE"',
+        'providers.own.key_env = "VALUE"',
+    ],
+)
+def test_a_mistake_beside_a_secret_is_told_without_it(tmp_path: Path, text: str) -> None:
+    value = canary("value in the settings", "a-value-of-some-length")
+    (tmp_path / "hostler.toml").write_text(text.replace("VALUE", value))
+    with pytest.raises(SetupError) as told:
+        load_settings({})
+
+    assert value not in str(told.value)
 
 
 def test_a_variable_that_sets_nothing_is_remarked_and_no_error() -> None:

@@ -19,8 +19,9 @@ from hostler.app.keys import ADMIN
 from hostler.core.errors import Forbidden, NotFound
 from hostler.core.events import Principal, PrincipalId, SessionId, TenantId
 from hostler.core.ports import AgentSpec, Reply, World
-from hostler.faces.native.stream import OpenStreams
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.service.authorise import RIGHTS, authorise
+from hostler.service.limits import MOST_SHARES
 from hostler.service.service import Service, make_service
 from hostler.testing.doubles import ModelDouble, an_agent
 
@@ -82,6 +83,7 @@ async def test_a_link_opens_nothing_else(serve: Serve) -> None:
                         tenant="default",
                         key="key_1",
                         user="alice",
+                        provider="openai",
                     )
                     if path in public or (method, where) in allowed:
                         continue
@@ -194,6 +196,19 @@ async def test_links_are_listed_without_their_tokens_and_kept_without_them(
     assert not any(str(one["token"]).encode() in stored for one in made)
 
 
+async def test_a_session_has_so_many_links(serve: Serve) -> None:
+    async with serve(quick()) as client:
+        path = f"/api/sessions/{await client.session()}/shares"
+        links = [(await client.call("POST", path, {}))[1] for _ in range(MOST_SHARES)]
+        assert links[-1]["id"]
+
+        status, problem = await client.call("POST", path, {})
+
+        assert (status, problem["code"]) == (409, "too_many_shares")
+        assert (await client.call("DELETE", f"{path}/{links[0]['id']}"))[0] == 204
+        assert (await client.call("POST", path, {}))[0] == 201
+
+
 # -- every verb asks first -------------------------------------------------------------------
 
 STRANGER = Principal(
@@ -205,7 +220,7 @@ STRANGER = Principal(
 OPEN = {
     "Auditing.during": "goes around verbs, which ask",
     "Auditing.refused": "writes that somebody was refused",
-    "Auditing.keep": "is retention, not somebody",
+    "Auditing.cut": "is retention, not somebody",
     "Following.follow_on": "takes a seat, which only those have who may see the session",
     "Rates.standing": "says how often the caller may ask, and nothing of anybody else's",
     "Rates.take": "counts what the caller asks",
@@ -213,13 +228,13 @@ OPEN = {
     "Shares.holder": "finds out who calls",
     "Service.ready": "says nothing of anybody's",
     "Access.forget": "is told what has changed",
+    "Access.sees": "is a question, and its answer is no",
     "Keys.holder": "finds out who calls",
     "Keys.note_use": "writes what it was told",
-    "Keys.keep_noting": "as above",
     "Tenants.known_settings": "tells limits of the tenant that the caller is of",
     "Tenants.exists": "is asked at the door, of the tenant that a token names",
     "Tenants.settings_of": "what is looked up for everybody, and shown to nobody",
-    "Tenants.with_settings": "as above",
+    "Tenants.every": "as above",
 }
 
 

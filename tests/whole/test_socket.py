@@ -15,9 +15,9 @@ from tests.serving import Client, Json, Serve, serving
 from tests.viewers import Speaker, say
 
 from hostler.core.ports import Reply
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.faces.native import wire
 from hostler.faces.native.socket import LARGEST_BODY
-from hostler.faces.native.stream import OpenStreams
 from hostler.stores.memory import MemoryStore
 from hostler.testing.doubles import ModelDouble, a_session, an_agent
 from hostler.testing.store_suite import spoke

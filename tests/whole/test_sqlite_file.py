@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import pytest
 from hostler.core.codec import CorruptFact
 from hostler.core.errors import SetupError, Unavailable
 from hostler.core.events import Key, RunId, Seq, SessionId, TenantId, Unknown
+from hostler.core.head import LONGEST_QUEUE
 from hostler.core.state import State, fold
 from hostler.stores import sqlite_file
 from hostler.stores.sqlite import SqliteStore
@@ -170,6 +171,59 @@ async def test_a_write_that_cannot_be_made_does_not_fail_those_in_its_commit(
                 tasks.start_soon(write, key, 1_000_000 if place == 1 else 1)
 
         assert sorted(outcomes) == ["refused", "written", "written", "written"]
+
+
+async def test_a_bug_in_one_order_is_told_to_who_gave_it_and_harms_nobody_else(
+    tmp_path: Path,
+) -> None:
+    def bug(_: sqlite3.Connection) -> None:
+        raise OverflowError("a bug")
+
+    with opened(tmp_path / "log.db") as store, anyio.fail_after(10):
+        key = await a_session(store)
+
+        async def gone_wrong(ask: Callable[[], Awaitable[None]]) -> None:
+            with pytest.raises(OverflowError):
+                await ask()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(gone_wrong, lambda: store.writing(bug))
+            tasks.start_soon(store.append, key, [spoke("run_1")])
+            tasks.start_soon(gone_wrong, lambda: store.reading(bug))
+            tasks.start_soon(gone_wrong, lambda: store.reading(bug))
+
+        assert len(await whole_log(store, key)) == 1
+        assert (await store.append(key, [spoke("run_2")])).events[0].seq == 2
+
+
+async def test_a_file_with_a_session_that_makes_no_rows_opens_all_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "log.db"
+    with opened(file) as store:
+        crowded, odd, fine = [await a_session(store) for _ in range(3)]
+        for at, key in enumerate((crowded, odd, fine)):
+            await store.append(key, [spoke(f"run_{at}")])
+    with closing(sqlite3.connect(file)) as db:  # as older builds left them
+        first = "INSERT INTO events SELECT tenant, session, seq + ?, at, kind, replace(fact, ?, ?)"
+        for more in range(1, LONGEST_QUEUE + 2):
+            db.execute(
+                f"{first} FROM events WHERE session = ? AND seq = 1",
+                (more, "run_0", f"run_0_{more}", crowded.session),
+            )
+        db.execute("UPDATE events SET at = ? WHERE session = ?", (2**63 - 1, odd.session))
+        db.execute("INSERT OR IGNORE INTO stale SELECT tenant, id FROM sessions")
+        db.commit()
+
+    with opened(file) as store:
+        runs = await store.runs(fine.tenant, session=fine.session, status=None, after="", limit=9)
+        assert [run.id for run in runs] == ["run_2"]
+        assert (
+            len(
+                await store.runs(
+                    fine.tenant, session=crowded.session, status=None, after="", limit=999
+                )
+            )
+            == LONGEST_QUEUE + 2
+        )
 
 
 FSYNC_FAILS = """

@@ -65,6 +65,24 @@ def test_tenants_and_keys_are_made_in_a_new_folder_without_a_server(home: Home) 
     assert "no tenant nobody" in absent.stderr
 
 
+def test_endpoints_are_set_listed_and_removed_in_a_new_folder_without_a_server(home: Home) -> None:
+    url = "https://models.example/v1"
+    assert home.run("tenants", "create", "acme").returncode == 0
+    made = home.run("endpoints", "set", "openai", url, "--tenant", "acme")
+    assert (made.returncode, made.stdout, made.stderr) == (0, "", "")
+    inside = home.run("endpoints", "set", "openai", "https://10.0.0.1/v1", "--tenant", "acme")
+    assert (inside.returncode, inside.stdout) == (2, "")
+    assert "10.0.0.1:443 has no address that connections" in " ".join(inside.stderr.split())
+
+    listed = home.run("endpoints", "list", "--tenant", "acme").stdout
+
+    assert listed == f"openai\t{url}\n"
+    assert home.run("endpoints", "list").stdout == ""
+    assert home.run("endpoints", "remove", "openai").returncode == 2, "it is not in this tenant"
+    assert home.run("endpoints", "remove", "openai", "--tenant", "acme").returncode == 0
+    assert home.run("endpoints", "list", "--tenant", "acme").stdout == ""
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"), [("45s", 45), ("90m", 5400), ("12h", 43_200), ("30d", 2_592_000)]
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from tests.canaries import canary
 from tests.serving import Serve
 from tests.terminals import Home, script
 
@@ -130,13 +131,14 @@ def test_a_doctor_finds_a_broken_database_and_a_server_that_is_not_there(home: H
 def test_a_doctor_remarks_variables_that_set_nothing_and_names_keys_but_shows_none(
     home: Home,
 ) -> None:
-    home.more |= {"HOSTLER_MODLE": "x", "OPENAI_API_KEY": "sk-secret"}
+    secret = canary("OPENAI_API_KEY", "sk-secret")
+    home.more |= {"HOSTLER_MODLE": "x", "OPENAI_API_KEY": secret}
 
     done = home.run("doctor")
 
     assert "HOSTLER_MODLE sets nothing; did you mean HOSTLER_MODEL?" in done.stdout
     assert "OPENAI_API_KEY" in done.stdout
-    assert "sk-secret" not in done.stdout + done.stderr
+    assert secret not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

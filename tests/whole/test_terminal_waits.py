@@ -136,7 +136,7 @@ def test_ctrl_c_leads_back_from_denying_and_cancels_nothing(home: Careful) -> No
         terminal.type("y")
         screen = terminal.until("It is done.")
 
-    assert "cancel" not in screen
+    assert "cancelled" not in screen
 
 
 def test_a_message_that_begins_with_a_space_is_one_though_a_call_waits(home: Careful) -> None:

@@ -35,7 +35,7 @@ from hostler.app.identity.sources import FromUrl
 from hostler.app.identity.tokens import Issuer, Tokens
 from hostler.core.errors import Unauthorised
 from hostler.core.events import Principal, TenantId
-from hostler.faces.native.entry import Ways
+from hostler.faces.http.entry import Ways
 from hostler.testing.doubles import an_agent
 
 pytestmark = pytest.mark.anyio
@@ -322,7 +322,7 @@ async def test_a_checked_token_is_remembered_until_it_expires_and_no_longer() ->
         caller = await tokens(bearer(token), None)
 
         assert caller is not None
-        assert caller.until == int(now) + HOUR
+        assert caller.until == int(now) + HOUR + module.LEEWAY_S
         assert await tokens(bearer(token), None) is caller
         now += HOUR + module.LEEWAY_S
         await refused(tokens, token)
@@ -367,12 +367,12 @@ async def test_a_refused_token_is_answered_as_rfc_6750_says(tmp_path: Path) -> N
                 assert answer.headers["www-authenticate"] == "Bearer"
 
 
-async def test_a_stream_is_cut_when_its_token_expires(tmp_path: Path) -> None:
+async def test_a_stream_is_cut_when_its_token_is_accepted_no_more(tmp_path: Path) -> None:
     async with issuing() as issuer:
         ways = Ways([issuer.tokens()])
         async with serving(an_agent(quick()), file=tmp_path / "log.db", ways=ways) as client:
             await client.call("POST", "/api/tenants", {"id": "acme"})
-            client.key = issuer.token(exp=time.time() + 1.5)
+            client.key = issuer.token(exp=time.time() - module.LEEWAY_S + 1.5)
             session = await client.session()
             await client.speak(session)
 
@@ -381,7 +381,7 @@ async def test_a_stream_is_cut_when_its_token_expires(tmp_path: Path) -> None:
                 await follow(client, session, seen)
 
             assert seen[-1] == "run_ended"
-            assert (await client.call("GET", f"/api/sessions/{session}"))[0] == 200  # the leeway
+            assert (await client.call("GET", f"/api/sessions/{session}"))[0] == 401
 
 
 async def follow(client: Client, session: str, seen: list[str]) -> None:

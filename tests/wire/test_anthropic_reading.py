@@ -10,8 +10,9 @@ import msgspec
 import pytest
 from anthropic import AsyncAnthropic
 from anthropic.types import Message
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.canaries import canary
 
 from hostler.core.events import JsonObject, ModelSaid, Usage
 from hostler.core.ports import Reply
@@ -32,6 +33,8 @@ from hostler.testing.wire_anthropic import (
     start,
     stop,
 )
+
+KEY = canary("key of an adapter", "sk-test")
 
 STEPS: Sequence[Step] = (
     Think("Hm"),
@@ -109,7 +112,7 @@ async def read_by_the_sdk(events: Sequence[bytes]) -> Message:
     play: Play = [Send(head()), Send(chunk(b"".join(events)) + chunk(b""))]
     async with (
         provider_server(lambda _: play) as server,
-        AsyncAnthropic(base_url=server.url, api_key="sk-test", max_retries=0) as client,
+        AsyncAnthropic(base_url=server.url, api_key=KEY, max_retries=0) as client,
         client.messages.stream(
             model="kit", max_tokens=9, messages=[{"role": "user", "content": "Hi."}]
         ) as stream,
@@ -206,6 +209,7 @@ EVENTS = st.fixed_dictionaries(
 
 
 @given(events=st.lists(EVENTS | st.dictionaries(KEYS, JSON, max_size=3) | JSON, max_size=6))
+@example(events=[{"type": "content_block_delta", "index": 0, "delta": {"type": []}}])
 @settings(deadline=None, max_examples=200)
 def test_any_json_is_a_reply_or_a_failure(events: Sequence[object]) -> None:
     reading = MessagesReading("m", Capabilities())

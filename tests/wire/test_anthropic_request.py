@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from anthropic import AsyncAnthropic
 from anthropic.types import MessageParam, TextBlockParam, ToolParam
+from tests.canaries import canary
 
 from hostler.core.events import (
     CallId,
@@ -32,6 +33,7 @@ from hostler.testing.provider_server import Asked, Play, Send, chunk, head, prov
 from hostler.testing.wire_anthropic import ANTHROPIC
 
 pytestmark = pytest.mark.anyio
+KEY = canary("key of an adapter", "sk-test")
 
 MODEL = "claude-sonnet-5-5"
 ABLE = capabilities("anthropic", "https://api.anthropic.com", MODEL)
@@ -288,7 +290,7 @@ def answered(_: Asked) -> Play:
 async def sent_by_the_sdk(golden: Golden) -> Asked:
     async with (
         provider_server(answered) as server,
-        AsyncAnthropic(base_url=server.url, api_key="sk-test", max_retries=0) as client,
+        AsyncAnthropic(base_url=server.url, api_key=KEY, max_retries=0) as client,
     ):
         stream = await client.messages.create(  # pyright: ignore[reportCallIssue, reportUnknownVariableType]
             model=MODEL,
@@ -310,7 +312,7 @@ async def sent_by_us(
             name=MODEL,
             base_url=server.url,
             transport=transport,
-            key=lambda _: "sk-test",
+            key=lambda _: KEY,
             provider="anthropic",
             headers=headers,
             able=msgspec.to_builtins(ABLE) | able,
@@ -345,6 +347,6 @@ async def test_the_key_goes_where_the_api_s_reference_has_it_or_where_the_sdk_pu
     bearer = await sent_by_us(GOLDEN["text"], bearer_key=True)
     theirs = await sent_by_the_sdk(GOLDEN["text"])
 
-    assert (usual.headers["x-api-key"], usual.headers.get("authorization")) == ("sk-test", None)
+    assert (usual.headers["x-api-key"], usual.headers.get("authorization")) == (KEY, None)
     assert bearer.headers["authorization"] == theirs.headers["authorization"]
     assert "x-api-key" not in bearer.headers

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+from tests.canaries import canary
 
 from hostler.app.providers import providers
 from hostler.core.errors import SetupError
@@ -38,7 +39,7 @@ from hostler.testing.provider_server import (
 )
 
 pytestmark = pytest.mark.anyio
-KEY = "sk-not-for-strangers"
+KEY = canary("OPENAI_API_KEY", "sk-not-for-strangers")
 
 
 def says(body: bytes, status: int = 200) -> Play:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 import pytest
+from tests.canaries import canary
 
 from hostler.core.events import NO_USAGE, UserSaid
 from hostler.core.ports import Delta, Failure, Reply, Request
@@ -17,6 +18,7 @@ from hostler.models.openai_chat import OpenAIChat
 from hostler.testing.wire_chat import delta, end, event
 
 pytestmark = pytest.mark.anyio
+KEY = canary("key of an adapter", "sk-1")
 
 Batch = Sequence[bytes] | Exception
 PATIENCE = Patience(first_byte_s=60.0, idle_s=30.0, tail_s=3.0)
@@ -65,7 +67,7 @@ class Wire:
         self, url: str, *, headers: Mapping[str, str], body: bytes, patience: Patience
     ) -> Listed:
         assert (url, patience) == ("https://api.openai.com/v1/chat/completions", PATIENCE)
-        assert headers == {"Authorization": "Bearer sk-1", "X-Team": "a"}
+        assert headers == {"Authorization": f"Bearer {KEY}", "X-Team": "a"}
         self.bodies.append(body)
         if isinstance(self.answer, Failed):
             raise self.answer
@@ -83,7 +85,7 @@ def model(answer: Listed | Failed) -> OpenAIChat:
         name="gpt-5-mini",
         base_url="https://api.openai.com/v1",
         transport=Wire(answer),
-        key=lambda _: " sk-1\n",
+        key=lambda _: f" {KEY}\n",
         provider="openai",
         headers={"X-Team": "a"},
         patience=PATIENCE,
@@ -217,7 +219,7 @@ async def test_a_refusal_is_read_and_closed() -> None:
 
 
 async def test_what_the_transport_tells_is_told_with_the_providers_name() -> None:
-    failure = await told(Failed("unavailable", "no route to sk-1"))
+    failure = await told(Failed("unavailable", f"no route to {KEY}"))
 
     assert failure == Failure(
         code="unavailable", message="openai cannot be reached: no route to [key]", again=True

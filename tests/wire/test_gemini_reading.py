@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.canaries import canary
 
 from hostler.core.events import JsonObject, Usage
 from hostler.core.ports import Reply, Request
@@ -20,6 +21,8 @@ from hostler.testing.model_script import Args, Begin, End, Text, Think
 from hostler.testing.model_trial import listen
 from hostler.testing.provider_server import Send, chunk, head, provider_server
 from hostler.testing.wire_gemini import GEMINI, end, event, response, said
+
+KEY = canary("key of an adapter", "sk-test")
 
 ANSWER = list(
     GEMINI.events(
@@ -206,7 +209,7 @@ def test_a_reason_to_finish_stands_until_another_comes() -> None:
 @pytest.mark.anyio
 async def test_the_key_goes_in_googles_header_and_nowhere_else() -> None:
     stream = b"".join(GEMINI.events([Text("Hi."), End()]))
-    keys = iter(["sk-test", ""])
+    keys = iter([KEY, ""])
     transport = Aiohttp()
     async with provider_server(
         lambda _: [Send(head()), Send(chunk(stream) + chunk(b""))]
@@ -223,7 +226,7 @@ async def test_the_key_goes_in_googles_header_and_nowhere_else() -> None:
         await transport.aclose()
         with_key, without = server.asked
 
-    found: JsonObject = {name: v for name, v in with_key.headers.items() if "sk-test" in v}
-    assert found == {"x-goog-api-key": "sk-test"}
-    assert "sk-test" not in with_key.path
+    found: JsonObject = {name: v for name, v in with_key.headers.items() if KEY in v}
+    assert found == {"x-goog-api-key": KEY}
+    assert KEY not in with_key.path
     assert "x-goog-api-key" not in without.headers

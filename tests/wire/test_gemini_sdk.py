@@ -11,6 +11,7 @@ import aiohttp
 import msgspec
 import pytest
 from google.genai import Client, types
+from tests.canaries import canary
 
 from hostler.core.events import (
     CallId,
@@ -32,6 +33,7 @@ from hostler.testing.provider_server import Play, Send, chunk, head, provider_se
 from hostler.testing.wire_gemini import GEMINI, end, said
 
 pytestmark = pytest.mark.anyio
+KEY = canary("key of an adapter", "sk-test")
 
 MODEL = "gemini-2.5-flash"
 HELLO = b"".join(GEMINI.events([Text("Hi."), End()]))
@@ -255,7 +257,7 @@ async def ask_the_sdk(
 ) -> list[types.GenerateContentResponse]:
     async with aiohttp.ClientSession() as session:  # its own would warn on this aiohttp
         options = types.HttpOptions(base_url=url, api_version="v1beta", aiohttp_client=session)
-        with Client(api_key="sk-test", enterprise=False, http_options=options) as client:
+        with Client(api_key=KEY, enterprise=False, http_options=options) as client:
             async with client.aio as sdk:
                 stream = await sdk.models.generate_content_stream(  # pyright: ignore[reportUnknownMemberType]
                     model=MODEL, contents=[*contents], config=config
@@ -266,7 +268,7 @@ async def ask_the_sdk(
 async def ask_us(url: str, request: Request) -> Reply:
     transport = Aiohttp()
     model = Gemini(
-        name=MODEL, base_url=url, transport=transport, key=lambda _: "sk-test", provider="gemini"
+        name=MODEL, base_url=url, transport=transport, key=lambda _: KEY, provider="gemini"
     )
     last: Delta | Failure | Reply | None = None
     async for part in model.stream(request):

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
+from tests.canaries import canary
 
 from hostler.core.events import (
     CallId,
@@ -33,6 +34,7 @@ from hostler.testing.provider_server import Asked, Play, Send, chunk, head, prov
 from hostler.testing.wire_chat import CHAT
 
 pytestmark = pytest.mark.anyio
+KEY = canary("key of an adapter", "sk-test")
 
 OPENAI = capabilities("openai", "https://api.openai.com/v1", "gpt-4o")
 PNG = "iVBORw0KGgo="
@@ -225,7 +227,7 @@ def answered(_: Asked) -> Play:
 
 async def sent_by_the_sdk(golden: Golden) -> Asked:
     async with provider_server(answered) as server:
-        client = AsyncOpenAI(base_url=f"{server.url}/v1", api_key="sk-test", max_retries=0)
+        client = AsyncOpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0)
         stream = await client.chat.completions.create(  # pyright: ignore[reportCallIssue, reportUnknownVariableType]
             model="gpt-4o",
             messages=golden.messages,
@@ -246,7 +248,7 @@ async def sent_by_us(golden: Golden) -> Asked:
             name="gpt-4o",
             base_url=f"{server.url}/v1",
             transport=transport,
-            key=lambda _: "sk-test",
+            key=lambda _: KEY,
             provider="openai",
             able=msgspec.to_builtins(OPENAI),
         )

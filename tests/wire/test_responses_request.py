@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from openai import AsyncOpenAI
 from openai.types.responses import ResponseInputItemParam
+from tests.canaries import canary
 
 from hostler.core.events import (
     CallId,
@@ -41,6 +42,7 @@ from hostler.testing.provider_server import (
 from hostler.testing.wire_responses import RESPONSES, Stream
 
 pytestmark = pytest.mark.anyio
+KEY = canary("key of an adapter", "sk-test")
 
 OPENAI = capabilities("openai", "https://api.openai.com/v1", "gpt-5.6")
 PNG = "iVBORw0KGgo="
@@ -219,7 +221,7 @@ def stateless(**more: object) -> dict[str, object]:
 async def sent_by_the_sdk(golden: Golden) -> Asked:
     async with (
         provider_server(answered) as server,
-        AsyncOpenAI(base_url=f"{server.url}/v1", api_key="sk-test", max_retries=0) as client,
+        AsyncOpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0) as client,
     ):
         stream = await client.responses.create(  # pyright: ignore[reportCallIssue, reportUnknownVariableType]
             model="gpt-5.6",
@@ -241,7 +243,7 @@ async def asked_through(
         name="gpt-5.6",
         base_url=f"{server.url}/v1",
         transport=transport,
-        key=lambda _: "sk-test",
+        key=lambda _: KEY,
         provider="openai",
         able=msgspec.to_builtins(OPENAI),
     )
@@ -288,7 +290,7 @@ async def test_what_we_send_back_of_a_reply_is_what_the_sdk_sends_back() -> None
     async with (
         provider_server(thoughtful) as server,
         asked_through(server) as ask,
-        AsyncOpenAI(base_url=f"{server.url}/v1", api_key="sk-test", max_retries=0) as client,
+        AsyncOpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0) as client,
     ):
         async with client.responses.stream(
             model="gpt-5.6", input=[hi], store=False, include=["reasoning.encrypted_content"]

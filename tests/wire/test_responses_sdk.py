@@ -21,6 +21,7 @@ from openai.types.responses import (
     ResponseTextDeltaEvent,
 )
 from pydantic import TypeAdapter
+from tests.canaries import canary
 
 from hostler.core.ports import Reply
 from hostler.models.capabilities import Capabilities
@@ -30,6 +31,8 @@ from hostler.testing.model_scenarios import ANSWERS
 from hostler.testing.model_script import USAGE, Fault, Scenario, Step, Text
 from hostler.testing.provider_server import Play, Send, chunk, head, provider_server
 from hostler.testing.wire_responses import RESPONSES
+
+KEY = canary("key of an adapter", "sk-test")
 
 EVENT: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
 
@@ -47,7 +50,7 @@ async def read_by_the_sdk(steps: Sequence[Step]) -> Response:
 
     async with (
         provider_server(play) as server,
-        AsyncOpenAI(base_url=f"{server.url}/v1", api_key="sk-test", max_retries=0) as client,
+        AsyncOpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0) as client,
         client.responses.stream(model="kit", input="Hi.") as stream,
     ):
         events = [event async for event in stream]

@@ -12,6 +12,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 import pytest
+from tests.canaries import canary
 
 from hostler.core.events import UserSaid
 from hostler.core.ports import Delta, Failure, Reply, Request
@@ -36,6 +37,7 @@ from hostler.testing.provider_server import (
 from hostler.testing.wire_chat import CHAT
 
 pytestmark = pytest.mark.anyio
+KEY = canary("key of an adapter", "sk-1")
 QUESTION = Request(system="", transcript=[UserSaid("Hi.")])
 
 
@@ -53,11 +55,11 @@ async def test_the_models_of_a_server_are_listed_with_the_key() -> None:
     async with provider_server(lambda _: says(listed)) as server:
         transport = Aiohttp()
 
-        names = await served(transport, f"{server.url}/v1/", "sk-1")
+        names = await served(transport, f"{server.url}/v1/", KEY)
 
         assert names == ["a", "b"]
         assert (server.asked[0].method, server.asked[0].path) == ("GET", "/v1/models")
-        assert server.asked[0].headers["authorization"] == "Bearer sk-1"
+        assert server.asked[0].headers["authorization"] == f"Bearer {KEY}"
         await transport.aclose()
 
 

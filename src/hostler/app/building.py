@@ -18,6 +18,8 @@ from msgspec.structs import replace
 
 from hostler.app import wiring
 from hostler.app.agent import Agent, ToolLike
+from hostler.app.catalogue import Catalogue
+from hostler.app.endpoints import Elsewhere, Placed, egress_guard
 from hostler.app.providers import Place, place
 from hostler.app.settings import OwnProvider, Settings
 from hostler.app.vaults import environment_key
@@ -26,14 +28,13 @@ from hostler.core.events import TenantId
 from hostler.core.ports import AgentSpec, Model, Tool
 from hostler.harness.breakers import Breakers
 from hostler.harness.clients import OfClient
-from hostler.harness.egress import Egress
-from hostler.harness.outbound import Outbound
 from hostler.harness.toolbox import Toolbox
 from hostler.models.breaker import Breaking
 from hostler.models.capabilities import capabilities
 from hostler.models.discover import Chosen
 from hostler.models.exchange import Patience
 from hostler.models.transport import Aiohttp
+from hostler.service.endpoints import Endpoints
 from hostler.tools.function import function_tool
 from hostler.vault.vault import SealedVault
 
@@ -61,24 +62,36 @@ class Parts:
     breakers: Breakers = field(default_factory=Breakers)
     transport: Aiohttp = field(default_factory=Aiohttp)
     """For what the operator configures: goes wherever it is told."""
-    guarded: Aiohttp = field(init=False)
-    """For what a tenant does: goes where the operator's egress rules let it."""
     vault: SealedVault | None = None
     """Where tenants' own keys are, which go before the operator's."""
+    endpoints: Endpoints = field(default_factory=Endpoints)
+    """Where tenants have models asked."""
+    elsewhere: Elsewhere = field(init=False)
+    """What is open for that: it goes where the operator's egress rules let it."""
     _models: dict[str, Model] = field(default_factory=dict[str, Model])
     _tools: dict[str, Tool] = field(default_factory=dict[str, Tool])
 
     def __post_init__(self) -> None:
         """Raises SetupError: the egress rules cannot be read."""
-        rules = self.settings.egress
-        egress = Egress(allow=rules.allow, deny=rules.deny, ports=rules.ports)
-        self.guarded = Aiohttp(guard=Outbound(egress))
+        self.elsewhere = Elsewhere(self.endpoints, egress_guard(self.settings.egress))
 
     def model(self, name: str) -> Model:
         """Return the model `provider:model`.  Raises SetupError."""
         if name not in self._models:
             self._models[name] = self._make_model(name)
         return self._models[name]
+
+    def open(self, name: str) -> Model:
+        """Return a model that others keep, or not; what has to be closed is kept here, too.
+
+        Raises SetupError.
+        """
+        if name in self._models:
+            return self._models[name]
+        model = self._make_model(name)
+        if isinstance(model, _Closable):
+            self._models[name] = model
+        return model
 
     def tool(self, like: ToolLike) -> Tool:
         """Return a tool for what an agent lists.  Raises SetupError."""
@@ -91,8 +104,8 @@ class Parts:
         return function_tool(cast("Callable[..., object]", like))
 
     async def aclose(self) -> None:
-        sockets = (self.transport, self.guarded)
-        for part in (*self._models.values(), *self._tools.values(), *sockets):
+        models = (one.own if isinstance(one, Placed) else one for one in self._models.values())
+        for part in (*models, *self._tools.values(), self.transport, self.elsewhere):
             if isinstance(part, _Closable):
                 await part.aclose()
 
@@ -105,17 +118,23 @@ class Parts:
         where = self._place(name)
         own = self.settings.providers.get(where.provider, OwnProvider())
         key = partial(self._key, where)
-        return self._open(where, own, key=key, transport=self.transport)
+        model = self._open(where, own, key, self.transport, self.breakers)
+        return Placed(model, self.elsewhere, partial(self._tenant_s, name))
 
-    def tenant_model(self, where: Place, *, key: KeyOf) -> Model:
-        """Return a model at a place that a tenant named, with a key of theirs.
+    def _tenant_s(self, name: str, base_url: str, transport: Aiohttp, breakers: Breakers) -> Model:
+        """Return a model at a place that a tenant named, to be asked with a key of theirs.
 
-        It is connected to within the egress rules only, and gets none of the headers that the
-        operator sends to a provider of that name.  Raises SetupError.
+        It gets none of the headers that the operator sends to a provider of that name.  Raises
+        SetupError.
         """
-        return self._open(where, OwnProvider(), key=key, transport=self.guarded)
+        where = place(name, self.environ, base_url=base_url, own=self.settings.providers)
+        known = self.settings.providers.get(where.provider, OwnProvider())
+        own = known.model_copy(update={"headers": {}})
+        return self._open(where, own, partial(self._tenant_key, where), transport, breakers)
 
-    def _open(self, where: Place, own: OwnProvider, *, key: KeyOf, transport: Aiohttp) -> Model:
+    def _open(
+        self, where: Place, own: OwnProvider, key: KeyOf, transport: Aiohttp, breakers: Breakers
+    ) -> Model:
         patience = {"first_byte_s": own.first_byte_s, "idle_s": own.idle_s}
         made = wiring.wire(where.wire)(
             name=where.model,
@@ -128,17 +147,34 @@ class Parts:
             patience=Patience(**{k: v for k, v in patience.items() if v is not None}),
         )
         able = capabilities(where.provider, where.base_url, where.model, own.capabilities)
-        model = Breaking(made, self.breakers, place=where.base_url, key=key)
+        model = Breaking(made, breakers, place=where.base_url, key=key)
         return model if able.native_tools else wiring.prompted(model)
 
     def _key(self, where: Place, tenant: str) -> str | None:
         """Return the tenant's own key, else the operator's.  Raises SetupError."""
+        return self._own_key(where, tenant) or environment_key(where.key_env, self.vault)
+
+    def _tenant_key(self, where: Place, tenant: str) -> str | None:
+        """Return the tenant's own key: where they point is not shown the operator's.
+
+        Raises:
+            SetupError: there is none, and the provider wants one; or it cannot be opened.
+        """
+        own = self._own_key(where, tenant)
+        if own is None and where.needs_key:
+            raise SetupError(
+                f"this tenant has an endpoint for {where.provider} and no key of its own: "
+                f"its admin sets the secret model:{where.provider}"
+            )
+        return own
+
+    def _own_key(self, where: Place, tenant: str) -> str | None:
         if self.vault is not None:
             for name in (f"model:{where.provider}", where.provider):
                 own = self.vault.find(TenantId(tenant), name)
                 if own is not None:
                     return own
-        return environment_key(where.key_env, self.vault)
+        return None
 
     def _place(self, name: str) -> Place:
         chosen, own = self.chosen, self.settings.providers
@@ -156,16 +192,26 @@ async def build_agents(
     chosen: Chosen | None = None,
     breakers: Breakers | None = None,
     vault: SealedVault | None = None,
+    endpoints: Endpoints | None = None,
+    catalogue: Catalogue | None = None,
 ) -> AsyncGenerator[dict[str, AgentSpec]]:
     """Yield the agents by name; leaving closes what they opened.
 
     `chosen` is for agents that name no model, unless the settings do (`app.first_model`).
-    `breakers`: those to use, for who wants to see them.
+    `breakers`: those to use, for who wants to see them.  `endpoints`: where tenants have models
+    asked; those that the house opens.  `catalogue`: takes in what clients may ask themselves.
 
     Raises:
         SetupError: two have one name, or a model or tool of theirs is wrong; says which agent.
     """
-    parts = Parts(settings, os.environ, chosen, breakers or Breakers(), vault=vault)
+    parts = Parts(
+        settings,
+        os.environ,
+        chosen,
+        breakers or Breakers(),
+        vault=vault,
+        endpoints=endpoints or Endpoints(),
+    )
     specs: dict[str, AgentSpec] = {}
     try:
         for agent in agents:
@@ -175,6 +221,8 @@ async def build_agents(
                 specs[agent.name] = _spec(agent, parts)
             except SetupError as error:
                 raise SetupError(f"agent {agent.name}: {error}") from error
+        if catalogue is not None:
+            catalogue.take(specs.values(), parts.open)
         yield specs
     finally:
         with anyio.CancelScope(shield=True):

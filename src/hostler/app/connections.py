@@ -17,7 +17,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 from websockets.protocol import State
 
-from hostler.faces.native.open_streams import CUT, DROP, NOW, SLOW, WRITE
+from hostler.faces.http.open_streams import CUT, DROP, NOW, SLOW, WRITE
 
 LINGER_S = 10.0
 """What a slow client gets to read what waits for it, and why it is closed."""

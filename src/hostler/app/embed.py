@@ -16,6 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hostler.app.agent import Agent, Finished, Frame
 from hostler.app.building import RESULTS, build_agents
+from hostler.app.catalogue import make_catalogue
+from hostler.app.endpoints import make_endpoints
 from hostler.app.first_model import first_model, needs_model
 from hostler.app.house import open_house
 from hostler.app.keys import ADMIN, AdminGate, admin_key
@@ -25,9 +27,10 @@ from hostler.app.vaults import make_vault
 from hostler.core.errors import SetupError
 from hostler.core.events import Event, JsonObject
 from hostler.core.news import Piece
+from hostler.faces.http import form
+from hostler.faces.http.guard import ANY
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.faces.native import wire
-from hostler.faces.native.guard import ANY
-from hostler.faces.native.stream import OpenStreams
 from hostler.models.discover import Chosen
 from hostler.service.cursor import Cursor
 from hostler.service.follow import end_of
@@ -45,10 +48,16 @@ async def stream(
     file = None if data is None else settings.database_file
     chosen = await _chosen(agent, settings)
     vault = make_vault(settings, admin_key=settings.given_key or "", environ=os.environ)
+    endpoints = make_endpoints(settings)
     async with (
-        build_agents([agent], settings, chosen=chosen, vault=vault) as agents,
+        build_agents([agent], settings, chosen=chosen, vault=vault, endpoints=endpoints) as agents,
         open_house(
-            agents, default_agent=agent.name, file=file, is_server=False, vault=vault
+            agents,
+            default_agent=agent.name,
+            file=file,
+            is_server=False,
+            vault=vault,
+            endpoints=endpoints,
         ) as service,
     ):
         made, _ = await service.sessions.create(ADMIN, agent=agent.name, id=session)
@@ -58,7 +67,7 @@ async def stream(
             yield Frame(
                 id=receipt.cursor,
                 event="receipt",
-                data=_object.decode(wire.encode(receipt)),
+                data=_object.decode(form.encode(receipt)),
             )
             after, ends = Cursor.parse(receipt.cursor), end_of(receipt.run)
             async for batch in service.following.follow_on(
@@ -151,8 +160,16 @@ class Mounted:
                 key, _ = admin_key(settings.given_key, settings.data)
                 chosen = await _chosen(self._agent, settings)
                 vault = make_vault(settings, admin_key=key, environ=os.environ)
+                endpoints, catalogue = make_endpoints(settings), make_catalogue(settings)
                 agents = await stack.enter_async_context(
-                    build_agents([self._agent], settings, chosen=chosen, vault=vault)
+                    build_agents(
+                        [self._agent],
+                        settings,
+                        chosen=chosen,
+                        vault=vault,
+                        endpoints=endpoints,
+                        catalogue=catalogue,
+                    )
                 )
                 house = open_house(
                     agents,
@@ -162,6 +179,8 @@ class Mounted:
                     keep=settings.keep,
                     rates=Rates(settings.rates.limits()),
                     vault=vault,
+                    endpoints=endpoints,
+                    catalog=catalogue,
                 )
                 service = await stack.enter_async_context(house)
                 ways = await stack.enter_async_context(opened_ways(settings.identity, service))

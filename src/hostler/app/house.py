@@ -8,29 +8,32 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, cast
+from typing import NamedTuple, cast
 
 import anyio
 
+from hostler.app.catalogue import served
 from hostler.app.observing import UNOBSERVED, Observing
+from hostler.app.upkeep import Work, upkeep
 from hostler.core.audited import Audits
 from hostler.core.directory import Directory
 from hostler.core.events import RunKey, TenantId
-from hostler.core.ports import AgentSpec, Job, World
+from hostler.core.ports import AgentSpec, Catalog, Job, World
 from hostler.core.sealed import SealedRows
 from hostler.core.store import Outbox
 from hostler.engine.drive import Driver
 from hostler.engine.queuer import EmbeddedEngine
-from hostler.engine.reconcile import keep_reconciling
 from hostler.harness.results import Results
 from hostler.harness.toolbox import Toolbox
 from hostler.models.absent import Absent
 from hostler.service.admission import Admission
+from hostler.service.direct import Models
+from hostler.service.endpoints import Endpoints
 from hostler.service.rates import Rates
 from hostler.service.retention import FOR_EVER, Forgetting, Keep
 from hostler.service.secrets import Sealing
@@ -50,9 +53,6 @@ SLOTS = 5000
 """Runs driven at once: a waiting run costs about 10 KB, so the machine is the limit before this."""
 
 
-Work: TypeAlias = Callable[[], Coroutine[object, object, None]]
-
-
 @asynccontextmanager
 async def open_house(
     agents: Mapping[str, AgentSpec],
@@ -65,11 +65,14 @@ async def open_house(
     rates: Rates | None = None,
     observing: Observing | None = None,
     vault: SealedVault | None = None,
+    endpoints: Endpoints | None = None,
+    catalog: Catalog | None = None,
 ) -> AsyncGenerator[Service]:
     """Open the store (in memory without a `file`), drive what is unfinished, yield the verbs.
 
     Runs of agents that are not among `agents` end with an error that says so; if this is no server,
-    they are left for one.  `results`: the folder of long results.  Raises SetupError.
+    they are left for one.  `results`: the folder of long results.  `catalog`: what clients may ask
+    themselves; without it, the models of these agents.  Raises SetupError.
     """
     seen, left = observing or UNOBSERVED, results and Results(results)
     engine, signals = EmbeddedEngine(), LocalSignals(first=seen.first)
@@ -93,27 +96,21 @@ async def open_house(
         scraping=seen.scraping,
         forgetting=Forgetting(store=store, signals=signals, leftovers=left),
         sealing=None if vault is None else Sealing(vault, beside.sealed, left),
+        endpoints=endpoints,
+        models=Models(catalog=catalog or served(agents.values()), told=seen.direct),
     )
     with closing(store):
-        if vault is not None:
-            await vault.open(beside.sealed)
-        async with _at_work(
-            partial(engine.serve, seen.driven(driver, store, world.worker), slots=SLOTS),
-            partial(keep_reconciling, store, engine),
-            *_upkeep(service, keep, world),
-            seen.watch,
-        ):
+        await _read(beside, service.endpoints.endpoints, vault)
+        serve = partial(engine.serve, seen.driven(driver, store, world.worker), slots=SLOTS)
+        async with _at_work(serve, seen.watch, *upkeep(service, engine, keep, world)):
             yield service
 
 
-def _upkeep(service: Service, keep: Keep, world: World) -> Sequence[Work]:
-    """Return what keeps the tables small and the load bearable."""
-    return (
-        service.inbox.admission.watch,
-        partial(service.auditing.keep, keep.audit_days),
-        partial(keep, service.sessions.forgetting, world),
-        service.keys.keep_noting,
-    )
+async def _read(beside: _Beside, endpoints: Endpoints, vault: SealedVault | None) -> None:
+    """Read what is kept in memory of what is beside the logs.  Raises SetupError."""
+    await endpoints.open(beside.directory)
+    if vault is not None:
+        await vault.open(beside.sealed)
 
 
 @asynccontextmanager

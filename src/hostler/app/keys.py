@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from hmac import compare_digest
 from pathlib import Path
 
+from hostler.core.directory import DEFAULT
 from hostler.core.errors import SetupError, Unauthorised
-from hostler.core.events import Principal, PrincipalId, TenantId
+from hostler.core.events import Principal, PrincipalId
 
 SHORTEST_KEY = 32
-ADMIN = Principal(id=PrincipalId("admin"), tenant=TenantId("default"), is_operator=True)
+ADMIN = Principal(id=PrincipalId("admin"), tenant=DEFAULT, is_operator=True)
 
 
 def key_file(data: Path) -> Path:

@@ -16,6 +16,7 @@ from hostler.app import wiring
 from hostler.app.observing import Rooms
 from hostler.app.wiring import SpanReader
 from hostler.core.events import Event, Key, RunKey
+from hostler.core.ledger import DirectCall
 from hostler.core.ports import Agents, AgentSpec, Handler
 from hostler.core.store import Observer, Store
 from hostler.service.scraping import Scraping
@@ -50,6 +51,9 @@ class Measuring:
     def first(self, key: RunKey) -> None:
         self.timeline.first(key)
 
+    def direct(self, call: DirectCall) -> None:
+        self.timeline.direct(call)
+
     def naming(self, agents: Agents) -> Agents:
         return self.timeline.naming(agents)
 
@@ -77,10 +81,11 @@ async def measuring(
     streams: Callable[[], dict[str, int]] = dict[str, int],
     breakers: Breakers | None = None,
     traces: SpanReader | None = None,
+    models: Sequence[str] = (),
 ) -> AsyncGenerator[Measuring]:
     """Yield what looks at a house of these agents; leaving sends the spans that are left.
 
-    Without `traces`, there are some if the environment names a collector.
+    `models`: others that may be asked, as `provider:model`.  Without `traces`, there are some if the environment names a collector.
 
     Raises:
         SetupError: it does, and the extra `otel` is not installed.
@@ -88,7 +93,7 @@ async def measuring(
     traces = traces or wiring.traces(version, os.environ)
     measured = None
     if metrics:
-        measured = Metrics(version, Known.of(list(agents.values())))
+        measured = Metrics(version, Known.of(list(agents.values()), models))
     timeline = Timeline(
         [one for one in (measured, traces) if one is not None],
         makes_spans=traces is not None,

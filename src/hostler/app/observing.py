@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from hostler.core.events import RunKey
+from hostler.core.ledger import DirectCall
 from hostler.core.ports import Agents, Handler
 from hostler.core.store import Observer, Store
 from hostler.service.scraping import Scraping
@@ -45,6 +46,10 @@ class Observing(Protocol):
         """Take in that the first of an attempt's text came."""
         ...
 
+    def direct(self, call: DirectCall) -> None:
+        """Take in that a client's question to a model itself is over."""
+        ...
+
     def naming(self, agents: Agents) -> Agents: ...
     def driven(self, handler: Handler, store: Store, worker: str) -> Handler:
         """Return the ring round what drives runs."""
@@ -66,6 +71,7 @@ class Unobserved:
         return publish
 
     def first(self, key: RunKey) -> None: ...
+    def direct(self, call: DirectCall) -> None: ...
     def naming(self, agents: Agents) -> Agents:
         return agents
 

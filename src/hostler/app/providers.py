@@ -29,6 +29,8 @@ class Provider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     base_url: str
     base_url_env: str
     key_env: tuple[str, ...]
+    key_optional: bool = False
+    """It may run without a key, though there can be one."""
     own: str | None = None
     own_wire: str | None = None
     """Spoken to the provider's `own` host only; imitations speak `wire`."""
@@ -42,6 +44,7 @@ class Place(Struct, frozen=True, kw_only=True):
     wire: str
     base_url: str
     key_env: tuple[str, ...]
+    needs_key: bool = True
 
 
 @cache
@@ -109,10 +112,19 @@ def place(
     provider, model = split(name, known)
     about = known[provider]
     base_url = base_url or environ.get(about.base_url_env) or about.base_url
-    host = urlsplit(base_url).hostname
-    if host is None:
-        raise SetupError(f"{about.base_url_env or provider} is {base_url!r}, which is no URL")
+    try:
+        host = urlsplit(base_url).hostname
+    except ValueError:
+        host = None
+    if host is None:  # not told what it is: there may be a password in it
+        named = about.base_url_env or provider
+        raise SetupError(f"{named} is no URL: write http://HOST:PORT/v1")
     wire = about.own_wire if about.own_wire and host == about.own else about.wire
     return Place(
-        provider=provider, model=model, wire=wire, base_url=base_url, key_env=about.key_env
+        provider=provider,
+        model=model,
+        wire=wire,
+        base_url=base_url,
+        key_env=about.key_env,
+        needs_key=bool(about.key_env) and not about.key_optional,
     )

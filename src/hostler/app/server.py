@@ -25,11 +25,11 @@ from hostler.app.connections import HttpConnection, SocketConnection
 from hostler.app.identity.settings import Identity
 from hostler.core.errors import SetupError
 from hostler.faces.aisdk.face import chat_operations
-from hostler.faces.native.answers import not_found
-from hostler.faces.native.entry import Gate, Ways
+from hostler.faces.http.answers import not_found
+from hostler.faces.http.entry import Gate, Ways
+from hostler.faces.http.guard import ANY, Guard
+from hostler.faces.http.open_streams import SLOW_S, OpenStreams
 from hostler.faces.native.face import native_routes
-from hostler.faces.native.guard import ANY, Guard
-from hostler.faces.native.open_streams import SLOW_S, OpenStreams
 from hostler.faces.native.socket import LARGEST_MESSAGE
 from hostler.service.service import Service
 

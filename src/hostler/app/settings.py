@@ -14,7 +14,7 @@ from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -25,7 +25,7 @@ from pydantic_settings import (
 from hostler.app.identity.settings import Identity
 from hostler.core.errors import SetupError
 from hostler.core.events import Principal
-from hostler.service.rates import UNLIMITED, Limits, LimitsOf, Rate
+from hostler.service.rates import UNLIMITED, Limits, LimitsOf, Rate, check_per_s
 from hostler.service.retention import Keep
 
 PREFIX = "HOSTLER_"
@@ -73,6 +73,16 @@ class EgressRules(BaseModel):
     """If there are any, only these, and those that `allow` names."""
 
 
+class DirectModels(BaseModel):
+    """Which models clients may ask themselves, beside those of agents."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    models: tuple[str, ...] = ()
+    """`provider:model`, and patterns of these: `openai:*`, `anthropic:claude-*`. Models that run on this
+    machine are listed by name."""
+
+
 class Rated(BaseModel):
     """How often one principal may ask; the holder of the admin key has no limit."""
 
@@ -86,6 +96,12 @@ class Rated(BaseModel):
     """Messages, each of which may begin a run; 0: no limit."""
     runs_burst: int = Field(default=200, ge=1, le=1_000_000)
     """So many at once before that counts."""
+
+    @field_validator("requests_per_s", "runs_per_s")
+    @classmethod
+    def _is_a_rate(cls, per_s: float) -> float:
+        check_per_s(per_s)
+        return per_s
 
     def limits(self) -> LimitsOf:
         """Return what knows how often somebody may ask, where the tenant has no limits of its own."""
@@ -163,6 +179,8 @@ class Settings(BaseSettings):
     """By name: providers of your own, and what is different about known ones."""
     egress: EgressRules = EgressRules()
     """Where connections may go that a tenant asks for."""
+    direct: DirectModels = DirectModels()
+    """Models that clients may ask themselves, with no agent."""
 
     @classmethod
     def settings_customise_sources(

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from hostler.app.keys import kept_key
 from hostler.app.providers import table
@@ -103,15 +104,31 @@ def make_vault(settings: Settings, *, admin_key: str, environ: Mapping[str, str]
     """
     vault = SealedVault(MasterKeys(settings))
     vault.learn(None, "HOSTLER_ADMIN_KEY", admin_key)
-    for name in {name for one in table(settings.providers).values() for name in one.key_env}:
+    known = table(settings.providers)
+    for name in {name for one in known.values() for name in one.key_env}:
         value = environ.get(name, "")
         if len(value) >= LEAST_OF_ENVIRONMENT:
             vault.learn(None, name, value)
+    for provider, one in known.items():
+        url = environ.get(one.base_url_env) or one.base_url
+        for value in secret_parts(url):
+            vault.learn(None, one.base_url_env or f"{provider}:base_url", value)
     for provider, own in settings.providers.items():
         for header, value in own.headers.items():
             if _CARRIES_A_KEY.search(header):
                 vault.learn(None, f"{provider}:{header}", value.rpartition(" ")[2])
     return vault
+
+
+def secret_parts(url: str) -> Sequence[str]:
+    """Return the password of a URL, and what in its query carries a key."""
+    try:
+        parts = urlsplit(url)
+        given = [unquote(parts.password or "")]
+    except ValueError:
+        return ()  # whoever uses it says so
+    given += [value for name, value in parse_qsl(parts.query) if _CARRIES_A_KEY.search(name)]
+    return [one for one in given if len(one) >= LEAST_OF_ENVIRONMENT]
 
 
 def environment_key(names: Sequence[str], vault: SealedVault | None) -> str | None:

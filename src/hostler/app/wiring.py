@@ -66,6 +66,7 @@ COMMANDS = {
     "models": "List and fetch local models.",
     "audit": "Who did what: the audit log, and its check.",
     "verify": "Check that a server keeps its promises.",
+    "endpoints": "Have models asked at a tenant's own URLs.",
     "secrets": "Keep keys for models and tools, and keep them out of what is written.",
 }
 """Commands with what they do, in the order of the help."""

@@ -49,6 +49,8 @@ ACTIONS: Mapping[str, str] = {
     "secret.remove": "removed a secret",
     "secret.rotate": "wrapped the secrets in another master key",
     "secret.scrub": "masked a value in what was stored",
+    "endpoint.set": "had a provider's models asked elsewhere",
+    "endpoint.remove": "took that back",
     "audit.export": "took the audit log away as a file",
     CUT: "retention removed the oldest rows of this log",
     REFUSED: "was not let in, or lacked the right, where nothing more can be said",

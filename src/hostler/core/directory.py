@@ -1,4 +1,4 @@
-"""Who there is: tenants, the keys that open them, and with whom sessions are shared.
+"""Who there is: tenants, the keys that open them, their endpoints, and who shares which session.
 
 Nothing of this is a fact of a session; it is kept beside the logs, and no log tells it.
 
@@ -7,7 +7,7 @@ Invariant: every row has its tenant, and no row has what opens anything: of a ke
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct
@@ -76,8 +76,19 @@ class Grant(Struct, frozen=True, kw_only=True):
     at: float
 
 
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """Where a tenant has a provider's models asked, instead of where the operator does."""
+
+    tenant: TenantId
+    provider: str
+    base_url: str
+    created_at: float
+    updated_at: float
+    """Unix seconds."""
+
+
 class Directory(Protocol):
-    """Tenants, keys and grants.  All methods raise Unavailable when the storage cannot serve now.
+    """Tenants, keys, endpoints and grants.  All methods raise Unavailable when the storage cannot serve now.
 
     What a method has returned from is kept; the next read by anybody sees it.
     """
@@ -94,8 +105,12 @@ class Directory(Protocol):
         """Return tenants by id, past the id `after` ("" for the first)."""
         ...
 
-    async def change_tenant(self, tenant: Tenant) -> None:
-        """Set title and settings.  Raises NotFound."""
+    async def change_tenant(self, tenant: TenantId, change: Callable[[Tenant], Tenant]) -> Tenant:
+        """Set title and settings to what `change` makes of those there are at this moment.
+
+        Nothing comes between, and nothing is changed when `change` raises; it does nothing else.
+        Raises NotFound.
+        """
         ...
 
     async def add_key(self, key: ApiKey) -> None:
@@ -122,6 +137,21 @@ class Directory(Protocol):
 
     async def touch_keys(self, used: Mapping[tuple[TenantId, str], float]) -> None:
         """Say when keys were last used; never earlier than is known.  Absent ones are fine."""
+        ...
+
+    async def endpoints(self) -> Sequence[Endpoint]:
+        """Return those of all tenants, by tenant and provider."""
+        ...
+
+    async def put_endpoint(self, endpoint: Endpoint) -> None:
+        """Keep it in place of the tenant's other one for the provider, whose `created_at` stays.
+
+        Raises NotFound when its tenant is absent.
+        """
+        ...
+
+    async def drop_endpoint(self, tenant: TenantId, provider: str) -> bool:
+        """Remove it; return whether it was there."""
         ...
 
     async def grant(self, grant: Grant) -> None:

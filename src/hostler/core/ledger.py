@@ -1,9 +1,10 @@
 """Runs as data: the rows kept of model calls and tool calls, sums of them, and who asks for them.
 
-A row tells what its facts tell, cut to a size that lists can carry; the log has the rest.
+A row tells what its facts tell, cut to a size that lists can carry; the log has the rest.  A direct
+call has no log: its row is all there is.
 
-Invariant: every row can be rebuilt from the logs, and history that a fork reads is not counted in
-it again.  A cost that is not known is None and counted as such, never 0.
+Invariant: every other row can be rebuilt from the logs, and history that a fork reads is not counted
+in it again.  A cost that is not known is None and counted as such, never 0.
 """
 
 from __future__ import annotations
@@ -28,6 +29,18 @@ from hostler.core.events import (
 By: TypeAlias = Literal["tenant", "user", "agent", "model", "day"]
 """What sums are made by; `user` is who spoke, `day` is of UTC."""
 CallStatus: TypeAlias = Literal["open", "replied", "failed", "dropped"]
+MOST_TOKENS = 1_000_000_000
+"""Of one model call: what is told beyond it is no count, and must not make a sum overflow."""
+MOST_COST = Decimal(1_000_000)
+"""US dollars of one model call, likewise."""
+
+
+def may_have_cost(status: CallStatus, usage: Usage | None) -> bool:
+    """Whether a call that ended so may have cost something, and what is not known."""
+    if status == "failed":  # what is refused is not billed
+        told = usage is not None and usage.input_tokens + usage.output_tokens > 0
+        return told and usage is not None and usage.cost is None
+    return status == "dropped" or (status == "replied" and usage is not None and usage.cost is None)
 
 
 class RunFilter(Struct, frozen=True, kw_only=True):
@@ -62,6 +75,27 @@ class LlmRow(Struct, kw_only=True):
     provider: str
     model: str
     asked_at: float
+    status: CallStatus = "open"
+    error_type: str | None = None
+    error_message: str | None = None
+    usage: Usage | None = None
+    unpriced: bool = False
+    """It may have cost something, and what is not known."""
+    ended_at: float | None = None
+    first_token_s: float | None = None
+
+
+class DirectCall(Struct, kw_only=True):
+    """One question that a client asked a model itself: of no session, no run and no log."""
+
+    tenant: TenantId
+    id: str
+    """`dir_…`"""
+    principal: PrincipalId
+    provider: str
+    model: str
+    asked_at: float
+    purpose: str | None = None
     status: CallStatus = "open"
     error_type: str | None = None
     error_message: str | None = None
@@ -115,6 +149,7 @@ class Spent(Struct, frozen=True, kw_only=True):
     runs: int
     """That asked a model."""
     calls: int
+    """Of runs, and direct ones."""
     failed_calls: int
     input_tokens: int
     output_tokens: int
@@ -128,7 +163,10 @@ class Spent(Struct, frozen=True, kw_only=True):
 
 
 class Ledger(Protocol):
-    """What can be asked about runs, beside a `Store`, which keeps it with each append."""
+    """What can be asked about runs, beside a `Store`, which keeps it with each append.
+
+    And what is kept of direct calls, which no append tells of.
+    """
 
     async def calls(self, tenant: TenantId, run: RunId) -> Calls:
         """Return a run's calls in order; none of a run that is absent."""
@@ -147,7 +185,23 @@ class Ledger(Protocol):
     ) -> Sequence[Spent]:
         """Return sums, ordered by their groups, past the group `after` (empty: from the first).
 
-        Of calls asked from `since` on and earlier than `before`; with `seen_by`, in sessions that they see.
+        Of calls asked from `since` on and earlier than `before`; with `seen_by`, in sessions that
+        they see, and their own direct ones.  A direct call is of a user, of no agent and no run.
+        """
+        ...
+
+    async def keep_direct(self, call: DirectCall) -> None:
+        """Keep a call, in place of what was kept of it before.
+
+        One that is open when its storage is opened again was a dead process': it becomes `dropped`
+        and unpriced.
+        """
+        ...
+
+    async def forget_direct(self, tenant: TenantId, before: float) -> int:
+        """Remove calls asked earlier, but open ones; return how many.
+
+        Some at a time, so that nobody waits long behind it: until it is none, there may be more.
         """
         ...
 

@@ -83,6 +83,33 @@ class ToolSpec(Struct, frozen=True, kw_only=True):
     """Names of the tenant's secrets that it may use; no model is shown them."""
 
 
+class Wanted(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is wanted of one answer, in nobody's words.  None: as the model does it by itself.
+
+    A provider that has no word for something is not told of it.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    """The answer ends before the first of these."""
+    calls: Literal["any", "none", "some"] = "any"
+    """Whether it may call tools, must not, or must."""
+    tool: str | None = None
+    """The tool that it must call."""
+    parallel: bool = True
+    """False: one call at a time."""
+    json: bool = False
+    """The text is a JSON object."""
+    json_schema: JsonObject | None = None
+    """The JSON Schema that it has to fit, if it is one."""
+    effort: str | None = None
+    """How much to think: `none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`."""
+
+
+AS_IT_IS = Wanted()
+
+
 class Request(Struct, frozen=True, kw_only=True):
     """One question to a model.  `transcript` is only lent: read it before the first await."""
 
@@ -94,8 +121,9 @@ class Request(Struct, frozen=True, kw_only=True):
     tenant: str = ""
     """Who asks: whose key may pay for it."""
     max_output_tokens: int | None = None
+    wanted: Wanted = AS_IT_IS
     options: JsonObject = {}
-    """Passed on as they are, under the provider's own names."""
+    """Passed on as they are, under the provider's own names, before all that is `wanted`."""
 
 
 class Delta(Struct, gc=False):
@@ -144,6 +172,22 @@ class Model(Protocol):
 
         Never raises once started, whatever the provider sends; a stream without the provider's
         own end is a `Failure`, never a short `Reply`.  Closing the iterator closes the connection.
+        """
+        ...
+
+
+class Catalog(Protocol):
+    """The models that clients may ask themselves."""
+
+    def names(self) -> Sequence[str]:
+        """Return those that are known by name, as `provider:model`, in order."""
+        ...
+
+    def find(self, name: str) -> Model | None:
+        """Return a model; None when there is none that may be asked by this name.
+
+        Raises:
+            SetupError: it cannot be opened.
         """
         ...
 
@@ -241,6 +285,10 @@ class Toolbox(Protocol):
         Raises:
             ToolError: it is not what the call asked for; says what it should be.
         """
+        ...
+
+    async def drop(self, accepted: ToolFinished) -> None:
+        """Remove what was kept of a result that was accepted and will never be written."""
         ...
 
     async def run(self, started: ToolStarted, context: CallContext) -> ToolFinished:

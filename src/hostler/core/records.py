@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from hostler.core.events import (
     CallId,
@@ -50,6 +50,13 @@ class Session(Struct, kw_only=True):
     lineage: tuple[Segment, ...] = ()
     """Whose history a fork begins with, oldest first."""
     head: Head = Head()
+
+
+class Labels(Struct, frozen=True, kw_only=True):
+    """What a session shall be called; UNSET: as it is."""
+
+    title: str | UnsetType | None = UNSET
+    metadata: JsonObject | UnsetType = UNSET
 
 
 class RunRow(Struct, kw_only=True):

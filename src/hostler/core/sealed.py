@@ -10,12 +10,14 @@ from typing import Literal, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
-from hostler.core.events import Fact, JsonObject, PrincipalId, TenantId
+from hostler.core.events import Fact, PrincipalId, TenantId
 from hostler.core.ports import Delta, Failure, Reply
 
 T = TypeVar("T")
 Purpose: TypeAlias = Literal["model", "tool", "webhook"]
 Part: TypeAlias = Delta | Reply | Failure
+SHORTEST, LONGEST = 8, 16_384
+"""Characters of a value.  Less would be found in ordinary text, and could be guessed anyway."""
 
 
 class Named(Struct, frozen=True, kw_only=True):
@@ -58,6 +60,8 @@ class Scrubbed(Struct, frozen=True, kw_only=True):
     facts: int
     rows: int
     """Of the tables beside the log: labels, approvals, kept answers and such."""
+    unread: int = 0
+    """Facts that this build cannot read, and so left as they are."""
     files: int = 0
     sessions: tuple[str, ...] = ()
     """Whose facts were changed, the first thousand of them."""
@@ -90,10 +94,14 @@ class SealedRows(Protocol):
         ...
 
     async def scrub(self, tenant: TenantId, mask: Mask, done: Scrubbed) -> Scrubbed:
-        """Mask what is stored: log, search index and every table that has rows of the tenant.
+        """Mask what is stored: log, search index and what else of the tenant holds free text.
 
-        Facts keep their positions, kinds and times.  A cut leaves a part of it done, and it may
-        be done again.  Return `done` with its counts; it is kept, too.
+        Facts keep their positions, kinds and times, and no word or id of ours is masked.  A cut
+        leaves a part of it done, and it may be done again.  Return `done` with its counts; it is
+        kept, too.
+
+        Raises:
+            Unavailable: all is masked, but storage still holds old text; do it again later.
         """
         ...
 
@@ -143,12 +151,16 @@ class Vault(Secrets, Protocol):
         ...
 
     async def put(self, tenant: TenantId, name: str, kind: Purpose, value: str) -> Named:
-        """Seal and keep a value; what was under the name is gone."""
+        """Seal and keep a value; what was under the name is gone.
+
+        Raises:
+            Conflict: there are as many as masking can bear (`too_many_secrets`).
+        """
         ...
 
     async def drop(self, tenant: TenantId, name: str) -> bool: ...
-    def learn(self, tenant: TenantId | None, name: str, value: str) -> None:
-        """Mask a value from now on that is kept elsewhere; of None, for all tenants."""
+    async def cover(self, tenant: TenantId, name: str, value: str) -> None:
+        """Mask a value that is not kept here, from when this returns, as one of the latest."""
         ...
 
     async def rotate(self) -> int:
@@ -163,8 +175,3 @@ def masked(secrets: Secrets | None, tenant: TenantId, value: T) -> T:
     """Return a value without what is secret to the tenant."""
     mask = None if secrets is None else secrets.mask(tenant)
     return value if mask is None else mask.value(value)
-
-
-def masked_object(secrets: Secrets | None, tenant: TenantId, value: JsonObject) -> JsonObject:
-    """As `masked`, of a JSON object."""
-    return masked(secrets, tenant, value)

@@ -12,7 +12,6 @@ from hostler.core.events import (
     CallId,
     Event,
     Fact,
-    JsonObject,
     Key,
     PrincipalId,
     RunId,
@@ -28,6 +27,7 @@ from hostler.core.records import (
     Approval,
     Hit,
     Kept,
+    Labels,
     Once,
     Recall,
     RunRow,
@@ -35,6 +35,9 @@ from hostler.core.records import (
     Share,
     Storage,
 )
+
+LARGEST_READ = 1024 * 1024
+"""Bytes of facts: whoever reads a log holds a page of it, and some of them wait for their client."""
 
 
 class Store(Protocol):
@@ -85,8 +88,8 @@ class Store(Protocol):
         """
         ...
 
-    async def relabel(self, key: Key, *, title: str | None, metadata: JsonObject) -> Session:
-        """Set both labels."""
+    async def relabel(self, key: Key, labels: Labels) -> Session:
+        """Set the labels that are named, and leave the others as they are at this moment."""
         ...
 
     async def delete(self, key: Key, *, idle_since: float | None = None) -> Sequence[SessionId]:
@@ -156,7 +159,10 @@ class Store(Protocol):
 
     async def head(self, key: Key) -> Head: ...
     async def read(self, key: Key, *, after: Seq, limit: int) -> Sequence[Event]:
-        """Return up to `limit` events past `after`, in order."""
+        """Return up to `limit` events past `after`, in order, at least one of those there are.
+
+        They end with the one with which they have `LARGEST_READ` bytes, if they have so many.
+        """
         ...
 
     async def recall(self, key: Key) -> Recall:

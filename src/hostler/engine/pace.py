@@ -15,8 +15,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-AT_ONCE = 64
-"""A beginning takes a dozen turns of the loop; so many make a turn of some 10 ms."""
+AT_ONCE = 32
+"""A beginning takes a dozen turns of the loop; so many make a turn of some 5 ms."""
 EACH_S = 1 / 300
 """Between two beginnings, until it is known."""
 OVER = 64

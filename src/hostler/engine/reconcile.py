@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import logging
 
-import anyio
-
-from hostler.core.errors import Unavailable
 from hostler.core.ports import Engine, Job
 from hostler.core.store import Store
 
@@ -25,17 +22,6 @@ async def reconcile(store: Store, engine: Engine) -> int:
         if not engine.is_live(key):
             await engine.enqueue(Job(key))
             rung += 1
+    if rung:
+        log.info("rang for %d unfinished run(s)", rung)
     return rung
-
-
-async def keep_reconciling(store: Store, engine: Engine, *, every_s: float = EVERY_S) -> None:
-    """Reconcile at once and then again and again, until cancelled."""
-    while True:
-        try:
-            rung = await reconcile(store, engine)
-        except Unavailable as error:
-            log.warning("cannot look for unfinished runs: %s", error)
-        else:
-            if rung:
-                log.info("rang for %d unfinished run(s)", rung)
-        await anyio.sleep(every_s)

@@ -135,14 +135,21 @@ class Egress:
         self._deny = tuple(_entry("deny", one) for one in deny)
         self._ports = frozenset(ports)
 
-    def check(self, url: str) -> Target:
+    def check(self, url: str, *, in_clear: bool = True) -> Target:
         """Return what `url` names, as far as that can be told without looking a name up.
+
+        `in_clear`: http will do; without it, only for what `allow` names as the URL does.
 
         Raises:
             Invalid: connections may not go there; says what was refused, and how it is allowed.
         """
         target = _target(url)
         host, port = target.host, target.port
+        if target.scheme == "http" and not in_clear and not self._is_named(target):
+            raise Invalid(
+                f"{place_of(host, port)} is connected to over https only; if http should do there, "
+                "the operator of this server adds it to `allow` under [egress]"
+            )
         if target.address is not None:
             self.admit(host, port, [target.address])
             return target
@@ -176,6 +183,14 @@ class Egress:
                 return True
         return not secret and all(map(_is_public, forms))
 
+    def _is_named(self, target: Target) -> bool:
+        forms = () if target.address is None else _forms(target.address)
+        return any(
+            one.names(target.host, target.port)
+            or any(one.holds(form, target.port) for form in forms)
+            for one in self._allow
+        )
+
     def _is_shut(self, host: str, port: int) -> bool:
         """Whether the name or the port is closed, wherever it leads."""
         if any(one.names(host, port) for one in self._deny):
@@ -188,11 +203,15 @@ class Egress:
 
 def refusal(host: str, port: int) -> Invalid:
     """Return what is told of a place: the same whether it has no address or a forbidden one."""
-    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return Invalid(
-        f"{place} has no address that connections from here may go to; "
+        f"{place_of(host, port)} has no address that connections from here may go to; "
         f"if it should, the operator of this server adds it to `allow` under [egress]"
     )
+
+
+def place_of(host: str, port: int) -> str:
+    """Return a host and a port as a URL has them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def plain(host: str) -> str:

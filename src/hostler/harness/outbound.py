@@ -6,7 +6,8 @@ A name is looked up once for each connection and the connection goes to what was
 name that means something else a moment later changes nothing.  `Host` and the name in TLS stay the
 name's.  The last gate stands where the socket is made: no way to a connection goes around it.
 
-Invariant: no proxy and no redirect is used unless it is followed here, a hop at a time.
+Invariant: nothing is connected to that was not judged here; no proxy is used, and who follows a
+redirect comes here again.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
 from typing import TypeAlias
-from urllib.parse import urljoin
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -27,7 +27,6 @@ from hostler.harness.egress import Address, Egress, Target, plain, refusal
 
 log = logging.getLogger(__name__)
 
-MOST_REDIRECTS = 5
 _KEPT_BY_NAME = 1_024
 """Addresses that are open only because of a name they were found under."""
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -44,12 +43,15 @@ async def by_system(host: str, port: int) -> Sequence[str]:
 class Outbound:
     """Opens what `Egress` admits; the guard that `models.transport` takes."""
 
-    def __init__(self, egress: Egress, *, resolve: Resolve = by_system) -> None:
-        self._egress, self._resolve = egress, resolve
+    def __init__(
+        self, egress: Egress, *, resolve: Resolve = by_system, in_clear: bool = True
+    ) -> None:
+        """`in_clear`: see `Egress.check`; without it, for what is sent a key."""
+        self._egress, self._resolve, self._in_clear = egress, resolve, in_clear
 
     def check(self, url: str) -> Target:
         """See `Egress.check`."""
-        return self._egress.check(url)
+        return self._egress.check(url, in_clear=self._in_clear)
 
     def connector(self, *, keepalive_s: float) -> aiohttp.TCPConnector:
         """Return a connector, for one event loop, that goes nowhere else."""
@@ -114,34 +116,3 @@ def _result(host: str, port: int, address: Address) -> ResolveResult:
         proto=0,
         flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
     )
-
-
-async def get(
-    session: aiohttp.ClientSession,
-    guard: Outbound,
-    url: str,
-    *,
-    headers: Mapping[str, str] | None = None,
-) -> aiohttp.ClientResponse:
-    """GET over a session on a guarded connector, following redirects, each judged as the first.
-
-    `headers` go to the origin that was named and to no other.  The caller closes the response.
-
-    Raises:
-        Invalid: a URL on the way is refused, or there are more than `MOST_REDIRECTS`.
-        aiohttp.ClientError, OSError: as without redirects.
-    """
-    sent, home = headers or {}, guard.check(url)
-    for _ in range(MOST_REDIRECTS + 1):
-        here = guard.check(url)
-        same = (here.scheme, here.host, here.port) == (home.scheme, home.host, home.port)
-        response = await session.get(url, headers=sent if same else {}, allow_redirects=False)
-        location = response.headers.get("location")
-        if response.status not in (301, 302, 303, 307, 308) or location is None:
-            return response
-        response.release()
-        try:
-            url = urljoin(url, location)
-        except ValueError as error:
-            raise Invalid("a redirect to what is no URL") from error
-    raise Invalid(f"more than {MOST_REDIRECTS} redirects from {home.host}")

@@ -39,7 +39,7 @@ from hostler.core.events import (
     ToolFinished,
     ToolStarted,
 )
-from hostler.core.ports import CallContext, Tool, ToolSpec
+from hostler.core.ports import CallContext, Tool, ToolSpec, mint
 from hostler.core.trail import of_call
 from hostler.harness.breakers import Breakers, Passage
 from hostler.harness.clients import Demanding, OfClient
@@ -75,8 +75,8 @@ class _Entry(NamedTuple):
 class Toolbox:
     """A `core.ports.Toolbox` over `tools`; outputs over `limit_chars` go to files.
 
-    They are written whole to `spill_folder/TENANT/SESSION/CALL.txt`, readable by the owner only;
-    without a folder, the middle of a long output is lost, and that is said.
+    They are written whole where `harness.results` says, readable by the owner only; without a
+    folder, the middle of a long output is lost, and that is said.
     """
 
     def __init__(
@@ -216,26 +216,29 @@ class Toolbox:
         entry = self._entries.get(started.name)
         if entry is not None and isinstance(entry.tool, Demanding) and finished.outcome == "ok":
             entry.tool.accept(started.arguments, finished.output)
-        return await self._tidied(started, finished, key)
+        return await self._tidied(started, finished, key, answer=mint("ans"))
+
+    async def drop(self, accepted: ToolFinished) -> None:
+        if accepted.file is not None:
+            await anyio.to_thread.run_sync(_removed, Path(accepted.file))
 
     async def _tidied(
-        self, started: ToolStarted, finished: ToolFinished, key: RunKey
+        self, started: ToolStarted, finished: ToolFinished, key: RunKey, answer: str | None = None
     ) -> ToolFinished:
         """Return an outcome as models and databases can read it."""
         output, file = finished.output, None
         if len(output) > self._limit_chars:
-            output, file = await self._shortened(output, started, key)
+            path = _place(self._folder, key, started, answer)
+            output, file = await self._shortened(output, path)
         if _UNREADABLE.search(output):
             output = _readable(output)
         if started.repairs:
             output = "\n\n".join([output, *filter(is_loss, started.repairs)])
         return replace(finished, output=output, file=file)
 
-    async def _shortened(
-        self, output: str, started: ToolStarted, key: RunKey
-    ) -> tuple[str, str | None]:
+    async def _shortened(self, output: str, path: Path | None) -> tuple[str, str | None]:
         """Return head and tail, and where the whole is."""
-        path, kept = _place(self._folder, key, started), 0
+        kept = 0
         if path is not None:
             # The effect is done: a cancel that comes now must not lose its outcome.
             with anyio.CancelScope(shield=True):
@@ -339,10 +342,12 @@ def _readable(text: str) -> str:
     return _UNREADABLE.sub("\ufffd", _ANSI.sub("", text))
 
 
-def _place(folder: Path | None, key: RunKey, started: ToolStarted) -> Path | None:
+def _place(
+    folder: Path | None, key: RunKey, started: ToolStarted, answer: str | None
+) -> Path | None:
     if folder is None:
         return None
-    path = file_of(folder, Key(key.tenant, key.session), started.call)
+    path = file_of(folder, Key(key.tenant, key.session), started.call, answer)
     if path is None:
         log.error("no file for the output of call %r: its ids make no path", started.call)
     return path
@@ -362,7 +367,11 @@ def _written(path: Path, text: str) -> int:
             os.fsync(file.fileno())  # the fact that names it will be durable
     except OSError as error:
         log.warning("the output of a tool could not be kept in %s: %s", path, error)
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
+        _removed(path)
         return 0
     return len(kept)
+
+
+def _removed(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)

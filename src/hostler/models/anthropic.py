@@ -29,6 +29,7 @@ from hostler.models.exchange import Patience, Route, Transport, bearer, endpoint
 from hostler.models.faults import Failed, complaint
 from hostler.models.mending import mended
 from hostler.models.thinking import Tags
+from hostler.models.told import count, json_object
 
 VERSION = "2023-06-01"
 """Imitations know no other; 2026-10-21 differs in what it refuses, `temperature` among it, and can be
@@ -234,7 +235,7 @@ class MessagesReading:
         """Return the block of a delta that is not of the last one; begin one nobody announced."""
         block = self._by_index.get(index) if isinstance(index, int) else self._block
         if block is None:
-            kind = "thinking" if delta.type in {"thinking_delta", "signature_delta"} else "text"
+            kind = "thinking" if delta.type in ("thinking_delta", "signature_delta") else "text"
             return self._begin({"type": kind}, index)
         # Two texts, or two thoughts, at once cannot be told apart again in the whole.
         later = self._blocks[block.place + 1 :]
@@ -260,7 +261,7 @@ class MessagesReading:
                 index=block.place,
                 provider_id=id_ if isinstance(id_, str) and id_ else None,
                 name=name if isinstance(name, str) else None,
-                arguments=_json_object(whole) or None,
+                arguments=json_object(whole) or None,
             )
         return block
 
@@ -288,7 +289,7 @@ class MessagesReading:
             block.fields["citations"] = [*before, delta.citation]
         elif block.kind not in {"text", "thinking", "tool_use"}:
             # Of blocks nobody here knows: what they hold is put together as it comes.
-            raw = _json_object(_json_object(msgspec.json.decode(payload)).get("delta"))
+            raw = json_object(json_object(msgspec.json.decode(payload)).get("delta"))
             for name, value in raw.items():
                 old = block.fields.get(name)
                 if name != "type":
@@ -298,9 +299,9 @@ class MessagesReading:
     def _beside(self, event: _Event, payload: bytes) -> None:
         match event.type:
             case "content_block_start":
-                self._begin(_json_object(event.content_block), event.index)
+                self._begin(json_object(event.content_block), event.index)
             case "message_start":
-                self._count(_json_object(event.message).get("usage"))
+                self._count(json_object(event.message).get("usage"))
             case "message_delta":
                 delta = event.delta or _Delta()
                 self._count(event.usage)
@@ -319,7 +320,7 @@ class MessagesReading:
     def _whole(self, event: _Event) -> None:
         blocks = msgspec.convert(event.content, list[object]) if _is_list(event.content) else []
         for block in blocks:
-            self._begin(_json_object(block), None)
+            self._begin(json_object(block), None)
         self._count(event.usage)
         self._stopped(event.stop_reason, event.stop_details)
         self.over = True
@@ -328,13 +329,13 @@ class MessagesReading:
         if not isinstance(reason, str) or not reason:
             return
         self._stop = reason
-        why = _json_object(details).get("explanation")
+        why = json_object(details).get("explanation")
         if reason == "refusal" and isinstance(why, str) and not any(b.chars for b in self._blocks):
             self.draft.text(why)
 
     def _count(self, usage: object) -> None:
         # Counts are told at the start and, grown, at the end; not everybody tells all of them twice.
-        self._usage |= {k: v for k, v in _json_object(usage).items() if v is not None}
+        self._usage |= {k: v for k, v in json_object(usage).items() if v is not None}
 
     def counted(self) -> Usage:
         return _usage(self._usage)
@@ -361,27 +362,18 @@ class MessagesReading:
 def _usage(raw: JsonObject) -> Usage:
     """Return usage under our names; the API counts what it read from its cache, or wrote, apart."""
     read, wrote = (
-        _number(raw, "cache_read_input_tokens"),
-        _number(raw, "cache_creation_input_tokens"),
+        count(raw, "cache_read_input_tokens"),
+        count(raw, "cache_creation_input_tokens"),
     )
-    details = _json_object(raw.get("output_tokens_details"))
+    details = json_object(raw.get("output_tokens_details"))
     return Usage(
-        input_tokens=_number(raw, "input_tokens") + read + wrote,
-        output_tokens=_number(raw, "output_tokens"),
+        input_tokens=count(raw, "input_tokens") + read + wrote,
+        output_tokens=count(raw, "output_tokens"),
         cache_read_tokens=read,
         cache_write_tokens=wrote,
-        reasoning_tokens=_number(details, "thinking_tokens"),
+        reasoning_tokens=count(details, "thinking_tokens"),
     )
-
-
-def _number(counts: JsonObject, name: str) -> int:
-    value = counts.get(name)
-    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _is_list(value: object) -> bool:
     return isinstance(value, list)
-
-
-def _json_object(value: object) -> JsonObject:
-    return msgspec.convert(value, dict[str, object]) if isinstance(value, dict) else {}

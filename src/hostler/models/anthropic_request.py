@@ -31,7 +31,7 @@ from hostler.core.events import (
     ToolSaid,
     UserSaid,
 )
-from hostler.core.ports import Request, ToolSpec
+from hostler.core.ports import AS_IT_IS, Request, ToolSpec, Wanted
 from hostler.models.calls import wire_id
 from hostler.models.capabilities import Capabilities
 from hostler.models.content import in_words, media_type
@@ -48,6 +48,14 @@ _PDF = "application/pdf"
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w=.-]+)*;base64,(.*)", re.DOTALL)
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 _LONGEST_NAME = 128
+_EFFORTS = {
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "xhigh",
+    "max": "max",
+}
 
 
 def body(request: Request, *, model: str, able: Capabilities) -> bytes:
@@ -73,11 +81,42 @@ def body(request: Request, *, model: str, able: Capabilities) -> bytes:
         fields["tools"] = tools
         if isinstance(theirs := options.get("tools"), list):
             options["tools"] = [*tools, *msgspec.convert(theirs, list[object])]
-        if not able.parallel_tools:
-            fields["tool_choice"] = {"type": "auto", "disable_parallel_tool_use": True}
+        fields |= _choice(request.wanted, able)
     if system:
         fields["system"] = system
+    if request.wanted is not AS_IT_IS:
+        fields |= _wanted(request.wanted)
     return msgspec.json.encode(fields | options | {"messages": said})
+
+
+def _choice(wanted: Wanted, able: Capabilities) -> JsonObject:
+    choice: JsonObject = {"type": {"any": "auto", "none": "none", "some": "any"}[wanted.calls]}
+    if wanted.tool is not None:
+        choice = {"type": "tool", "name": wanted.tool}
+    if not (wanted.parallel and able.parallel_tools) and choice["type"] != "none":
+        choice["disable_parallel_tool_use"] = True
+    return {} if choice == {"type": "auto"} else {"tool_choice": choice}
+
+
+def _wanted(wanted: Wanted) -> JsonObject:
+    """Return what this API has a word for; without a schema it has none for JSON."""
+    made: JsonObject = {}
+    output: JsonObject = {}
+    if wanted.temperature is not None:
+        made["temperature"] = wanted.temperature
+    if wanted.top_p is not None:
+        made["top_p"] = wanted.top_p
+    if wanted.stop:
+        made["stop_sequences"] = wanted.stop
+    if wanted.effort == "none":
+        made["thinking"] = {"type": "disabled"}
+    elif wanted.effort in _EFFORTS:
+        output["effort"] = _EFFORTS[wanted.effort]
+    if wanted.json_schema is not None:
+        output["format"] = {"type": "json_schema", "schema": wanted.json_schema}
+    if output:
+        made["output_config"] = output
+    return made
 
 
 def _mark(blocks: Sequence[JsonObject]) -> None:

@@ -24,7 +24,7 @@ from hostler.core.events import (
     ToolSaid,
     UserSaid,
 )
-from hostler.core.ports import Request, ToolSpec
+from hostler.core.ports import AS_IT_IS, Request, ToolSpec, Wanted
 from hostler.models.calls import wire_id
 from hostler.models.capabilities import Capabilities
 from hostler.models.content import as_url, in_words
@@ -33,6 +33,8 @@ _OURS = frozenset({"model", "messages", "stream", "n"})
 """Options may set anything else."""
 _LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
 _ANY_ID = re.compile(r"[!-~]{1,64}")
+_EFFORTS = {"max": "xhigh"}
+"""Words for how much to think that are others here."""
 
 
 def body(request: Request, *, model: str, able: Capabilities) -> bytes:
@@ -57,8 +59,40 @@ def body(request: Request, *, model: str, able: Capabilities) -> bytes:
             fields["parallel_tool_calls"] = False
     if able.cache_key and request.session:
         fields["prompt_cache_key"] = request.session
+    if request.wanted is not AS_IT_IS:
+        fields |= _wanted(request)
     fields |= options
     return msgspec.json.encode(fields)
+
+
+def _wanted(request: Request) -> JsonObject:
+    wanted = request.wanted
+    made: JsonObject = {}
+    if wanted.temperature is not None:
+        made["temperature"] = wanted.temperature
+    if wanted.top_p is not None:
+        made["top_p"] = wanted.top_p
+    if wanted.stop:
+        made["stop"] = wanted.stop
+    if wanted.effort is not None:
+        made["reasoning_effort"] = _EFFORTS.get(wanted.effort, wanted.effort)
+    if wanted.json_schema is not None:
+        named = {"name": "answer", "schema": wanted.json_schema, "strict": True}
+        made["response_format"] = {"type": "json_schema", "json_schema": named}
+    elif wanted.json:
+        made["response_format"] = {"type": "json_object"}
+    return made if not request.tools else made | _choice(wanted)
+
+
+def _choice(wanted: Wanted) -> JsonObject:
+    made: JsonObject = {}
+    if wanted.tool is not None:
+        made["tool_choice"] = {"type": "function", "function": {"name": wanted.tool}}
+    elif wanted.calls != "any":
+        made["tool_choice"] = "none" if wanted.calls == "none" else "required"
+    if not wanted.parallel:
+        made["parallel_tool_calls"] = False
+    return made
 
 
 def messages(request: Request, *, model: str, able: Capabilities) -> list[JsonObject]:

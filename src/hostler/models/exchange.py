@@ -225,7 +225,7 @@ class Route:
         try:
             return (self.key(tenant) or "").strip()
         except SetupError as error:
-            raise Failed("auth", str(error)) from error
+            raise Failed("auth", str(error), advice="is not asked") from error
 
     async def _answer(self, key: str, write: Callable[[], bytes]) -> Answer:
         if not (key.isascii() and key.isprintable()):

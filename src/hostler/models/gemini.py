@@ -24,6 +24,7 @@ from hostler.models.exchange import Patience, Route, Transport, endpoint
 from hostler.models.faults import Failed, complaint
 from hostler.models.gemini_request import Mark, body
 from hostler.models.mending import mended
+from hostler.models.told import count, json_object
 
 _STOPS: Mapping[str, Stop] = {
     "STOP": "end",
@@ -273,22 +274,17 @@ class GeminiReading:
 
 
 def _usage(raw: JsonObject) -> Usage:
-    thought = _count(raw, "thoughtsTokenCount")
-    read = _count(raw, "promptTokenCount") + _count(raw, "toolUsePromptTokenCount")
-    wrote = _count(raw, "candidatesTokenCount")
-    if not (thought and _count(raw, "totalTokenCount") == read + wrote):
+    thought = count(raw, "thoughtsTokenCount")
+    read = count(raw, "promptTokenCount") + count(raw, "toolUsePromptTokenCount")
+    wrote = count(raw, "candidatesTokenCount")
+    if not (thought and count(raw, "totalTokenCount") == read + wrote):
         wrote += thought  # counted apart, but for some gateways
     return Usage(
         input_tokens=read,
         output_tokens=wrote,
-        cache_read_tokens=_count(raw, "cachedContentTokenCount"),
+        cache_read_tokens=count(raw, "cachedContentTokenCount"),
         reasoning_tokens=thought,
     )
-
-
-def _count(counts: JsonObject, name: str) -> int:
-    value = counts.get(name)
-    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _json_object(raw: Raw) -> JsonObject:
@@ -296,7 +292,7 @@ def _json_object(raw: Raw) -> JsonObject:
         value: object = msgspec.json.decode(raw) if raw else None
     except (ValueError, RecursionError):
         return {}
-    return msgspec.convert(value, dict[str, object]) if isinstance(value, dict) else {}
+    return json_object(value)
 
 
 def _sign(key: str) -> Mapping[str, str]:

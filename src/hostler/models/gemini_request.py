@@ -30,7 +30,7 @@ from hostler.core.events import (
     ToolSaid,
     UserSaid,
 )
-from hostler.core.ports import Request, ToolSpec
+from hostler.core.ports import AS_IT_IS, Request, ToolSpec, Wanted
 from hostler.models.calls import wire_id
 from hostler.models.capabilities import Capabilities
 from hostler.models.content import in_words, media_type
@@ -42,6 +42,15 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_.:-]")
 _READ = re.compile(r"(image|audio|video)/.+|application/pdf")
 """Types of files that it reads; all others it refuses, with the whole question."""
+_LEVELS = {
+    "none": "minimal",  # it cannot do without
+    "minimal": "minimal",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "high",
+    "max": "high",
+}
 _DATA_URL = re.compile(r"data:([^;,]*)[^,]*;base64,(.*)", re.DOTALL | re.IGNORECASE)
 _BY_NAME = {
     "png": "image/png",
@@ -100,12 +109,41 @@ def body(request: Request, *, model: str, able: Capabilities) -> bytes:
     config: JsonObject = {}
     if request.max_output_tokens is not None:
         config["maxOutputTokens"] = request.max_output_tokens
+    if request.wanted is not AS_IT_IS:
+        config |= _wanted(request.wanted)
+        if request.tools:
+            fields |= _choice(request.wanted)
     config |= msgspec.convert(options.pop("generationConfig", None) or {}, dict[str, object])
     config.pop("candidateCount", None)
     if config:
         fields["generationConfig"] = config
     fields |= options
     return msgspec.json.encode(fields)
+
+
+def _wanted(wanted: Wanted) -> JsonObject:
+    made: JsonObject = {}
+    if wanted.temperature is not None:
+        made["temperature"] = wanted.temperature
+    if wanted.top_p is not None:
+        made["topP"] = wanted.top_p
+    if wanted.stop:
+        made["stopSequences"] = wanted.stop
+    if wanted.effort in _LEVELS:
+        made["thinkingConfig"] = {"thinkingLevel": _LEVELS[wanted.effort]}
+    if wanted.json or wanted.json_schema is not None:
+        made["responseMimeType"] = "application/json"
+    if wanted.json_schema is not None:
+        made["responseJsonSchema"] = wanted.json_schema
+    return made
+
+
+def _choice(wanted: Wanted) -> JsonObject:
+    """Return whether to call; it has no word for one call at a time."""
+    config: JsonObject = {"mode": {"any": "AUTO", "none": "NONE", "some": "ANY"}[wanted.calls]}
+    if wanted.tool is not None:
+        config = {"mode": "ANY", "allowedFunctionNames": [wanted.tool]}
+    return {} if config["mode"] == "AUTO" else {"toolConfig": {"functionCallingConfig": config}}
 
 
 def contents(request: Request, *, model: str, able: Capabilities) -> list[JsonObject]:

@@ -217,6 +217,7 @@ class Local:
         }
         if request.max_output_tokens is not None:
             body["max_tokens"] = request.max_output_tokens
+        body |= _wanted(request)
         if request.tools:
             body["tools"] = [
                 {
@@ -230,6 +231,24 @@ class Local:
                 for tool in request.tools
             ]
         return body
+
+
+def _wanted(request: Request) -> JsonObject:
+    wanted = request.wanted
+    made: JsonObject = {}
+    if wanted.temperature is not None:
+        made["temperature"] = wanted.temperature
+    if wanted.top_p is not None:
+        made["top_p"] = wanted.top_p
+    if wanted.stop:
+        made["stop"] = wanted.stop
+    if wanted.json_schema is not None:
+        made["json_schema"] = wanted.json_schema
+    elif wanted.json:
+        made["response_format"] = {"type": "json_object"}
+    if request.tools and (wanted.calls != "any" or wanted.tool is not None):
+        made["tool_choice"] = "none" if wanted.calls == "none" else "required"
+    return made
 
 
 def require() -> None:

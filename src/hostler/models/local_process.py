@@ -25,7 +25,6 @@ EXIT_S = 2.0
 """For a process that hung up to be gone as well."""
 LAST_WORDS = 400
 """Characters of what it wrote to its error output that are told when it dies."""
-READ_BYTES = 1 << 18
 
 _WORKER = Path(__file__).with_name("local_worker.py")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH|COOKIE", re.IGNORECASE)

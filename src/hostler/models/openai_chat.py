@@ -9,7 +9,6 @@ Invariant: an answer without the provider's own end is a failure, however much o
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from decimal import Decimal
 
 import msgspec
 from msgspec import Struct
@@ -23,6 +22,7 @@ from hostler.models.exchange import Patience, Route, Transport, bearer, endpoint
 from hostler.models.faults import Failed, complaint
 from hostler.models.mending import mended
 from hostler.models.thinking import Tags
+from hostler.models.told import cost, count, json_object
 
 _STOPS: Mapping[str, Stop] = {
     "length": "length",
@@ -260,13 +260,13 @@ class ChatReading:
             self._finish = choice.finish_reason
 
     def counted(self) -> Usage:
-        return _usage(_json_object(self._usage))
+        return _usage(json_object(self._usage))
 
     def reply(self) -> Reply:
         finish = (self._finish or "").lower()
         if (code := _FAULTS.get(finish)) is not None:
             raise Failed(code, f"finish_reason {finish}")
-        raw = _json_object(self._usage)
+        raw = json_object(self._usage)
         stop = "refusal" if self._refused else _STOPS.get(finish, "end")
         return self.draft.reply(
             stop=stop, usage=_usage(raw), raw_usage=raw or None, replay=self._replay()
@@ -286,35 +286,25 @@ class ChatReading:
 def _usage(raw: JsonObject) -> Usage:
     """Return usage under our names; providers agree on two of the five."""
     asked, made = (
-        _json_object(raw.get("prompt_tokens_details")),
-        _json_object(raw.get("completion_tokens_details")),
+        json_object(raw.get("prompt_tokens_details")),
+        json_object(raw.get("completion_tokens_details")),
     )
-    read, wrote = _count(raw, "prompt_tokens"), _count(raw, "completion_tokens")
-    reasoning = _count(made, "reasoning_tokens")
-    if reasoning and _count(raw, "total_tokens") == read + wrote + reasoning:
+    read, wrote = count(raw, "prompt_tokens"), count(raw, "completion_tokens")
+    reasoning = count(made, "reasoning_tokens")
+    if reasoning and count(raw, "total_tokens") == read + wrote + reasoning:
         wrote += reasoning  # xAI counts them apart
     cached = (
-        _count(asked, "cached_tokens")
-        or _count(raw, "prompt_cache_hit_tokens")  # DeepSeek
-        or _count(raw, "cached_tokens")  # Moonshot
+        count(asked, "cached_tokens")
+        or count(raw, "prompt_cache_hit_tokens")  # DeepSeek
+        or count(raw, "cached_tokens")  # Moonshot
     )
-    cost = raw.get("cost")  # OpenRouter
-    known = isinstance(cost, int | float) and not isinstance(cost, bool) and cost >= 0
+    spent = cost(raw)
     return Usage(
         input_tokens=read,
         output_tokens=wrote,
         cache_read_tokens=cached,
-        cache_write_tokens=_count(asked, "cache_write_tokens"),
+        cache_write_tokens=count(asked, "cache_write_tokens"),
         reasoning_tokens=reasoning,
-        cost=Decimal(str(cost)) if known else None,
-        price="provider" if known else None,
+        cost=spent,
+        price=None if spent is None else "provider",
     )
-
-
-def _count(counts: JsonObject, name: str) -> int:
-    value = counts.get(name)
-    return value if isinstance(value, int) and value > 0 else 0
-
-
-def _json_object(value: object) -> JsonObject:
-    return msgspec.convert(value, dict[str, object]) if isinstance(value, dict) else {}

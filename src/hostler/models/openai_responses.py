@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from decimal import Decimal
 
 import msgspec
 from msgspec import Struct
@@ -24,10 +23,11 @@ from hostler.models.draft import Draft
 from hostler.models.exchange import Patience, Route, Transport, bearer, endpoint
 from hostler.models.faults import Failed, complaint
 from hostler.models.mending import mended
-from hostler.models.responses_items import Item, Items, as_it_came, json_object
+from hostler.models.responses_items import Item, Items, as_it_came
 from hostler.models.responses_request import Maker, body
 from hostler.models.responses_seals import Seals
 from hostler.models.thinking import Tags
+from hostler.models.told import cost, count, json_object
 
 _TEXT = "response.output_text.delta"
 _THOUGHTS = frozenset(
@@ -285,23 +285,17 @@ def _fault(said: object) -> Failed:
 def _counted(raw: JsonObject) -> Usage:
     asked = json_object(raw.get("input_tokens_details"))
     made = json_object(raw.get("output_tokens_details"))
-    read, wrote = _count(raw, "input_tokens"), _count(raw, "output_tokens")
-    reasoning = _count(made, "reasoning_tokens")
-    if reasoning and _count(raw, "total_tokens") == read + wrote + reasoning:
+    read, wrote = count(raw, "input_tokens"), count(raw, "output_tokens")
+    reasoning = count(made, "reasoning_tokens")
+    if reasoning and count(raw, "total_tokens") == read + wrote + reasoning:
         wrote += reasoning  # xAI counts them apart
-    cost = raw.get("cost")  # OpenRouter
-    known = isinstance(cost, int | float) and not isinstance(cost, bool) and cost >= 0
+    spent = cost(raw)
     return Usage(
         input_tokens=read,
         output_tokens=wrote,
-        cache_read_tokens=_count(asked, "cached_tokens"),
-        cache_write_tokens=_count(asked, "cache_write_tokens"),
+        cache_read_tokens=count(asked, "cached_tokens"),
+        cache_write_tokens=count(asked, "cache_write_tokens"),
         reasoning_tokens=reasoning,
-        cost=Decimal(str(cost)) if known else None,
-        price="provider" if known else None,
+        cost=spent,
+        price=None if spent is None else "provider",
     )
-
-
-def _count(counts: JsonObject, name: str) -> int:
-    value = counts.get(name)
-    return value if isinstance(value, int) and value > 0 else 0

@@ -150,8 +150,16 @@ class Prompted:
         if isinstance(self._inner, _Closable):
             await self._inner.aclose()
 
+    def _offered(self, request: Request) -> Offer:
+        wanted = request.wanted
+        if wanted.calls == "none":
+            return Offer(())
+        if wanted.tool is not None:
+            return Offer([one for one in request.tools if one.name == wanted.tool], must=True)
+        return Offer(request.tools, must=True) if wanted.calls == "some" else self._offer(request)
+
     def _told(self, request: Request) -> tuple[Request, Reader]:
-        tools, must = self._offer(request)
+        tools, must = self._offered(request)
         mode: Mode = "none"
         system, options = request.system, request.options
         if tools and self._constrain is None:

@@ -15,6 +15,7 @@ from hostler.core.ports import Reply
 from hostler.models.draft import Draft
 from hostler.models.mending import mended
 from hostler.models.responses_request import Kept, Maker, Replay
+from hostler.models.told import json_object
 
 _OWED = frozenset(
     {
@@ -297,11 +298,6 @@ def _is_int(value: object) -> bool:
 
 def listed(value: object) -> list[object]:
     return msgspec.convert(value, list[object]) if isinstance(value, list) else []
-
-
-def json_object(value: object) -> JsonObject:
-    """Return a value that should be a JSON object; an empty one if it is none."""
-    return msgspec.convert(value, dict[str, object]) if isinstance(value, dict) else {}
 
 
 def as_it_came(raw: msgspec.Raw | bytes) -> JsonObject:

@@ -30,7 +30,7 @@ from hostler.core.events import (
     ToolSaid,
     UserSaid,
 )
-from hostler.core.ports import Request, ToolSpec
+from hostler.core.ports import AS_IT_IS, Request, ToolSpec, Wanted
 from hostler.models.calls import wire_id
 from hostler.models.capabilities import Capabilities
 from hostler.models.content import as_url, in_words
@@ -44,6 +44,8 @@ _OURS = frozenset(
 )
 """Options may set anything else; what they list as tools and to include is added to ours."""
 _ANY_ID = re.compile(r"[!-~]{1,64}")
+_EFFORTS = {"max": "xhigh"}
+"""Words for how much to think that are others here."""
 _ENCRYPTED = "reasoning.encrypted_content"
 
 
@@ -97,9 +99,40 @@ def body(
         fields["max_output_tokens"] = request.max_output_tokens
     if able.cache_key and request.session:
         fields["prompt_cache_key"] = request.session
+    if request.wanted is not AS_IT_IS:
+        fields |= _wanted(request)
     fields |= options
     fields["input"] = items(request, maker=maker, able=able, seals=seals)  # last: it is what grows
     return msgspec.json.encode(fields)
+
+
+def _wanted(request: Request) -> JsonObject:
+    """Return what this API has a word for; it has none to stop at."""
+    wanted = request.wanted
+    made: JsonObject = {}
+    if wanted.temperature is not None:
+        made["temperature"] = wanted.temperature
+    if wanted.top_p is not None:
+        made["top_p"] = wanted.top_p
+    if wanted.effort is not None:
+        made["reasoning"] = {"effort": _EFFORTS.get(wanted.effort, wanted.effort)}
+    if wanted.json_schema is not None:
+        named = {"name": "answer", "schema": wanted.json_schema, "strict": True}
+        made["text"] = {"format": {"type": "json_schema", **named}}
+    elif wanted.json:
+        made["text"] = {"format": {"type": "json_object"}}
+    return made if not request.tools else made | _choice(wanted)
+
+
+def _choice(wanted: Wanted) -> JsonObject:
+    made: JsonObject = {}
+    if wanted.tool is not None:
+        made["tool_choice"] = {"type": "function", "name": wanted.tool}
+    elif wanted.calls != "any":
+        made["tool_choice"] = "none" if wanted.calls == "none" else "required"
+    if not wanted.parallel:
+        made["parallel_tool_calls"] = False
+    return made
 
 
 def _popped(options: JsonObject, name: str) -> list[object]:

@@ -22,7 +22,7 @@ import anyio
 import msgspec
 
 from hostler.core.errors import Invalid
-from hostler.core.trail import here
+from hostler.core.trail import trace_headers
 from hostler.models.exchange import Bounds, Patience
 from hostler.models.faults import Failed, refusal
 from hostler.models.sse import Events, EventTooLong
@@ -65,8 +65,7 @@ class Aiohttp:
         session = await self._open()
         timeout = aiohttp.ClientTimeout(total=None, connect=patience.connect_s)
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream", **headers}
-        if (trail := here.get()) is not None:
-            headers |= trail.outgoing()
+        headers |= trace_headers()
         try:
             async with asyncio.timeout(patience.first_byte_s):  # half the price of anyio's
                 response = await session.post(

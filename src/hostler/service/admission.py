@@ -42,6 +42,8 @@ LATE_S = 0.25
 """A loop that is this late all the time has too much to do beside what waits in line."""
 MOST_ACTIVE = 5000
 """Runs that are begun: waiting for a model costs about 10 KB each, so memory allows more."""
+STILL_EXPECTED = 0.95
+"""Of those who made a session, after one look more: half of them are given up in 0.7 s."""
 SESSIONS_UP_TO = 0.9
 """Of each limit: sessions are refused first, so that those that are made can be spoken in."""
 RETRY_AFTER_S = 1.0
@@ -79,6 +81,9 @@ class Admission:
     """What was not let in, so far."""
     _late_since: float | None = None
     _entering: int = 0
+    _expected: float = 0.0
+    """Sessions that were made of late and will be spoken in: all that come before the first of
+    them speaks would be let in, to be refused when they speak."""
 
     def check(self, begins: Begins) -> None:
         """Return if new work may begin.
@@ -86,8 +91,11 @@ class Admission:
         Raises:
             Unavailable: not now (`overloaded`).
         """
-        share = SESSIONS_UP_TO if begins == "session" else 1.0
-        if self.active() + self._entering < share * self.most and self._is_worked_off(share):
+        share, coming = 1.0, float(self._entering)
+        if begins == "session":
+            share, coming = SESSIONS_UP_TO, coming + self._expected
+        if self.active() + coming < share * self.most and self._is_worked_off(share, coming):
+            self._expected = max(0.0, self._expected + (1.0 if begins == "session" else -1.0))
             return
         self.refused += 1
         told = "there is more to do than this server can; nothing was stored, try again"
@@ -105,6 +113,7 @@ class Admission:
     def look(self, late_s: float) -> None:
         """Take in how late the loop is now."""
         self.late_s += (late_s - self.late_s) * NEWEST
+        self._expected *= STILL_EXPECTED
         if self.late_s < LATE_S:
             self._late_since = None
         elif self._late_since is None:
@@ -119,14 +128,14 @@ class Admission:
             await anyio.lowlevel.checkpoint()  # a whole turn of the loop: what an answer takes
             self.look(loop.time() - due)
 
-    def _is_worked_off(self, share: float) -> bool:
-        """Whether what there is to do gets less."""
+    def _is_worked_off(self, share: float, coming: float) -> bool:
+        """Whether what there is to do gets less, with what is `coming`."""
         late, line = self._late_since, self.line
         if late is not None and self.clock() - late >= BURST_S:
             return False
         if line is None or not line.waiting:
             return True
-        waiting = line.waiting + self._entering
+        waiting = line.waiting + coming
         if line.stands_s < BURST_S:
             return waiting < share * LARGEST_BURST
         return waiting * line.each_s < share * STANDING_S

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 
+import anyio.lowlevel
 import msgspec
 from msgspec import Struct
 
@@ -34,7 +35,8 @@ from hostler.core.ports import AgentSpec, World
 from hostler.core.records import Session
 from hostler.core.sealed import Mask, Secrets, masked
 from hostler.core.store import Store
-from hostler.service.archived import UNREADABLE, Restored, seconds
+from hostler.service.archive_checks import check_agent
+from hostler.service.archived import UNREADABLE, Restored
 from hostler.service.authorise import Access, authorise
 from hostler.service.limits import (
     LARGEST_ARCHIVE_LINE,
@@ -42,10 +44,13 @@ from hostler.service.limits import (
 )
 from hostler.service.room import Room
 from hostler.service.sessions import ID
+from hostler.service.times import moment, seconds
 from hostler.service.turns import check_tools
 
 VERSION = 1
 PAGE = 500
+LINES_AT_ONCE = 200
+"""Of an import, before others have a turn."""
 
 
 class _About(Struct, kw_only=True):
@@ -98,7 +103,7 @@ class Archive:
             title=session.title,
             metadata=session.metadata,
             client_tools=session.client_tools,
-            created_at=_time(session.created_at),
+            created_at=moment(session.created_at),
         )
         end = session.head.seq
         yield _encode(_Header(hostler=VERSION, session=about, events=end)) + b"\n"
@@ -131,6 +136,8 @@ class Archive:
                     session, log.length = self._session(who, header.session, id), header.events
                 else:
                     log.take(session.id, line)
+                    if number % LINES_AT_ONCE == 0:
+                        await anyio.lowlevel.checkpoint()
             except Invalid as error:
                 raise _at_line(number, error) from error
         if session is None:
@@ -150,6 +157,7 @@ class Archive:
         if not ID.fullmatch(name):
             wanted = f"a match of ^{ID.pattern}$"
             raise Invalid("the id has another form", fields=[("/session/id", wanted)])
+        check_agent(about.agent)
         check_labels(about.title, about.metadata)
         agent = self.agents.get(about.agent) or self.agents.get(self.default_agent)
         if agent is not None:  # a house that only stores serves none
@@ -209,9 +217,5 @@ def _written(event: Event, mask: Mask | None) -> bytes:
     raw = event.raw
     if mask is not None and not isinstance(event.fact, Unknown):
         raw = mask.fact(event.fact, raw)[1]  # what became a secret after it was said
-    at = f"{_time(event.at):%Y-%m-%dT%H:%M:%S.%f}Z"
+    at = f"{moment(event.at):%Y-%m-%dT%H:%M:%S.%f}Z"
     return b'{"seq":%d,"at":"%b","fact":%b}\n' % (event.seq, at.encode(), raw)
-
-
-def _time(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)

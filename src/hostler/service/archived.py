@@ -33,8 +33,10 @@ from hostler.core.events import (
     Usage,
     UserSpoke,
 )
-from hostler.core.head import Head, advance
+from hostler.core.head import LONGEST_QUEUE, Head, advance
 from hostler.core.state import State, fold
+from hostler.service.archive_checks import check_fact
+from hostler.service.times import seconds
 
 IMPORTED = End("cancelled", "imported")
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -75,6 +77,7 @@ class Restored:
             raise Invalid(f"there are {self.length} events, says the first line")
         if isinstance(fact, Unknown):
             raise Invalid(f"a {fact.kind} is of a newer build than this one")
+        check_fact(fact)
         self._check_order(fact)
         self._add(session, seconds(read.at), fact)
 
@@ -102,16 +105,15 @@ class Restored:
     def _check_order(self, fact: Fact) -> None:
         """Refuse a fact that no log could have here: rows are kept from it.  Raises Invalid."""
         run, kind = fact.run, KIND_OF[type(fact)]
-        rewinds = isinstance(fact, SessionRewound) and self.head.active is None
+        rewinds = isinstance(fact, SessionRewound) and run is None and self.head.active is None
         if rewinds or isinstance(fact, SessionForked):
             return
         if run is None:
             raise Invalid(f"a {kind} of no run")
         if isinstance(fact, UserSpoke):
-            if run in self.ended:
-                raise Invalid("this was said to a run that had ended")
+            self._check_said(run)
         elif isinstance(fact, RunRated):
-            if run not in {*self.ended, self.head.active}:
+            if run not in self.ended and run != self.head.active:
                 raise Invalid("a rating of a run that is not here")
         elif run != self.head.active:
             waits = isinstance(fact, InputDropped | RunEnded | CancelRequested)
@@ -119,6 +121,13 @@ class Restored:
                 raise Invalid(f"a {kind} of a run that does not go here")
         elif isinstance(fact, RunStarted) and self.head.started:
             raise Invalid("this run had started")
+
+    def _check_said(self, run: RunId) -> None:
+        if run in self.ended:
+            raise Invalid("this was said to a run that had ended")
+        queue, is_new = self.head.queue, run != self.head.active
+        if is_new and len(queue) >= LONGEST_QUEUE and run not in queue:
+            raise Invalid(f"over {LONGEST_QUEUE} runs wait")
 
     def _add(self, session: SessionId, at: float, fact: Fact) -> None:
         seq = Seq(self.head.seq + 1)
@@ -130,10 +139,3 @@ class Restored:
         self.head = advance(self.head, seq, fact)
         fold(self.state, [event])
         self.events.append(event)
-
-
-def seconds(time: datetime) -> float:
-    """Return Unix seconds.  Raises Invalid for a time without a zone."""
-    if time.tzinfo is None:
-        raise Invalid("a time has no zone: write it with Z")
-    return time.timestamp()

@@ -1,7 +1,8 @@
 """The audit log: what is written into it around the verbs, and the verbs that read it.
 
 Invariant: what is done here and audited has a row, in its own commit where the store writes it;
-refusals are written until there are too many, and then counted.
+refusals are written until there are too many, and then counted.  What a client chose of a row is
+masked before: a row stays as it is for ever.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import anyio
 import msgspec
 from msgspec.structs import replace
 
@@ -27,6 +27,7 @@ from hostler.core.audited import (
 from hostler.core.errors import CallerError, Unavailable
 from hostler.core.events import Principal, TenantId
 from hostler.core.ports import World
+from hostler.core.sealed import Secrets, masked
 from hostler.service.authorise import authorise
 
 T = TypeVar("T")
@@ -55,11 +56,12 @@ class _Refusals:
 class Auditing:
     audits: Audits
     world: World
+    secrets: Secrets | None = None
     _refusals: dict[str, _Refusals] = field(default_factory=dict[str, _Refusals])
 
     async def during(self, entry: Entry, doing: Callable[[], Awaitable[T]]) -> T:
         """Return what `doing` returns; what it does has a row then, and so has a refusal."""
-        deed = Deed(entry)
+        deed = Deed(self._masked(entry))
         try:
             result = await _while_current(deed, doing)
         except CallerError as error:
@@ -79,11 +81,23 @@ class Auditing:
         details = {**entry.details, "code": error.code}
         if unwritten:
             details["unwritten"] = unwritten
-        said = replace(entry, outcome="refused", status=error.status, details=details)
+        said = replace(
+            entry,
+            tenant=entry.tenant or OPERATORS,
+            outcome="refused",
+            status=error.status,
+            details=details,
+        )
         try:
-            await self.audits.write(replace(said, tenant=entry.tenant or OPERATORS))
+            await self.audits.write(self._masked(said))
         except Unavailable as failed:  # the refusal stands, whether or not it can be written
             log.warning("a refusal is not in the audit log: %s", failed)
+
+    def _masked(self, entry: Entry) -> Entry:
+        """Return an entry without secrets in the words of a client: of its path and headers."""
+        chosen = (entry.object, entry.user, entry.request, entry.details)
+        target, user, request, details = masked(self.secrets, entry.tenant, chosen)
+        return replace(entry, object=target, user=user, request=request, details=details)
 
     def _let_in(self, tenant: TenantId, *, by_key: bool) -> int | None:
         """Return how many went unwritten since the last, None if this one goes unwritten."""
@@ -123,17 +137,14 @@ class Auditing:
 
     # -- retention ---------------------------------------------------------------------------
 
-    async def keep(self, days: float, *, every_s: float = EVERY_S) -> None:
-        """Remove what is older than so many days, at once and again and again; 0: nothing."""
-        while days:
-            try:
-                # A day at a time: each cut is a row of its own.
-                gone = await self.audits.cut(self.world.clock() - days * DAY_S, worth_s=DAY_S)
-                if gone:
-                    log.info("retention removed %d row(s) of the audit log", gone)
-            except Unavailable as error:
-                log.warning("retention of the audit log comes later: %s", error)
-            await anyio.sleep(every_s)
+    async def cut(self, days: float) -> None:
+        """Remove what is older than so many days; 0: nothing."""
+        if not days:
+            return
+        # A day at a time: each cut is a row of its own.
+        gone = await self.audits.cut(self.world.clock() - days * DAY_S, worth_s=DAY_S)
+        if gone:
+            log.info("retention removed %d row(s) of the audit log", gone)
 
 
 async def _while_current(deed: Deed, doing: Callable[[], Awaitable[T]]) -> T:

@@ -79,6 +79,19 @@ def authorise(
         raise Forbidden(f"this key has not the scope {scope}", code="scope")
 
 
+def authorise_operator(who: Principal, refusal: str) -> None:
+    """Return if `who` runs this installation, and may administer.
+
+    An admin of a tenant does not, whatever the tenant is called.
+
+    Raises:
+        Forbidden: they do not, which `refusal` says in words; or as `authorise`.
+    """
+    authorise(who, "admin", None)
+    if not who.is_operator:
+        raise Forbidden(refusal)
+
+
 def confine(who: Principal, session: SessionId | None) -> None:
     """Return unless `who` may see one session alone, and this is elsewhere.  Raises as `authorise`."""
     if who.only is not None and session != who.only:
@@ -130,6 +143,18 @@ class Access:
                 raise NotFound(f"no session {session}")
             _check(right, RIGHTS_OF[standing], f"{standing} of this session")
         return key
+
+    async def sees(self, who: Principal, session: SessionId) -> bool:
+        """Whether a session is there for `who`; others than members learn later that it is absent.
+
+        Raises:
+            Forbidden: `who` may read nothing at all.
+        """
+        try:
+            await self.key(who, "read", session)
+        except NotFound:
+            return False
+        return True
 
     def forget(self, tenant: TenantId, session: SessionId) -> None:
         """Look anew: who may see a session has changed, or it is gone."""

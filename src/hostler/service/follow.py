@@ -14,11 +14,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias, TypeGuard
 
 import anyio
-from msgspec.structs import replace
 
 from hostler.core.errors import Malformed
 from hostler.core.events import (
-    START,
     Event,
     Key,
     Principal,
@@ -28,14 +26,13 @@ from hostler.core.events import (
     SessionId,
 )
 from hostler.core.news import AtOnce, Attendance, Piece, Present, Signals, Watch
-from hostler.core.state import ENDS_ATTEMPT
-from hostler.core.store import Store
+from hostler.core.store import LARGEST_READ, Store
 from hostler.service.authorise import Access
 from hostler.service.cursor import Cursor
+from hostler.service.log import is_last
+from hostler.service.position import Position, take
 
 FIRST_PAGE, PAGE = 8, 1000
-LARGEST_PAGE = 1024 * 1024
-"""Bytes of facts: a follower whose client does not read holds a page as long as it waits."""
 QUIET_S = 15.0
 """An empty batch is given after this long, for faces to keep connections open with."""
 
@@ -58,61 +55,10 @@ def end_of(run: RunId) -> Ends:
     return lambda event: isinstance(event.fact, RunEnded) and event.fact.run == run
 
 
-@dataclass(slots=True)
-class _Position:
-    """How far one follower is, and what of an item it has not seen.
-
-    An item says how far somebody is who has seen it and all before it.  For followers that keep
-    up, that is true of the item as it comes, and they share it; others get a copy that says where
-    they are.
-    """
-
-    seq: Seq
-    asked: Seq
-    offset: int
-    closed: Seq = START
-    """Where an attempt last ended: text of older attempts is out of date."""
-
-    def event(self, event: Event) -> Event | None:
-        if event.seq <= self.seq:
-            return None
-        self.seq = event.seq
-        if event.kind in ENDS_ATTEMPT:
-            self.closed, self.asked, self.offset = event.seq, START, 0
-        if (event.asked, event.offset) == (self.asked, self.offset):
-            return event
-        return replace(event, asked=self.asked, offset=self.offset, wire=None, text=None)
-
-    def piece(self, piece: Piece) -> Piece | None:
-        if piece.asked < self.closed:
-            return None
-        if piece.asked != self.asked:
-            self.asked, self.offset = piece.asked, 0
-        if piece.end <= self.offset and (piece.end > piece.start or piece.start < self.offset):
-            return None
-        seen, self.offset = self.offset - piece.start, piece.end
-        if seen <= 0 and piece.seq == self.seq:
-            return piece
-        delta, start = piece.delta, max(piece.start, piece.start + seen)
-        rest = replace(delta, text=delta.text[start - piece.start :])
-        return replace(piece, seq=self.seq, start=start, delta=rest, wire=None, text=None)
-
-    def passes(self, items: Sequence[Event | Piece], to: AtOnce) -> bool:
-        """Give `to` what is nothing but the very next text; whether it was, and was taken.
-
-        It spares most tokens a change of tasks, which costs more than all else that is done here.
-        """
-        offset = self.offset
-        for item in items:
-            if not isinstance(item, Piece) or item.start != offset:
-                return False
-            if item.asked != self.asked or item.seq != self.seq:
-                return False
-            offset = item.end
-        if not to(items):
-            return False
-        self.offset = offset
-        return True
+class Page(NamedTuple):
+    items: Sequence[Event | Piece]
+    more: bool = False
+    """The log goes on after them."""
 
 
 class Seat(NamedTuple):
@@ -139,8 +85,9 @@ class Following:
         limit: int,
         wait_s: float = 0,
         deltas: bool = False,
-    ) -> Sequence[Event | Piece]:
-        """Return about `limit` items past the cursor; wait up to `wait_s` for the first.
+    ) -> Page:
+        """Return up to `limit` events past the cursor, fewer if they are large, and the text after
+        them; wait up to `wait_s` for the first.
 
         Without `deltas`, events alone, whose cursors still count the text that was seen before.
 
@@ -148,25 +95,36 @@ class Following:
             Malformed: the cursor is beyond the head.
         """
         key = await self.access.key(who, "read", session)
-        at = _Position(after.seq, after.asked, after.offset)
+        at = Position(after.seq, after.asked, after.offset)
         with await self.watch(who, session) as seat:
             pieces = seat.watch.begin() if deltas else ()
-            events = await self.store.read(key, after=after.seq, limit=limit)
+            events, more = await self._page(key, after.seq, limit)
             if not events or after.asked:
                 await self.check(who, session, after)
             items: list[Event | Piece] = [new for one in events if (new := at.event(one))]
-            if len(events) < limit:
+            if not more:
                 items += [new for one in pieces if (new := at.piece(one))]
             if items or not wait_s:
-                return items
+                return Page(items, more)
             with anyio.move_on_after(wait_s):
                 async for batch in self.follow_on(seat, after=after):
                     if deltas and batch:
-                        return batch
+                        return Page(batch)
                     found = [new for one in batch if _is_event(one) and (new := at.event(one))]
                     if found:
-                        return found
-        return []
+                        return Page(found)
+        return Page([])
+
+    async def _page(self, key: Key, after: Seq, limit: int) -> tuple[list[Event], bool]:
+        """Return events, and whether the log goes on after them."""
+        events, size = list[Event](), 0
+        async for step in self._steps(key, after):
+            events += step
+            size += sum(len(event.raw) for event in step)
+            if len(events) > limit or size >= LARGEST_READ:
+                more = len(events) > limit or (await self.store.head(key)).seq > events[-1].seq
+                return events[:limit], more
+        return events, False
 
     async def watch(self, who: Principal, session: SessionId) -> AbstractContextManager[Seat]:
         """Return a context that keeps news, so that nothing falls between a write and following it."""
@@ -205,7 +163,7 @@ class Following:
         at_once: AtOnce | None = None,
     ) -> AsyncGenerator[Sequence[Event | Piece], None]:
         """As `follow`, on a seat; `current`: it was taken before anything past the cursor."""
-        at = _Position(after.seq, after.asked, after.offset)
+        at = Position(after.seq, after.asked, after.offset)
         key, watch = seat
         watch.at_once = None if at_once is None else lambda items: at.passes(items, at_once)
         while True:
@@ -220,7 +178,7 @@ class Following:
                     yield fresh
             current = False
             while (items := await watch.next()) is not None:
-                taken, whole = _take(at, items)
+                taken, whole = take(at, items)
                 if taken or not items:
                     batch, over = _cut(taken, ends)
                     yield batch
@@ -245,17 +203,22 @@ class Following:
         await self.store.head(key)
         self.signals.typing(key, who.id)
 
-    async def _history(self, key: Key, at: _Position) -> AsyncGenerator[Sequence[Event], None]:
-        limit = FIRST_PAGE
-        while True:
-            events = await self.store.read(key, after=at.seq, limit=limit)
+    async def _history(self, key: Key, at: Position) -> AsyncGenerator[Sequence[Event], None]:
+        async for events in self._steps(key, at.seq):
             new = [one for event in events if (one := at.event(event)) is not None]
             if new:
                 yield new
-            if len(events) < limit:
+
+    async def _steps(self, key: Key, after: Seq) -> AsyncGenerator[Sequence[Event], None]:
+        """Yield the log past `after`, few events first."""
+        limit = FIRST_PAGE
+        while True:
+            events = await self.store.read(key, after=after, limit=limit)
+            if events:
+                yield events
+            if is_last(events, limit):
                 return
-            size = sum(len(event.raw) for event in events)
-            limit = max(1, min(PAGE, 4 * limit, LARGEST_PAGE * len(events) // size))
+            after, limit = events[-1].seq, min(PAGE, 8 * limit)
 
     async def check(self, who: Principal, session: SessionId, after: Cursor) -> None:
         """Refuse a cursor of a session that does not go that far.  Raises Malformed, NotFound."""
@@ -266,23 +229,6 @@ class Following:
 
 def _is_event(item: Event | Piece) -> TypeGuard[Event]:
     return isinstance(item, Event)
-
-
-def _take(at: _Position, items: Sequence[Event | Piece]) -> tuple[list[Event | Piece], bool]:
-    """Return what is new of `items`, and whether all of them followed without a gap."""
-    batch: list[Event | Piece] = []
-    for item in items:
-        if isinstance(item, Piece):
-            if item.asked > at.seq:
-                return batch, False
-            new = at.piece(item)
-        else:
-            if item.seq > at.seq + 1:
-                return batch, False
-            new = at.event(item)
-        if new is not None:
-            batch.append(new)
-    return batch, True
 
 
 def _cut(batch: Sequence[Event | Piece], ends: Ends) -> tuple[Sequence[Event | Piece], bool]:

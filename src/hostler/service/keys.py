@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hmac import compare_digest
 
-import anyio
 from msgspec.structs import replace
 
 from hostler.core.audited import about
@@ -29,7 +28,6 @@ from hostler.service.limits import check_labels
 from hostler.service.tenants import Tenants
 
 FORM = re.compile(r"hk_[0-9a-f]{8}_[A-Za-z0-9_-]{43}", re.ASCII)
-PREFIX_LENGTH = 11
 SECRET_BYTES = 32
 USER = re.compile(r"[!-.0-~]{1,128}", re.ASCII)
 """Printable and without a slash: it stands in paths."""
@@ -40,7 +38,8 @@ REMEMBERED_S = 5.0
 """How long a key that was looked up is known.  Revoking forgets it in this process at once; a
 fleet would send a signal, and until then other nodes are late by this much."""
 MOST_REMEMBERED = 10_000
-USED_EVERY_S = 60.0
+NOTED_S = 60.0
+"""How often their use is written down: what a crash takes is a minute of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +97,7 @@ class Keys:
             role=wanted.role,
             scopes=None if wanted.scopes is None else frozenset(wanted.scopes),
             prefix=prefix,
-            digest=_digest(text),
+            digest=digest_of(text),
             title=wanted.title,
             created_at=now,
             expires_at=None if wanted.expires_in_s is None else now + wanted.expires_in_s,
@@ -128,7 +127,7 @@ class Keys:
         """
         is_admin = _of_all(who)
         there = await self.directory.key(who.tenant, key)
-        if not is_admin and there.user != who.id:
+        if not is_admin and there.id != who.key and there.user != who.id:
             raise NotFound(f"no key {key}")
         await self.directory.revoke_key(who.tenant, key, at=self.world.clock())
         self._changes += 1
@@ -162,18 +161,16 @@ class Keys:
         if not self._used:
             return
         used, self._used = self._used, {}
-        await self.directory.touch_keys(used)
-
-    async def keep_noting(self) -> None:
-        """Do so again and again, until cancelled; what a crash takes is a minute of it."""
-        while True:
-            await anyio.sleep(USED_EVERY_S)
-            await self.note_use()
+        try:
+            await self.directory.touch_keys(used)
+        except BaseException:
+            self._used = used | self._used  # with what was used meanwhile
+            raise
 
     async def _find(self, text: str) -> ApiKey | None:
         if not FORM.fullmatch(text):
             return None
-        digest = _digest(text)
+        digest = digest_of(text)
         found, until = self._known.get(digest, (None, 0.0))
         now = self.world.clock()
         if found is not None and now < until:
@@ -225,6 +222,7 @@ def _check_wanted(who: Principal, wanted: NewKey) -> None:
         raise Forbidden("a key cannot have a scope that yours has not", code="scope")
 
 
-def _digest(text: str) -> str:
+def digest_of(text: str) -> str:
+    """Return what is kept of a key, or of a link's token."""
     # 256 bits of chance need no salt and no slow hash: there is nothing to guess.
     return hashlib.sha256(text.encode()).hexdigest()

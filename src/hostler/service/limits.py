@@ -42,6 +42,8 @@ MOST_SESSIONS = 1_000_000
 """Of one tenant, whatever retention is set to: lists and search stay quick up to here."""
 MOST_STREAMS = 10_000
 """Open at once by one principal, over SSE and sockets: up to 60 KiB each."""
+MOST_SHARES = 100
+"""Links of one session, those that have expired of late too: each list of them is whole."""
 LARGEST_ARCHIVE = 64 * 1024 * 1024
 """Bytes of an import: its facts are in memory at once."""
 LARGEST_ARCHIVE_LINE = 16 * 1024 * 1024

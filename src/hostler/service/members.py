@@ -80,9 +80,11 @@ class Members:
             NotFound: no such session.
         """
         key = await self._key(who, session)
+        there = await self.directory.grants(key)
         await self.directory.ungrant(key, PrincipalId(user))
         self.access.forget(*key)
-        self._tell(key.tenant, PrincipalId(user), session)
+        if any(one.user == user for one in there):  # nobody else sees it by leave of its owner
+            self._tell(key.tenant, PrincipalId(user), session)
 
     async def _key(self, who: Principal, session: SessionId) -> Key:
         key = await self.access.key(who, "admin", session)

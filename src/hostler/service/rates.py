@@ -33,7 +33,15 @@ MOST_KEPT = 50_000
 forgotten, and have their burst again."""
 BURST_S = 10.0
 """So many seconds' worth may come at once, where nothing else is said."""
+LEAST_PER_S, MOST_PER_S = 1e-6, 1e6
+"""What a rate may be: one in twelve days, and more than one process answers."""
 _SECOND = 1_000_000_000
+
+
+def check_per_s(per_s: float) -> None:
+    """Return if this can be a rate; 0: no limit.  Raises ValueError."""
+    if per_s and not LEAST_PER_S <= per_s <= MOST_PER_S:
+        raise ValueError(f"0, or from {LEAST_PER_S:g} to {MOST_PER_S:,.0f}")
 
 
 class Rate(NamedTuple):

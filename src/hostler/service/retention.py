@@ -1,4 +1,4 @@
-"""What sessions leave behind, and when it goes: files with their session, and old sessions.
+"""What sessions leave behind, and when it goes: files with their session, old sessions, direct calls.
 
 Invariant: a session with a run that is active, or waits for somebody, is never taken; nor is one
 that was touched after it was chosen.
@@ -14,7 +14,7 @@ from typing import Protocol, TypedDict
 import anyio
 
 from hostler.core.directory import TenantSettings
-from hostler.core.errors import NotFound, Unavailable
+from hostler.core.errors import NotFound
 from hostler.core.events import Key, TenantId
 from hostler.core.news import Signals
 from hostler.core.ports import World
@@ -81,23 +81,13 @@ class Whose(TypedDict, total=False):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keep:
     """Which sessions are kept: those touched in the last `days`, and of each tenant's the
-    `sessions` that were touched last; and rows of the audit log for `audit_days`.  0: all of them.
+    `sessions` that were touched last; direct calls of the last `days`; and rows of the audit log for
+    `audit_days`.  0: all of them.
     """
 
     days: float = 0
     sessions: int = 0
     audit_days: float = 0
-
-    async def __call__(
-        self, forgetting: Forgetting, world: World, *, every_s: float = EVERY_S
-    ) -> None:
-        """Forget the others, at once and then again and again, until cancelled."""
-        while True:
-            try:
-                await self.once(forgetting, world)
-            except Unavailable as error:
-                log.warning("retention comes later: %s", error)
-            await anyio.sleep(every_s)
 
     async def once(self, forgetting: Forgetting, world: World) -> None:
         """Forget what may go, a few at a time and never for more than half of the time."""
@@ -105,11 +95,22 @@ class Keep:
         await forgetting.sweep()
         others = list[TenantId]()
         if forgetting.tenants is not None:
-            async for tenant in forgetting.tenants.with_settings():
-                if (keep := self._of(tenant.settings)) != self:
+            async for tenant in forgetting.tenants.every():
+                keep = self._of(tenant.settings)
+                await keep.forget_direct(forgetting.store, world, tenant.id)
+                if keep != self:
                     others.append(tenant.id)
                     await keep.forget(forgetting, world, {"of": tenant.id})
         await self.forget(forgetting, world, {"but": others} if others else {})
+
+    async def forget_direct(self, store: Store, world: World, tenant: TenantId) -> None:
+        """Forget what a tenant's clients asked models themselves, once it is older than sessions are."""
+        before = world.clock() - self.days * DAY_S
+        while self.days:
+            began = anyio.current_time()
+            if not await store.ledger.forget_direct(tenant, before):
+                return
+            await anyio.sleep(anyio.current_time() - began)
 
     def _of(self, settings: TenantSettings) -> Keep:
         """Return what is kept of a tenant's."""

@@ -14,7 +14,6 @@ from msgspec import Struct, structs
 
 from hostler.core.errors import NotFound
 from hostler.core.events import (
-    START,
     ApprovalAsked,
     CallId,
     Event,
@@ -41,11 +40,10 @@ from hostler.service.authorise import Noun, Right, authorise, seen_by
 from hostler.service.costs import Costs, CostTree
 from hostler.service.cursor import Cursor
 from hostler.service.follow import Following, Seat, end_of
+from hostler.service.log import pages_of
 from hostler.service.marks import Mark, rating_of
 from hostler.service.once import Answering, once_of
 from hostler.service.told import ModelCall, Told, ToolRun
-
-PAGE = 1000
 
 
 class RunDetail(Struct, kw_only=True):
@@ -137,13 +135,9 @@ class Runs:
         agent = self.agents.get(row.agent)
         tools = () if agent is None else await self._tools(key, agent)
         tree = CostTree(run, "" if agent is None else agent.instructions, tools)
-        after = START
-        while True:
-            events = await self.store.read(key, after=after, limit=PAGE)
-            tree.take([one for one in events if row.last_seq is None or one.seq <= row.last_seq])
-            if len(events) < PAGE or after + PAGE >= (row.last_seq or after + PAGE + 1):
-                return tree.costs(row)
-            after = events[-1].seq
+        async for events in pages_of(self.store, key, upto=row.last_seq):
+            tree.take(events)
+        return tree.costs(row)
 
     async def rate(
         self, who: Principal, run: RunId, mark: Mark, *, answering: Answering[Rating] | None = None
@@ -246,14 +240,8 @@ class Runs:
         return any(wait.call == waiting.call for wait in head.waits)
 
     async def _events(self, key: RunKey, row: RunRow) -> AsyncGenerator[Event, None]:
-        after, where = Seq(row.first_seq - 1), Key(key.tenant, SessionId(key.session))
-        while True:
-            events = await self.store.read(where, after=after, limit=PAGE)
+        before, where = Seq(row.first_seq - 1), Key(key.tenant, SessionId(key.session))
+        async for events in pages_of(self.store, where, after=before, upto=row.last_seq):
             for event in events:
                 if event.fact.run == key.run:
                     yield event
-                if event.seq == row.last_seq:
-                    return
-            if len(events) < PAGE:
-                return
-            after = events[-1].seq

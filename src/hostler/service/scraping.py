@@ -10,10 +10,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from hostler.core.errors import Forbidden, NotFound
+from hostler.core.errors import NotFound
 from hostler.core.events import Principal
-from hostler.service.authorise import authorise
-from hostler.service.secrets import OPERATOR
+from hostler.service.authorise import authorise_operator
 
 Scrape: TypeAlias = Callable[[str], Awaitable[tuple[bytes, str]]]
 """From what the caller accepts to the text and its media type."""
@@ -30,13 +29,11 @@ class Scraping:
         """Return all figures as text, and its media type.
 
         Raises:
-            Forbidden: it takes the right to administer, and in the operator's own tenant.
+            Forbidden: the caller does not run this installation.
             NotFound: nothing is measured.
         """
         if not self.is_open:
-            authorise(who, "admin", None)
-            if not who.is_operator and who.tenant != OPERATOR:
-                raise Forbidden("figures are of the installation, not of a tenant")
+            authorise_operator(who, "figures are of the installation, not of a tenant")
         if self.scrape is None:
             raise NotFound("metrics are off")
         return await self.scrape(accept)

@@ -12,20 +12,14 @@ from typing import NamedTuple, Protocol, get_args
 
 from msgspec.structs import replace
 
-from hostler.core.errors import Conflict, Forbidden, Invalid, NotFound, SetupError
+from hostler.core.errors import Conflict, Invalid, NotFound, SetupError
 from hostler.core.events import Key, Principal, SessionId, TenantId
 from hostler.core.news import Signals
 from hostler.core.ports import World
-from hostler.core.sealed import Named, Purpose, Scrubbed, SealedRows, Vault
-from hostler.service.authorise import authorise
+from hostler.core.sealed import LONGEST, SHORTEST, Named, Purpose, Scrubbed, SealedRows, Vault
+from hostler.service.authorise import authorise, authorise_operator
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}", re.ASCII)
-SHORTEST, LONGEST = 8, 16_384
-"""Characters of a value.  A shorter one would be found in ordinary text."""
-MOST = 1000
-"""Secrets of one tenant: what masking is measured with."""
-OPERATOR = TenantId("default")
-"""The tenant whose admins run the installation."""
 KINDS: tuple[Purpose, ...] = get_args(Purpose)
 
 
@@ -67,15 +61,13 @@ class TenantSecrets:
 
         Raises:
             Invalid: the name has another form, or the value could not be masked.
-            Conflict: there are as many as there may be (`too_many_secrets`).
+            Conflict: there are as many as there may be, or as much (`too_many_secrets`).
         """
         authorise(who, "admin", None)
         vault = self._opened().vault
         _check_name(name)
         _check_value(value, name)
         there = {one.name for one in vault.named(who.tenant)}
-        if name not in there and len(there) >= MOST:
-            raise Conflict(f"a tenant may have {MOST} secrets", code="too_many_secrets")
         try:
             named = await vault.put(who.tenant, name, kind or _kind_of(name), value)
         except SetupError as error:
@@ -95,9 +87,7 @@ class TenantSecrets:
             Forbidden: the caller does not run this installation.
             Conflict: the keys cannot be read, or one that is needed is gone (`no_master_key`).
         """
-        authorise(who, "admin", None)
-        if who.tenant != OPERATOR:
-            raise Forbidden("master keys are of the installation, not of a tenant")
+        authorise_operator(who, "master keys are of the installation, not of a tenant")
         try:
             return await self._opened().vault.rotate()
         except SetupError as error:
@@ -106,8 +96,9 @@ class TenantSecrets:
     async def scrub(self, who: Principal, *, value: str | None = None) -> Scrubbed:
         """Mask what was written before its value was known, of the tenant; return what changed.
 
-        A `value` that is no secret here is masked as `[secret:scrubbed]`, from now on, until this
-        server stops.  Those who watch a session that changed read it again.
+        A `value` that is no secret here is masked as `[secret:scrubbed]` from now on, too, since
+        what runs now may have it in memory: until this server stops, or a hundred later ones were
+        scrubbed or replaced.  Those who watch a session that changed read it again.
 
         Raises:
             Invalid: the value could not be masked.
@@ -117,7 +108,7 @@ class TenantSecrets:
         tenant = who.tenant
         if value is not None:
             _check_value(value, "scrubbed")
-            vault.learn(tenant, "scrubbed", value)
+            await vault.cover(tenant, "scrubbed", value)
         done = Scrubbed(
             tenant=tenant,
             id=self.world.mint("scr"),

@@ -22,6 +22,8 @@ from hostler.service.admission import Admission, Begins
 from hostler.service.archive import Archive
 from hostler.service.auditing import Auditing
 from hostler.service.authorise import Access, authorise
+from hostler.service.direct import Direct, Models
+from hostler.service.endpoints import Endpoints, TenantEndpoints
 from hostler.service.follow import Following
 from hostler.service.inbox import Inbox
 from hostler.service.keys import Keys
@@ -50,6 +52,7 @@ class Service:
     runs: Runs
     shares: Shares
     waits: Waits
+    direct: Direct
     archive: Archive
     auditing: Auditing
     tenants: Tenants
@@ -57,6 +60,7 @@ class Service:
     members: Members
     access: Access
     secrets: TenantSecrets
+    endpoints: TenantEndpoints
     admit: Callable[[Begins], None]
     """Returns if new work may begin; raises Unavailable (`overloaded`) if not."""
     rates: Rates
@@ -100,11 +104,12 @@ def make_service(
     rates: Rates | None = None,
     scraping: Scraping | None = None,
     sealing: Sealing | None = None,
+    endpoints: Endpoints | None = None,
+    models: Models | None = None,
 ) -> Service:
     """Put the verbs together; without `admission`, all work is let in, without `rates`, at once."""
     admission, access, rates = admission or Admission(), Access(directory), rates or Rates()
-    vault = None if sealing is None else sealing.vault
-    tenants = Tenants(directory, world, agents)
+    tenants, vault = Tenants(directory, world, agents), None if sealing is None else sealing.vault
     rates.settings_of = tenants.known_settings
     inbox = Inbox(
         store=store,
@@ -130,17 +135,19 @@ def make_service(
         access=access,
         secrets=vault,
     )
-    auditing, made = Auditing(audits=audits, world=world), scraping or UNMEASURED
-    kept = TenantSecrets(sealing=sealing, signals=signals, world=world)
-    return _service(sessions, auditing, kept, made, driving=driving)
+    known, made, models = endpoints or Endpoints(), scraping or UNMEASURED, models or Models()
+    direct = Direct(store=store, rates=rates, world=world, models=models, secrets=vault)
+    return _service(sessions, direct, audits, sealing, made, endpoints=known, driving=driving)
 
 
 def _service(
     sessions: Sessions,
-    auditing: Auditing,
-    secrets: TenantSecrets,
+    direct: Direct,
+    audits: Audits,
+    sealing: Sealing | None,
     scraping: Scraping,
     *,
+    endpoints: Endpoints,
     driving: Callable[[], bool],
 ) -> Service:
     """Return all the verbs, which share what the sessions and their inbox have."""
@@ -151,6 +158,7 @@ def _service(
         sessions=sessions,
         inbox=inbox,
         following=of.following,
+        direct=direct,
         shares=Shares(store=store, world=world, access=access),
         runs=Runs(store=store, following=of.following, agents=of.agents),
         waits=Waits(
@@ -162,8 +170,14 @@ def _service(
             secrets=of.secrets,
         ),
         archive=_archive(sessions),
-        secrets=secrets,
-        auditing=auditing,
+        secrets=TenantSecrets(sealing=sealing, signals=of.following.signals, world=world),
+        endpoints=TenantEndpoints(
+            endpoints=endpoints,
+            directory=of.tenants.directory,
+            world=world,
+            secrets=of.secrets,
+        ),
+        auditing=Auditing(audits=audits, world=world, secrets=of.secrets),
         tenants=of.tenants,
         keys=Keys(of.tenants.directory, of.tenants, world),
         members=Members(store=store, directory=of.tenants.directory, access=access, world=world),

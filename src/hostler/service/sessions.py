@@ -28,7 +28,7 @@ from hostler.core.events import (
 )
 from hostler.core.head import Head
 from hostler.core.ports import AgentSpec, World
-from hostler.core.records import Hit, Segment, Session, Storage
+from hostler.core.records import Hit, Labels, Segment, Session, Storage
 from hostler.core.sealed import Secrets, masked
 from hostler.core.state import State, fold
 from hostler.core.store import Store
@@ -37,6 +37,7 @@ from hostler.service.cursor import Cursor
 from hostler.service.follow import Following, end_of
 from hostler.service.inbox import Inbox
 from hostler.service.limits import check_labels
+from hostler.service.log import pages_of
 from hostler.service.once import Answering, once_of
 from hostler.service.retention import Forgetting
 from hostler.service.room import Room
@@ -47,9 +48,6 @@ ID = re.compile(r"ses_[A-Za-z0-9_-]{8,64}", re.ASCII)
 DEFAULT_POLICY: Policy = "queue"
 DELETE_WAIT_S = 5.0
 """How long a delete waits for the run it cancelled; then the log goes, and the run with it."""
-
-
-PAGE = 1000
 
 
 def _made_with(session: Session) -> object:
@@ -114,20 +112,31 @@ class Sessions:
         session = self._new(who, agent, id=id, title=title, metadata=metadata)
         session.client_tools = tuple(client_tools)
         session = masked(self.secrets, who.tenant, session)
-        async with self.room.one(who.tenant):
-            if await self.store.create(session, once=once_of(answering, lambda _: session)):
-                return session, True
-        taken = Conflict(f"{session.id} exists, and was made otherwise", code="exists")
+        if id is None or not await self._is_there(session):
+            async with self.room.one(who.tenant):
+                if await self.store.create(session, once=once_of(answering, lambda _: session)):
+                    return session, True
+        return await self._found(who, session, finding), False
+
+    async def _is_there(self, session: Session) -> bool:
         try:
-            key = await self.access.key(who, "read", session.id)
+            await self.store.head(Key(session.tenant, session.id))
         except NotFound:
-            raise taken from None
-        there = await self.store.session(key)
-        if _made_with(there) != _made_with(session):
-            raise taken
+            return False
+        return True
+
+    async def _found(
+        self, who: Principal, wanted: Session, finding: Answering[Session] | None
+    ) -> Session:
+        """Return the session that has the id, if it is the one that is wanted.  Raises Conflict."""
+        key, there = Key(who.tenant, wanted.id), None
+        if await self.access.sees(who, wanted.id):
+            there = await self.store.session(key)
+        if there is None or _made_with(there) != _made_with(wanted):
+            raise Conflict(f"{wanted.id} exists, and was made otherwise", code="exists")
         if finding is not None:
             await self.store.append(key, [], once=finding.once(lambda _: there))
-        return there, False
+        return there
 
     async def fork(
         self,
@@ -172,14 +181,12 @@ class Sessions:
 
     async def _closed(self, key: Key, upto: Seq) -> Seq:
         """Return the last position up to `upto` at which nothing is open."""
-        state, closed, after = State(), START, START
-        while after < upto:
-            events = await self.store.read(key, after=after, limit=min(PAGE, upto - after))
+        state, closed = State(), START
+        async for events in pages_of(self.store, key, upto=upto):
             for event in events:
                 fold(state, [event])
                 if state.run is None or not (state.run.asked or state.run.asking):
                     closed = event.seq
-            after = events[-1].seq
         return closed
 
     def _new(
@@ -222,11 +229,8 @@ class Sessions:
         """Return sessions, newest first, past the id `after`."""
         authorise(who, "read", None)
         by = seen_by(who)
-        if by is not None and after:
-            try:
-                await self.access.key(who, "read", SessionId(after))
-            except NotFound:
-                return []  # as past an absent one: its place in the list would tell of it
+        if by is not None and after and not await self.access.sees(who, SessionId(after)):
+            return []  # as past an absent one: its place in the list would tell of it
         return await self.store.sessions(
             who.tenant, agent=agent, status=status, after=after, limit=limit, seen_by=by
         )
@@ -242,14 +246,8 @@ class Sessions:
         """Set the title, the metadata (as a whole) or both.  Raises NotFound."""
         key = await self.access.key(who, "write", session)
         check_labels(title, None if metadata is UNSET else metadata)
-        there = await self.store.session(key)
-        return await self.store.relabel(
-            key,
-            title=masked(self.secrets, who.tenant, there.title if title is UNSET else title),
-            metadata=masked(
-                self.secrets, who.tenant, there.metadata if metadata is UNSET else metadata
-            ),
-        )
+        labels = masked(self.secrets, who.tenant, Labels(title=title, metadata=metadata))
+        return await self.store.relabel(key, labels)
 
     async def delete(self, who: Principal, session: SessionId) -> None:
         """Cancel what is going, then remove the session and its log.  Raises NotFound."""

@@ -5,19 +5,20 @@ Invariant: a token is shown once, when it is made; what is kept tells only wheth
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hostler.core.audited import about
-from hostler.core.errors import Invalid, Unauthorised
+from hostler.core.errors import Conflict, Invalid, Unauthorised
 from hostler.core.events import Principal, PrincipalId, SessionId
 from hostler.core.ports import World
 from hostler.core.records import Share
 from hostler.core.store import Store
 from hostler.service.authorise import Access
+from hostler.service.keys import digest_of
+from hostler.service.limits import MOST_SHARES
 
 TOKEN = re.compile(r"hs_[A-Za-z0-9_-]{43}", re.ASCII)
 TOKEN_BYTES = 32
@@ -53,17 +54,21 @@ class Shares:
         Raises:
             NotFound: no such session.
             Invalid: it would expire at once, or hardly ever.
+            Conflict: there are as many as there may be (`too_many_shares`).
         """
         key = await self.access.key(who, "admin", session)
         if not 0 < expires_in_s <= LONGEST_S:
             wanted = f"more than 0 and at most {LONGEST_S} seconds"
             raise Invalid(f"expires_in_s must be {wanted}", fields=[("/expires_in_s", wanted)])
+        if len(await self.store.shares(key)) >= MOST_SHARES:
+            told = f"the session has {MOST_SHARES} links, which is all there may be: remove some"
+            raise Conflict(told, code="too_many_shares")
         token, now = f"hs_{secrets.token_urlsafe(TOKEN_BYTES)}", self.world.clock()
         share = Share(
             tenant=key.tenant,
             id=self.world.mint("shr"),
             session=key.session,
-            digest=_digest(token),
+            digest=digest_of(token),
             principal=who.id,
             created_at=now,
             expires_at=now + expires_in_s,
@@ -90,7 +95,7 @@ class Shares:
         Raises:
             Unauthorised: the link expired, was revoked, or never was.
         """
-        found = await self.store.shared(_digest(token)) if TOKEN.fullmatch(token) else None
+        found = await self.store.shared(digest_of(token)) if TOKEN.fullmatch(token) else None
         if found is None or found.expires_at <= self.world.clock():
             raise Unauthorised("this link has expired, was revoked, or never was")
         who = Principal(
@@ -102,8 +107,3 @@ class Shares:
 def viewer_id(share: str) -> PrincipalId:
     """Return who all those are who come with a link."""
     return PrincipalId(f"share:{share}")
-
-
-def _digest(token: str) -> str:
-    # 256 bits of chance need no salt and no slow hash: there is nothing to guess.
-    return hashlib.sha256(token.encode()).hexdigest()

@@ -21,6 +21,7 @@ from hostler.core.events import JsonObject, Principal, TenantId
 from hostler.core.ports import AgentSpec, World
 from hostler.service.authorise import authorise, confine
 from hostler.service.limits import check_labels
+from hostler.service.rates import check_per_s
 
 ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 REMEMBERED_S = 10.0
@@ -37,6 +38,7 @@ class Tenants:
     _known: dict[TenantId, tuple[Tenant, float]] = field(
         default_factory=dict[TenantId, tuple[Tenant, float]]
     )
+    _changes: int = 0
 
     async def create(
         self,
@@ -100,13 +102,19 @@ class Tenants:
         _authorise_operator(who)
         if title is not msgspec.UNSET:
             check_labels(title, None)
-            there = replace(there, title=title)
-        if settings is not msgspec.UNSET:
-            there = replace(there, settings=_merged(there.settings, settings))
-            self._check(there.settings)
-        await self.directory.change_tenant(there)
+
+        def changed(there: Tenant) -> Tenant:
+            if title is not msgspec.UNSET:
+                there = replace(there, title=title)
+            if settings is not msgspec.UNSET:
+                there = replace(there, settings=_merged(there.settings, settings))
+                self._check(there.settings)
+            return there
+
+        made = await self.directory.change_tenant(there.id, changed)
+        self._changes += 1
         self._known.pop(there.id, None)
-        return there
+        return made
 
     async def acting(self, who: Principal, tenant: str | None) -> Principal:
         """Return `who` as they act in another tenant, which only the operator does.
@@ -138,13 +146,12 @@ class Tenants:
             return False
         return True
 
-    async def with_settings(self) -> AsyncGenerator[Tenant]:
-        """Yield every tenant that has settings of its own, for what is done for all of them."""
+    async def every(self) -> AsyncGenerator[Tenant]:
+        """Yield every tenant, for what is done for all of them."""
         after = ""
         while page := await self.directory.tenants(after=after, limit=PAGE):
             for tenant in page:
-                if tenant.settings != TenantSettings():
-                    yield tenant
+                yield tenant
             after = page[-1].id
 
     async def _tenant(self, tenant: TenantId) -> Tenant:
@@ -152,7 +159,11 @@ class Tenants:
         now = self.world.clock()
         if known is not None and now < until:
             return known
-        found = await self.directory.tenant(tenant)
+        while True:
+            changes = self._changes
+            found = await self.directory.tenant(tenant)
+            if changes == self._changes:  # or this may be what was before the change
+                break
         self._known.pop(tenant, None)
         self._known[tenant] = found, now + REMEMBERED_S
         if len(self._known) > MOST_REMEMBERED:
@@ -164,6 +175,12 @@ class Tenants:
             value = getattr(settings, name)
             if isinstance(value, int | float) and not 0 <= value <= 2**53:
                 raise Invalid(f"{name} cannot be {value}", fields=[(f"/settings/{name}", "≥ 0")])
+        for name in ("requests_per_s", "runs_per_s"):
+            try:
+                check_per_s(getattr(settings, name) or 0)
+            except ValueError as error:
+                at = f"/settings/{name}"
+                raise Invalid(f"{name} must be {error}", fields=[(at, str(error))]) from error
         agent = settings.default_agent
         if agent is not None and self.agents and agent not in self.agents:
             wanted = "the name of an agent that is served here"

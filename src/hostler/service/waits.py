@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hostler.core.audited import about
-from hostler.core.errors import Conflict, HostlerError, Invalid, NotFound, ToolError
+from hostler.core.errors import (
+    CallerError,
+    Conflict,
+    HostlerError,
+    Invalid,
+    NotFound,
+    Repeated,
+    ToolError,
+)
 from hostler.core.events import (
     START,
     ApprovalGiven,
@@ -23,6 +31,7 @@ from hostler.core.events import (
     Key,
     Principal,
     RunKey,
+    Seq,
     SessionId,
     ToolCall,
     ToolFinished,
@@ -38,9 +47,11 @@ from hostler.core.state import fold
 from hostler.core.store import Store
 from hostler.service.authorise import Access, authorise, seen_by
 from hostler.service.by_head import by_head
+from hostler.service.log import pages_of
 from hostler.service.once import Answering, once_of
 
-PAGE = 1000
+LOOKED_BACK = 10_000
+"""Events: who answers what is older than that is told that there is no such call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,14 +147,25 @@ class Waits:
             Invalid: the result is not what the call asked for.
         """
         key = await self.access.key(who, "write", session)
+        accepted = list[tuple[Toolbox | None, ToolFinished]]()
 
         async def facts(head: Head) -> list[Fact]:
             if not self._waits(head, call, "client_tool"):
                 raise await self._was_answered(key, call)
-            told = masked(self.secrets, who.tenant, output)
-            return [await self._result(who, key, call, told, is_error=is_error)]
+            if not accepted:
+                told = masked(self.secrets, who.tenant, output)
+                accepted.append(await self._accepted(who, key, call, told, is_error=is_error))
+            return [accepted[0][1]]
 
-        return await self._write(key, facts, answering)
+        try:
+            return await self._write(key, facts, answering)
+        except (CallerError, Repeated):
+            # Another answer came first: of this one nothing is written, and nobody is told of it.
+            # After any other error it may have been, and a file that is not goes with its session.
+            for tools, finished in accepted:
+                if tools is not None:
+                    await tools.drop(finished)
+            raise
 
     async def _write(
         self,
@@ -179,9 +201,9 @@ class Waits:
         if isinstance(found, ToolFinished):
             raise Invalid(found.output, fields=[("/arguments", f"arguments of {asked.name}")])
 
-    async def _result(
+    async def _accepted(
         self, who: Principal, key: Key, call: CallId, output: str, *, is_error: bool
-    ) -> ToolFinished:
+    ) -> tuple[Toolbox | None, ToolFinished]:
         recall = await self.store.recall(key)
         state = fold(remember(recall.past), recall.events)
         started = state.run.open.get(call) if state.run is not None else None
@@ -193,11 +215,10 @@ class Waits:
             run=started.run, call=call, outcome=outcome, output=output, principal=who.id
         )
         if agent is None:
-            return finished
+            return None, finished
+        tools = agent.tools.with_clients(recall.client_tools)
         try:
-            return await agent.tools.with_clients(recall.client_tools).accept(
-                started, finished, RunKey(*key, started.run)
-            )
+            return tools, await tools.accept(started, finished, RunKey(*key, started.run))
         except ToolError as error:
             raise Invalid(str(error), fields=[("/output", "what the call asked for")]) from error
 
@@ -208,15 +229,15 @@ class Waits:
 
     async def _was_answered(self, key: Key, call: CallId) -> HostlerError:
         """Return why a call cannot be answered (again)."""
-        after, is_for_clients = START, False
-        while events := await self.store.read(key, after=after, limit=PAGE):
+        end, is_for_clients = (await self.store.head(key)).seq, False
+        begin = Seq(max(START, end - LOOKED_BACK))
+        async for events in pages_of(self.store, key, after=begin, upto=end):
             for event in events:
                 fact = event.fact
                 if isinstance(fact, ToolStarted) and fact.call == call:
                     is_for_clients = fact.expires_at is not None
                 elif isinstance(fact, ToolFinished) and fact.call == call and is_for_clients:
                     return _finished(event.at, fact)
-            after = events[-1].seq
         if is_for_clients:
             return Conflict("nobody answered this call in time", code="expired")
         return NotFound(f"no call {call} that a client has to answer")

@@ -23,6 +23,7 @@ from hostler.core.audited import (
 )
 from hostler.core.events import PrincipalId, TenantId
 from hostler.stores.sqlite_rows import SQL, read_list
+from hostler.stores.times import to_us
 
 _details = msgspec.json.Decoder(dict[str, Detail])
 CUTTER = PrincipalId("retention")
@@ -70,8 +71,8 @@ def read_newest(
     asked = {
         "tenant": tenant,
         "after": wanted.after,
-        "since": None if wanted.since is None else round(wanted.since * 1_000_000),
-        "until": None if wanted.until is None else round(wanted.until * 1_000_000),
+        "since": to_us(wanted.since),
+        "until": to_us(wanted.until),
         "action": wanted.action,
         "principal": wanted.principal,
         "limit": limit,

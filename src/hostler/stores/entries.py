@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from hostler.core.events import (
     AttemptDropped,
@@ -40,12 +41,15 @@ from hostler.core.events import (
     UserSpoke,
 )
 from hostler.core.head import Head
-from hostler.core.ledger import CallStatus, Rating
+from hostler.core.ledger import MOST_COST, MOST_TOKENS, CallStatus, Rating, may_have_cost
+from hostler.stores.times import MOST_S
 
 SUMMARY = 200
 """Characters of the first input and the last reply that a run's row has."""
 SNAPSHOT = 2000
 """Characters of a call's parameters and of its result that its row has."""
+DIGITS = 20
+"""Behind the point of a cost: more than any price has."""
 CLEARED = ""
 """In place of an error: there is none any more."""
 
@@ -94,12 +98,7 @@ class LlmChange(Struct, kw_only=True):
     @property
     def unpriced(self) -> bool:
         """Whether this ends an attempt that may have cost something, and what is not known."""
-        used = self.usage
-        if self.status == "failed":  # what is refused is not billed
-            return used is not None and used.cost is None and tokens(used) > 0
-        return self.status == "dropped" or (
-            self.status == "replied" and used is not None and used.cost is None
-        )
+        return may_have_cost(self.status, self.usage)
 
 
 class ToolChange(Struct, kw_only=True, gc=False):
@@ -144,7 +143,7 @@ def enter(book: Ledger, before: Head, seq: Seq, at: float, fact: Fact) -> None:
         case RunEnded():
             change = book.runs.setdefault(run, RunChange(status=fact.status))
             change.status, change.reason = fact.status, fact.reason
-            change.cost, change.price_version = fact.usage.cost, fact.usage.price
+            change.cost, change.price_version = _cost(fact.usage.cost), fact.usage.price
             change.ended_at, change.last_seq = at, seq
         case RunRated():
             book.ratings[run, fact.principal, fact.key] = Rating(
@@ -193,8 +192,10 @@ def _model(
         call.status = "dropped"
     else:
         call.status = "replied" if isinstance(fact, ModelReplied) else "failed"
-        call.usage, call.first_token_s = fact.usage, fact.first_token_s
-        _count(change, fact.usage)
+        call.usage = within(fact.usage)
+        if fact.first_token_s is not None:
+            call.first_token_s = min(fact.first_token_s, MOST_S)
+        _count(change, call.usage)
     if isinstance(fact, ModelReplied):
         change.steps += 1
         change.error_type = change.error_message = CLEARED
@@ -242,8 +243,30 @@ def _count(change: RunChange, used: Usage) -> None:
     change.reasoning_tokens += used.reasoning_tokens
 
 
-def tokens(used: Usage) -> int:
-    return used.input_tokens + used.output_tokens
+def within(used: Usage) -> Usage:
+    """Return what a provider told as far as it can be: a row holds it, and so do sums of rows."""
+    return replace(
+        used,
+        input_tokens=_tokens(used.input_tokens),
+        output_tokens=_tokens(used.output_tokens),
+        cache_read_tokens=_tokens(used.cache_read_tokens),
+        cache_write_tokens=_tokens(used.cache_write_tokens),
+        reasoning_tokens=_tokens(used.reasoning_tokens),
+        cost=_cost(used.cost),
+    )
+
+
+def _tokens(count: int) -> int:
+    return max(0, min(MOST_TOKENS, count))
+
+
+def _cost(cost: Decimal | None) -> Decimal | None:
+    """Return a cost that can be written in digits; None for what is no number."""
+    if cost is None or not cost.is_finite():
+        return None
+    cost = max(Decimal(0), min(MOST_COST, cost))
+    exponent = cost.as_tuple().exponent
+    return round(cost, DIGITS) if isinstance(exponent, int) and exponent < -DIGITS else cost
 
 
 def cut(text: str, most: int) -> tuple[str, bool]:

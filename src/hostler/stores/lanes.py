@@ -20,6 +20,7 @@ Order = TypeVar("Order")
 Answer = TypeVar("Answer")
 Timed: TypeAlias = Callable[[float, int], None]
 """Told, on the lane's thread, how many seconds a batch took, and of how many orders it was."""
+CLOSED = "the store is closed"
 _Asked: TypeAlias = "list[tuple[Order, asyncio.Future[Answer]]]"
 
 
@@ -44,6 +45,7 @@ class Lane(Generic[Order, Answer]):
         self._loop = asyncio.get_running_loop()
         self._gathered: _Asked[Order, Answer] = []
         self._inbox: queue.SimpleQueue[_Asked[Order, Answer] | None] = queue.SimpleQueue()
+        self._has_ended = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -53,8 +55,8 @@ class Lane(Generic[Order, Answer]):
         Raises:
             Unavailable: the lane has ended.
         """
-        if not self._thread.is_alive():
-            raise Unavailable("the store is closed")
+        if self._has_ended:
+            raise Unavailable(CLOSED)
         future: asyncio.Future[Answer] = self._loop.create_future()
         if not self._gathered:
             self._loop.call_soon(self._hand_over)
@@ -64,6 +66,7 @@ class Lane(Generic[Order, Answer]):
     def close(self) -> None:
         """Finish what was asked for, then end the thread."""
         self._hand_over()
+        self._has_ended = True
         self._inbox.put(None)
         self._thread.join()
 
@@ -73,6 +76,21 @@ class Lane(Generic[Order, Answer]):
             self._gathered = []
 
     def _run(self) -> None:
+        try:
+            self._serve_all()
+        finally:
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        """Answer those who asked and were not served.  On the loop, as all that fills the inbox."""
+        self._has_ended = True
+        self._hand_over()
+        while not self._inbox.empty():
+            batch = self._inbox.get_nowait() or []
+            self._answer(batch, [Unavailable(CLOSED)] * len(batch))
+
+    def _serve_all(self) -> None:
         while (batch := self._inbox.get()) is not None:
             ended = False
             while len(batch) < self._largest and not ended:
@@ -98,8 +116,13 @@ class Lane(Generic[Order, Answer]):
                 self._loop.call_soon_threadsafe(self._resolve, batch, answers)
 
     def _resolve(self, batch: _Asked[Order, Answer], answers: Sequence[Answer | Exception]) -> None:
-        if self._deliver is not None:
-            self._deliver(answers)
+        try:
+            if self._deliver is not None:
+                self._deliver(answers)
+        finally:
+            self._answer(batch, answers)
+
+    def _answer(self, batch: _Asked[Order, Answer], answers: Sequence[Answer | Exception]) -> None:
         for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():
                 continue  # whoever asked was cancelled; what was written stays written

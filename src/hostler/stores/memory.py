@@ -20,7 +20,6 @@ from hostler.core.events import (
     CallId,
     Event,
     Fact,
-    JsonObject,
     Key,
     PrincipalId,
     RunId,
@@ -37,6 +36,7 @@ from hostler.core.records import (
     Approval,
     Hit,
     Kept,
+    Labels,
     Once,
     Recall,
     RunRow,
@@ -44,26 +44,22 @@ from hostler.core.records import (
     Share,
     Storage,
 )
-from hostler.core.sealed import Mask
-from hostler.core.store import Observer, Outbox
+from hostler.core.sealed import Mask, Scrubbed
+from hostler.core.store import LARGEST_READ, Observer, Outbox
 from hostler.stores.memory_ledger import MemoryLedger, MemoryRows
 from hostler.stores.memory_rows import (
     Answers,
+    hits,
     is_idle,
     may_go,
     new_approval,
+    relabel,
     scrub,
     set_given,
     sizes_of,
+    up_to,
 )
-from hostler.stores.projection import (
-    Projection,
-    project,
-    restored,
-    said_in,
-    snippet,
-    words,
-)
+from hostler.stores.projection import Projection, imported, project
 
 
 @dataclass(slots=True)
@@ -84,8 +80,7 @@ class MemoryStore:
         clock: Callable[[], float] = time.time,
         mask: Callable[[TenantId], Mask | None] = lambda _: None,
     ) -> None:
-        self._observer, self._outbox, self._clock = observer, outbox, clock
-        self._mask = mask
+        self._observer, self._outbox, self._clock, self._mask = observer, outbox, clock, mask
         self._kept: dict[Key, _Kept] = {}
         self.rows = MemoryRows()
         self._approvals: dict[tuple[Key, CallId], Approval] = {}
@@ -102,6 +97,8 @@ class MemoryStore:
     ) -> bool:
         key = Key(session.tenant, session.id)
         self._answers.refuse_repeated(key.tenant, once)
+        # What is refused has written nothing.
+        project(key, session.head, facts, at=0.0, fence=None, expected=None)
         if key in self._kept:
             return False
         self._refuse_left(key)
@@ -115,7 +112,7 @@ class MemoryStore:
         if key in self._kept:
             return False
         self._refuse_left(key)
-        done = restored(key, events, mask=self._mask(key.tenant))
+        done = imported(key, events, self._mask(key.tenant))
         for run in done.ledger.runs:
             if (key.tenant, run) in self.rows.runs:
                 raise Conflict(f"{run} is here already, in another session", code="exists")
@@ -152,9 +149,9 @@ class MemoryStore:
             wanted = [s for s in wanted if (s.created_at, s.id) < past]
         return [replace(s) for s in wanted[:limit]]
 
-    async def relabel(self, key: Key, *, title: str | None, metadata: JsonObject) -> Session:
+    async def relabel(self, key: Key, labels: Labels) -> Session:
         session = self._get(key).session
-        session.title, session.metadata = title, metadata
+        relabel(session, labels)
         session.updated_at = self._clock()
         return replace(session)
 
@@ -179,7 +176,7 @@ class MemoryStore:
         self._answers.tidy()
 
     async def count(self, tenant: TenantId, *, active: bool = False) -> int:
-        mine = [kept.session.head.status for key, kept in self._kept.items() if key[0] == tenant]
+        mine = [one.session.head.status for key, one in self._kept.items() if key[0] == tenant]
         return sum(status in ("queued", "running") for status in mine) if active else len(mine)
 
     async def forgettable(
@@ -240,7 +237,7 @@ class MemoryStore:
         return self._get(key).session.head
 
     async def read(self, key: Key, *, after: Seq, limit: int) -> Sequence[Event]:
-        return self._get(key).log[after : after + limit]
+        return up_to(LARGEST_READ, self._get(key).log[after : after + limit])
 
     async def recall(self, key: Key) -> Recall:
         kept = self._get(key)
@@ -335,24 +332,26 @@ class MemoryStore:
     async def search(
         self, tenant: TenantId, query: str, *, limit: int, seen_by: PrincipalId | None = None
     ) -> Sequence[Hit]:
-        asked = words(query)
-        said = [
-            (event, said_in(event.fact))
+        said = (
+            event
             for key, kept in self._kept.items()
             if key.tenant == tenant and self.is_seen(key, seen_by)
             for event in kept.log
             if event.session == key.session
-        ]
-        said.sort(key=lambda one: (one[0].at, one[0].seq), reverse=True)
-        found = [one for one in said if asked and set(asked) <= set(words(one[1]))]
-        return [Hit(e.session, e.seq, e.kind, snippet(text, asked)) for e, text in found[:limit]]
+        )
+        return hits(said, query)[:limit]
 
-    def scrub(self, tenant: TenantId, mask: Mask) -> tuple[list[str], int]:
-        """Mask all that is here of a tenant; return whose facts and how many rows were changed."""
-        kept = [one for key, one in self._kept.items() if key.tenant == tenant]
-        asked = [row for (key, _), row in self._approvals.items() if key.tenant == tenant]
+    def scrub(self, mask: Mask, done: Scrubbed) -> Scrubbed:
+        """Mask all that is here of a tenant."""
+        kept = [one for key, one in self._kept.items() if key.tenant == done.tenant]
+        asked = [row for (key, _), row in self._approvals.items() if key.tenant == done.tenant]
         events = {id(event): event for one in kept for event in one.log}.values()
-        return scrub(events, [*(k.session for k in kept), *asked, *self.rows.of(tenant)], mask)
+        direct = [row for (of, _), row in self.rows.direct.items() if of == done.tenant]
+        rows = [*(one.session for one in kept), *asked, *direct]
+        done = scrub(mask, done, events, rows, self._answers)
+        for one in kept:
+            self.rows.rebuild(one.session, one.log)
+        return done
 
     def _get(self, key: Key) -> _Kept:
         kept = self._kept.get(key)

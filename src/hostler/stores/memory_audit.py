@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from hostler.core.audited import CUT, FIRST, AuditRow, ChainHead, Entry, Wanted, seal, stamp
 from hostler.core.events import TenantId
 from hostler.stores.audit_rows import CUTTER
+from hostler.stores.times import to_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class MemoryAudits:
     async def write(self, entry: Entry) -> AuditRow:
         chain = self._chains.setdefault(entry.tenant, [])
         seq, last = (chain[-1].seq, chain[-1].hash) if chain else (0, FIRST)
-        row = seal(entry, seq=seq + 1, at_us=_us(self.clock()), previous=last)
+        row = seal(entry, seq=seq + 1, at_us=to_us(self.clock()), previous=last)
         chain.append(row)
         return row
 
@@ -41,7 +42,7 @@ class MemoryAudits:
         return [row for row in self._chains.get(tenant, []) if row.seq > after][:limit]
 
     async def cut(self, before: float, *, worth_s: float) -> int:
-        mark, worth, gone = stamp(_us(before)), stamp(_us(before - worth_s)), 0
+        mark, worth, gone = stamp(to_us(before)), stamp(to_us(before - worth_s)), 0
         for tenant, chain in self._chains.items():
             if not chain or chain[0].at >= worth:
                 continue
@@ -58,12 +59,8 @@ class MemoryAudits:
 def _is_wanted(row: AuditRow, wanted: Wanted) -> bool:
     return (
         (wanted.after is None or row.seq < wanted.after)
-        and (wanted.since is None or row.at >= stamp(_us(wanted.since)))
-        and (wanted.until is None or row.at < stamp(_us(wanted.until)))
+        and (wanted.since is None or row.at >= stamp(to_us(wanted.since)))
+        and (wanted.until is None or row.at < stamp(to_us(wanted.until)))
         and wanted.action in (None, row.action)
         and wanted.principal in (None, row.principal)
     )
-
-
-def _us(seconds: float) -> int:
-    return round(seconds * 1_000_000)

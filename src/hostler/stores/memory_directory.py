@@ -6,11 +6,11 @@ Invariant: the promises of `core.directory.Directory`, but for what a process's 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from hostler.core.directory import DEFAULT, ApiKey, Grant, Standing, Tenant
+from hostler.core.directory import DEFAULT, ApiKey, Endpoint, Grant, Standing, Tenant
 from hostler.core.errors import NotFound
 from hostler.core.events import Key, PrincipalId, TenantId
 from hostler.stores.memory import MemoryStore
@@ -24,6 +24,7 @@ class MemoryDirectory:
         default = Tenant(id=DEFAULT, title=None, created_at=time.time())
         self._tenants = {DEFAULT: default}
         self._keys: dict[tuple[TenantId, str], ApiKey] = {}
+        self._endpoints: dict[tuple[TenantId, str], Endpoint] = {}
 
     async def create_tenant(self, tenant: Tenant) -> bool:
         return self._tenants.setdefault(tenant.id, tenant) is tenant
@@ -37,10 +38,10 @@ class MemoryDirectory:
     async def tenants(self, *, after: str, limit: int) -> Sequence[Tenant]:
         return [self._tenants[one] for one in sorted(self._tenants) if one > after][:limit]
 
-    async def change_tenant(self, tenant: Tenant) -> None:
-        there = await self.tenant(tenant.id)
-        changed = replace(there, title=tenant.title, settings=tenant.settings)
-        self._tenants[tenant.id] = changed
+    async def change_tenant(self, tenant: TenantId, change: Callable[[Tenant], Tenant]) -> Tenant:
+        changed = change(await self.tenant(tenant))
+        self._tenants[tenant] = changed
+        return changed
 
     async def add_key(self, key: ApiKey) -> None:
         await self.tenant(key.tenant)
@@ -75,6 +76,18 @@ class MemoryDirectory:
             there = self._keys.get(name)
             if there is not None:
                 self._keys[name] = replace(there, used_at=max(there.used_at or 0.0, at))
+
+    async def endpoints(self) -> Sequence[Endpoint]:
+        return [self._endpoints[one] for one in sorted(self._endpoints)]
+
+    async def put_endpoint(self, endpoint: Endpoint) -> None:
+        await self.tenant(endpoint.tenant)
+        there = self._endpoints.get((endpoint.tenant, endpoint.provider), endpoint)
+        made = replace(endpoint, created_at=there.created_at)
+        self._endpoints[endpoint.tenant, endpoint.provider] = made
+
+    async def drop_endpoint(self, tenant: TenantId, provider: str) -> bool:
+        return self._endpoints.pop((tenant, provider), None) is not None
 
     async def grant(self, grant: Grant) -> None:
         key = Key(grant.tenant, grant.session)

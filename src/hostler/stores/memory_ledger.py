@@ -6,27 +6,31 @@ Invariant: merges changes as the statements in `ledger.sql` do, and answers as t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import TypeAlias
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from hostler.core.events import (
     AttemptId,
     CallId,
+    Event,
     Key,
     PrincipalId,
     RunId,
+    Seq,
     TenantId,
     Usage,
 )
-from hostler.core.ledger import By, Calls, LlmRow, Rating, RunFilter, Spent, ToolRow
+from hostler.core.head import Head
+from hostler.core.ledger import By, Calls, DirectCall, LlmRow, Rating, RunFilter, Spent, ToolRow
 from hostler.core.records import RunRow, Session
-from hostler.stores.entries import Ledger, LlmChange, RunChange, ToolChange
+from hostler.stores.entries import Ledger, LlmChange, RunChange, ToolChange, within
 from hostler.stores.memory_rows import set_given
+from hostler.stores.projection import restored
 
 Run = tuple[TenantId, RunId]
 
@@ -47,6 +51,9 @@ class MemoryRows:
     )
     used: dict[Run, Usage] = field(default_factory=lambda: defaultdict[Run, Usage](Usage))
     """Of runs that have not ended, too."""
+    direct: dict[tuple[TenantId, str], DirectCall] = field(
+        default_factory=dict[tuple[TenantId, str], DirectCall]
+    )
 
     def enter(self, key: Key, session: Session, book: Ledger) -> None:
         """Merge changes into rows."""
@@ -65,19 +72,13 @@ class MemoryRows:
             for rows in (self.runs, self.models, self.tools, self.ratings, self.used):
                 rows.pop(one, None)
 
-    def of(self, tenant: TenantId) -> list[Struct]:
-        """Return all rows of a tenant's runs."""
-        runs = [one for one in self.runs if one[0] == tenant]
-        return [
-            row
-            for run in runs
-            for row in (
-                self.runs[run],
-                *self.models[run].values(),
-                *self.tools[run].values(),
-                *self.ratings[run].values(),
-            )
-        ]
+    def rebuild(self, session: Session, log: Iterable[Event]) -> None:
+        """Make all rows of a session anew, from what it said itself."""
+        key = Key(session.tenant, session.id)
+        self.erase(key)
+        own = [event for event in log if event.session == key.session]
+        start = Head(seq=Seq(own[0].seq - 1)) if own else Head()
+        self.enter(key, session, restored(key, own, start).ledger)
 
     def chosen(
         self, tenant: TenantId, session: str | None, status: str | None, only: RunFilter
@@ -206,22 +207,45 @@ class MemoryLedger:
         limit: int,
         seen_by: PrincipalId | None = None,
     ) -> Sequence[Spent]:
-        groups: dict[tuple[str, ...], list[LlmRow]] = defaultdict(list)
-        for (of, run), calls in self.rows.models.items():
-            row = self.rows.runs[of, run]
-            if of != tenant or not self.is_seen(Key(of, row.session), seen_by):
-                continue
-            for call in calls.values():
-                if since <= call.asked_at < before:
-                    groups[tuple(GROUPS[one](row, call) for one in by)].append(call)
+        groups: dict[tuple[str, ...], list[Asked]] = defaultdict(list)
+        for run, call in self._asked(tenant, seen_by):
+            if since <= call.asked_at < before:
+                groups[tuple(GROUPS[one](run, call) for one in by)].append(call)
         chosen = sorted(group for group in groups if not after or group > tuple(after))
         return [_spent(by, group, groups[group]) for group in chosen[:limit]]
 
+    async def keep_direct(self, call: DirectCall) -> None:
+        used = None if call.usage is None else within(call.usage)
+        self.rows.direct[call.tenant, call.id] = replace(call, usage=used)
 
-GROUPS: dict[By, Callable[[RunRow, LlmRow], str]] = {
-    "tenant": lambda run, _: run.tenant,
-    "user": lambda run, _: run.principal,
-    "agent": lambda run, _: run.agent,
+    async def forget_direct(self, tenant: TenantId, before: float) -> int:
+        gone = [
+            key
+            for key, one in self.rows.direct.items()
+            if key[0] == tenant and one.asked_at < before and one.status != "open"
+        ]
+        for key in gone:
+            del self.rows.direct[key]
+        return len(gone)
+
+    def _asked(
+        self, tenant: TenantId, seen_by: PrincipalId | None
+    ) -> Iterator[tuple[RunRow | DirectCall, Asked]]:
+        """Yield all model calls that they see, each with what says whose it is."""
+        for (of, run), calls in self.rows.models.items():
+            row = self.rows.runs[of, run]
+            if of == tenant and self.is_seen(Key(of, row.session), seen_by):
+                yield from ((row, call) for call in calls.values())
+        for (of, _), direct in self.rows.direct.items():
+            if of == tenant and seen_by in (None, direct.principal):
+                yield direct, direct
+
+
+Asked: TypeAlias = LlmRow | DirectCall
+GROUPS: dict[By, Callable[[RunRow | DirectCall, Asked], str]] = {
+    "tenant": lambda of, _: of.tenant,
+    "user": lambda of, _: of.principal,
+    "agent": lambda of, _: of.agent if isinstance(of, RunRow) else "",
     "model": lambda _, call: f"{call.provider}:{call.model}",
     "day": lambda _, call: f"{datetime.fromtimestamp(call.asked_at, UTC):%Y-%m-%d}",
 }
@@ -251,12 +275,12 @@ def _new_run(key: Key, session: Session, run: RunId, change: RunChange) -> RunRo
     )
 
 
-def _spent(by: Sequence[By], group: Sequence[str], calls: Sequence[LlmRow]) -> Spent:
+def _spent(by: Sequence[By], group: Sequence[str], calls: Sequence[Asked]) -> Spent:
     used = [call.usage for call in calls if call.usage is not None]
     costs = [one.cost for one in used if one.cost is not None]
     return Spent(
         by=dict(zip(by, group, strict=True)),
-        runs=len({call.run for call in calls}),
+        runs=len({call.run for call in calls if isinstance(call, LlmRow)}),
         calls=len(calls),
         failed_calls=sum(call.status == "failed" for call in calls),
         input_tokens=sum(one.input_tokens for one in used),

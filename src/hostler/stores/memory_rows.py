@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from hostler.core.errors import Repeated
 from hostler.core.events import ApprovalAsked, Event, Key, SessionId, TenantId, Unknown
-from hostler.core.records import Appended, Approval, Kept, Once, Session, Storage
-from hostler.core.sealed import Mask
-from hostler.stores.projection import ApprovalChange
+from hostler.core.records import Appended, Approval, Hit, Kept, Labels, Once, Session, Storage
+from hostler.core.sealed import Mask, Scrubbed
+from hostler.stores.masking import masked_answer, masked_row
+from hostler.stores.projection import ApprovalChange, said_in, snippet, words
 
 ANSWERS_KEPT_S = 24 * 3600.0
 
@@ -48,6 +50,16 @@ class Answers:
     def tidy(self) -> None:
         for old in [*takewhile(lambda one: self._is_old(self._kept[one][1]), self._kept)]:
             del self._kept[old]
+
+    def scrub(self, tenant: TenantId, mask: Mask) -> int:
+        """Mask what is kept of a tenant; return how many were changed."""
+        changed = 0
+        for place, (kept, at) in self._kept.items():
+            masked = masked_answer(mask, kept.answer) if place[0] == tenant else kept.answer
+            if masked != kept.answer:
+                self._kept[place] = Kept(kept.digest, masked), at
+                changed += 1
+        return changed
 
     def _is_old(self, at: float) -> bool:
         return at <= self.clock() - ANSWERS_KEPT_S
@@ -89,6 +101,15 @@ def new_approval(key: Key, change: ApprovalChange, asked: ApprovalAsked) -> Appr
     )
 
 
+def hits(events: Iterable[Event], query: str) -> list[Hit]:
+    """Return those that say all words of a search, newest first."""
+    asked = words(query)
+    said = [(event, said_in(event.fact)) for event in events]
+    said.sort(key=lambda one: (one[0].at, one[0].seq), reverse=True)
+    found = [one for one in said if asked and set(asked) <= set(words(one[1]))]
+    return [Hit(e.session, e.seq, e.kind, snippet(text, asked)) for e, text in found]
+
+
 def sizes_of(logs: Mapping[SessionId, Sequence[Event]], limit: int, *, own: bool) -> Storage:
     """Return what these logs take, each event once; `own`: what they began with does not count."""
     stored = {
@@ -111,33 +132,61 @@ def sizes_of(logs: Mapping[SessionId, Sequence[Event]], limit: int, *, own: bool
     )
 
 
-def scrub(events: Iterable[Event], rows: Iterable[Struct], mask: Mask) -> tuple[list[str], int]:
-    """Mask facts and rows in their places; return whose facts and how many rows were changed."""
-    changed = [str(event.session) for event in events if _scrub_event(event, mask)]
-    return changed, sum(_scrub_row(row, mask) for row in rows)
+def scrub(
+    mask: Mask, done: Scrubbed, events: Iterable[Event], rows: Iterable[Struct], answers: Answers
+) -> Scrubbed:
+    """Mask facts, rows and answers in their places; return `done` with its counts."""
+    changed, unread = _scrub_events(events, mask)
+    return replace(
+        done,
+        facts=len(changed),
+        rows=sum(_scrub_row(row, mask) for row in rows) + answers.scrub(done.tenant, mask),
+        unread=unread,
+        sessions=tuple(dict.fromkeys(changed))[:1000],
+    )
 
 
-def _scrub_event(event: Event, mask: Mask) -> bool:
-    """Mask an event's fact in its place; return whether it changed."""
-    if isinstance(event.fact, Unknown):
-        return False
-    before = event.raw
-    event.fact, event.raw = mask.fact(event.fact, before)
-    event.wire = event.text = None
-    return event.raw != before
+def _scrub_events(events: Iterable[Event], mask: Mask) -> tuple[list[SessionId], int]:
+    """Mask facts in their places; return whose were changed, and how many cannot be read."""
+    changed, unread = list[SessionId](), 0
+    for event in events:
+        if isinstance(event.fact, Unknown):
+            unread += 1
+            continue
+        before = event.raw
+        event.fact, event.raw = mask.fact(event.fact, before)
+        if event.raw != before:
+            event.wire = event.text = None
+            changed.append(event.session)
+    return changed, unread
 
 
 def _scrub_row(row: Struct, mask: Mask) -> bool:
-    """Mask a row in its place; return whether it changed."""
-    masked = mask.value(row)
-    changed = [
-        name for name in row.__struct_fields__ if getattr(row, name) != getattr(masked, name)
-    ]
-    for name in changed:
+    """Mask what is written in a row, in its place; return whether it changed."""
+    masked = masked_row(mask, row)
+    for name in row.__struct_fields__:
         setattr(row, name, getattr(masked, name))
-    return bool(changed)
+    return masked is not row
 
 
 def is_idle(session: Session, since: float) -> bool:
     """Whether nothing goes on in a session, and nobody touched it since."""
     return session.head.active is None and session.updated_at < since
+
+
+def relabel(session: Session, labels: Labels) -> None:
+    """Set the labels that are named."""
+    if labels.title is not UNSET:
+        session.title = labels.title
+    if labels.metadata is not UNSET:
+        session.metadata = labels.metadata
+
+
+def up_to(most: int, events: Sequence[Event]) -> Sequence[Event]:
+    """Return events as far as that with which they have so many bytes."""
+    size = 0
+    for count, event in enumerate(events, start=1):
+        size += len(event.raw)
+        if size >= most:
+            return events[:count]
+    return events

@@ -46,6 +46,4 @@ class MemorySealed:
         }
 
     async def scrub(self, tenant: TenantId, mask: Mask, done: Scrubbed) -> Scrubbed:
-        changed, rows = self._store.scrub(tenant, mask)
-        sessions = tuple(dict.fromkeys(changed))[:1000]
-        return replace(done, facts=len(changed), rows=rows, sessions=sessions)
+        return self._store.scrub(mask, replace(done, tenant=tenant))

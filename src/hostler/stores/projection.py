@@ -132,7 +132,10 @@ def _approvals(done: Projection, before: Head, at: float, fact: Fact) -> None:
 def restored(
     key: Key, events: Sequence[Event], head: Head | None = None, *, mask: Mask | None = None
 ) -> Projection:
-    """Return what a log that was written elsewhere, or before, writes here, from `head` on."""
+    """Return what a log writes that is there already, from `head` on.
+
+    Rows are of the session's own runs alone, whatever its facts say of others.
+    """
     done = Projection([], head or Head())
     for event in events:
         fact = event.fact
@@ -142,9 +145,23 @@ def restored(
         _take(done, key, event.at, fact, mask)
         if isinstance(fact, SessionForked):  # the runs so far are another session's
             done.ledger, done.approvals = Ledger(), {}
-        if len(done.head.queue) > LONGEST_QUEUE:
-            raise Conflict(f"over {LONGEST_QUEUE} runs wait in {key.session}", code="queue_full")
-    done.client_tools = None  # the session was made with those that it has
+    done.client_tools = None  # the row has them, masked and of the first line
+    book = done.ledger
+    book.models = {of: one for of, one in book.models.items() if of[0] in book.runs}
+    book.tools = {of: one for of, one in book.tools.items() if of[0] in book.runs}
+    book.ratings = {of: one for of, one in book.ratings.items() if of[0] in book.runs}
+    return done
+
+
+def imported(key: Key, events: Sequence[Event], mask: Mask | None) -> Projection:
+    """Return what a log that was written elsewhere writes here.
+
+    Raises:
+        Conflict: more runs wait in it than may (`queue_full`).
+    """
+    done = restored(key, events, mask=mask)
+    if len(done.head.queue) > LONGEST_QUEUE:
+        raise Conflict(f"over {LONGEST_QUEUE} runs wait in {key.session}", code="queue_full")
     return done
 
 

@@ -16,15 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
-import msgspec
-
 from hostler.core.audited import DEED
 from hostler.core.errors import NotFound
 from hostler.core.events import (
     CallId,
     Event,
     Fact,
-    JsonObject,
     Key,
     PrincipalId,
     RunId,
@@ -40,6 +37,7 @@ from hostler.core.records import (
     Approval,
     Hit,
     Kept,
+    Labels,
     Once,
     Recall,
     RunRow,
@@ -48,12 +46,24 @@ from hostler.core.records import (
     Storage,
 )
 from hostler.core.sealed import Mask
-from hostler.core.store import Observer, Outbox
+from hostler.core.store import LARGEST_READ, Observer, Outbox
 from hostler.stores.audit_rows import record
 from hostler.stores.lanes import Lane, Timed
-from hostler.stores.sqlite_entries import read_runs, rebuild_stale, to_run
+from hostler.stores.sqlite_batches import Row
+from hostler.stores.sqlite_entries import read_runs, recover, to_run
 from hostler.stores.sqlite_file import FileLock, connect, migrate
 from hostler.stores.sqlite_ledger import SqliteLedger
+from hostler.stores.sqlite_orders import (
+    Append,
+    Audited,
+    Create,
+    Do,
+    Enter,
+    Order,
+    Plain,
+    Restore,
+    Written,
+)
 from hostler.stores.sqlite_reader import Read, Reader
 from hostler.stores.sqlite_rows import (
     SQL,
@@ -69,18 +79,8 @@ from hostler.stores.sqlite_rows import (
     to_share,
     wanted_of,
 )
-from hostler.stores.sqlite_writer import (
-    ANSWERS_KEPT_US,
-    Append,
-    Audited,
-    Create,
-    Do,
-    Order,
-    Restore,
-    Writer,
-    Written,
-    forget,
-)
+from hostler.stores.sqlite_writer import ANSWERS_KEPT_US, Writer, forget, relabel
+from hostler.stores.times import to_us
 
 T = TypeVar("T")
 
@@ -131,7 +131,7 @@ class SqliteStore:
         try:
             db = connect(path)
             migrate(db, path)
-            rebuild_stale(db)
+            recover(db, to_us(clock()))
             writer = Writer(db, observer, clock, mask)
             return cls(path, writer, lock, outbox, readers=readers, timed=timed)
         except BaseException:
@@ -182,19 +182,18 @@ class SqliteStore:
             lambda db: [to_session(tenant, row) for row in read_list(db, name, wanted)]
         )
 
-    async def relabel(self, key: Key, *, title: str | None, metadata: JsonObject) -> Session:
-        labels, at_us = msgspec.json.encode(metadata).decode(), self._writer.now_us()
+    async def relabel(self, key: Key, labels: Labels) -> Session:
+        at_us = self._writer.now_us()
 
         def write(db: sqlite3.Connection) -> Session:
-            if not db.execute(SQL["relabel"], (title, labels, *key)).rowcount:
-                raise NotFound(f"no session {key.session}")
+            relabel(db, key, labels)
             db.execute(SQL["touch"], (at_us, *key))
             return to_session(key.tenant, db.execute(SQL["session"], key).fetchone())
 
         return await self.writing(write)
 
     async def delete(self, key: Key, *, idle_since: float | None = None) -> Sequence[SessionId]:
-        since_us = None if idle_since is None else round(idle_since * 1_000_000)
+        since_us = to_us(idle_since)
 
         def write(db: sqlite3.Connection) -> Sequence[SessionId]:
             if since_us is not None and not db.execute(SQL["is_idle"], (*key, since_us)).fetchone():
@@ -213,12 +212,8 @@ class SqliteStore:
         await self.writing(write)
 
     async def count(self, tenant: TenantId, *, active: bool = False) -> int:
-        def read(db: sqlite3.Connection) -> int:
-            name = "count_active" if active else "count_sessions"
-            (found,) = db.execute(SQL[name], (tenant,)).fetchone()
-            return int(found)
-
-        return await self.reading(read)
+        name = "count_active" if active else "count_sessions"
+        return await self.reading(lambda db: int(db.execute(SQL[name], (tenant,)).fetchone()[0]))
 
     async def forgettable(
         self,
@@ -229,7 +224,7 @@ class SqliteStore:
         of: TenantId | None = None,
         but: Collection[TenantId] = (),
     ) -> Sequence[Key]:
-        before_us = round(before * 1_000_000)
+        before_us = to_us(before)
         return await self.reading(
             lambda db: read_forgettable(db, before_us, keep, limit, (of, but))
         )
@@ -268,7 +263,7 @@ class SqliteStore:
     async def read(self, key: Key, *, after: Seq, limit: int) -> Sequence[Event]:
         def read(db: sqlite3.Connection) -> list[Event]:
             # The log has no holes, so a number of events is a range of positions.
-            events = read_log(db, key, after, Seq(after + limit))
+            events = read_log(db, key, after, Seq(after + limit), LARGEST_READ)
             if not events:
                 read_head(db, key)
             return events
@@ -335,7 +330,7 @@ class SqliteStore:
         )
 
     async def share(self, share: Share) -> None:
-        times = (round(share.created_at * 1_000_000), round(share.expires_at * 1_000_000))
+        times = (to_us(share.created_at), to_us(share.expires_at))
         row = (share.digest, share.tenant, share.id, share.session, share.principal, *times)
 
         def write(db: sqlite3.Connection) -> None:
@@ -385,7 +380,11 @@ class SqliteStore:
         """
         return cast("T", await self._ask(Do(write)))
 
-    async def _ask(self, order: Create | Append | Restore | Do) -> object:
+    async def entering(self, statement: str, row: Row) -> None:
+        """Write a row beside the log, by a statement for many; it is committed when this returns."""
+        await self._ask(Enter(statement, row))
+
+    async def _ask(self, order: Plain) -> object:
         """Have an order carried out, in one commit with the entry of the current deed."""
         deed = DEED.get()
         if deed is None or deed.is_taken:

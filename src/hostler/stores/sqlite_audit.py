@@ -12,6 +12,7 @@ from hostler.core.audited import AuditRow, ChainHead, Entry, Wanted
 from hostler.core.events import TenantId
 from hostler.stores import audit_rows
 from hostler.stores.sqlite import SqliteStore
+from hostler.stores.times import to_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,5 @@ class SqliteAudits:
         return await self.store.reading(lambda db: audit_rows.read_chain(db, tenant, after, limit))
 
     async def cut(self, before: float, *, worth_s: float) -> int:
-        before_us, worth_us, at_us = _us(before), _us(worth_s), self.store.now_us()
+        before_us, worth_us, at_us = to_us(before), to_us(worth_s), self.store.now_us()
         return await self.store.writing(lambda db: audit_rows.cut(db, before_us, worth_us, at_us))
-
-
-def _us(seconds: float) -> int:
-    return round(seconds * 1_000_000)

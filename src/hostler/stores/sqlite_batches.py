@@ -36,7 +36,3 @@ def statement(name: str, rows: int, width: int) -> str:
         row = f"({', '.join('?' * width)})"
         made = _statements[name, rows] = SQL[name].replace("{rows}", ", ".join([row] * rows))
     return made
-
-
-def to_us(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * 1_000_000)

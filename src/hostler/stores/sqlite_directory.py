@@ -6,16 +6,17 @@ Invariant: what is checked and what is written are one piece of work of the one 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from hostler.core.directory import ApiKey, Grant, Standing, Tenant, TenantSettings
+from hostler.core.directory import ApiKey, Endpoint, Grant, Standing, Tenant, TenantSettings
 from hostler.core.errors import NotFound
 from hostler.core.events import Key, PrincipalId, TenantId
 from hostler.stores.sqlite import SqliteStore
 from hostler.stores.sqlite_rows import SQL, read_head, read_list
+from hostler.stores.times import to_seconds, to_us
 
 _settings = msgspec.json.Decoder(TenantSettings)
 _names = ApiKey.__struct_fields__
@@ -28,7 +29,7 @@ class SqliteDirectory:
     store: SqliteStore
 
     async def create_tenant(self, tenant: Tenant) -> bool:
-        row = (tenant.id, tenant.title, _us(tenant.created_at), _json(tenant.settings))
+        row = (tenant.id, tenant.title, to_us(tenant.created_at), _json(tenant.settings))
         return await self.store.writing(
             lambda db: bool(db.execute(SQL["create_tenant"], row).rowcount)
         )
@@ -41,14 +42,13 @@ class SqliteDirectory:
             lambda db: [_to_tenant(row) for row in db.execute(SQL["tenants"], (after, limit))]
         )
 
-    async def change_tenant(self, tenant: Tenant) -> None:
-        row = (tenant.title, _json(tenant.settings), tenant.id)
+    async def change_tenant(self, tenant: TenantId, change: Callable[[Tenant], Tenant]) -> Tenant:
+        def write(db: sqlite3.Connection) -> Tenant:
+            changed = change(_tenant(db, tenant))
+            db.execute(SQL["change_tenant"], (changed.title, _json(changed.settings), tenant))
+            return changed
 
-        def write(db: sqlite3.Connection) -> None:
-            _tenant(db, tenant.id)
-            db.execute(SQL["change_tenant"], row)
-
-        await self.store.writing(write)
+        return await self.store.writing(write)
 
     async def add_key(self, key: ApiKey) -> None:
         row = (
@@ -60,10 +60,10 @@ class SqliteDirectory:
             key.prefix,
             key.digest,
             key.title,
-            _us(key.created_at),
-            _us(key.expires_at),
-            _us(key.revoked_at),
-            _us(key.used_at),
+            to_us(key.created_at),
+            to_us(key.expires_at),
+            to_us(key.revoked_at),
+            to_us(key.used_at),
         )
 
         def write(db: sqlite3.Connection) -> None:
@@ -98,18 +98,43 @@ class SqliteDirectory:
 
     async def revoke_key(self, tenant: TenantId, key: str, *, at: float) -> None:
         def write(db: sqlite3.Connection) -> None:
-            if not db.execute(SQL["revoke_key"], (_us(at), tenant, key)).rowcount:
+            if not db.execute(SQL["revoke_key"], (to_us(at), tenant, key)).rowcount:
                 raise NotFound(f"no key {key}")
 
         await self.store.writing(write)
 
     async def touch_keys(self, used: Mapping[tuple[TenantId, str], float]) -> None:
-        rows = [(_us(at), *key) for key, at in used.items()]
+        rows = [(to_us(at), *key) for key, at in used.items()]
 
         def write(db: sqlite3.Connection) -> None:
             db.executemany(SQL["touch_key"], rows)
 
         await self.store.writing(write)
+
+    async def endpoints(self) -> Sequence[Endpoint]:
+        return await self.store.reading(
+            lambda db: [_to_endpoint(row) for row in db.execute(SQL["endpoints"])]
+        )
+
+    async def put_endpoint(self, endpoint: Endpoint) -> None:
+        row = (
+            endpoint.tenant,
+            endpoint.provider,
+            endpoint.base_url,
+            to_us(endpoint.created_at),
+            to_us(endpoint.updated_at),
+        )
+
+        def write(db: sqlite3.Connection) -> None:
+            _tenant(db, endpoint.tenant)
+            db.execute(SQL["put_endpoint"], row)
+
+        await self.store.writing(write)
+
+    async def drop_endpoint(self, tenant: TenantId, provider: str) -> bool:
+        return await self.store.writing(
+            lambda db: bool(db.execute(SQL["drop_endpoint"], (tenant, provider)).rowcount)
+        )
 
     async def grant(self, grant: Grant) -> None:
         row = (
@@ -118,7 +143,7 @@ class SqliteDirectory:
             grant.user,
             grant.role,
             grant.by,
-            _us(grant.at),
+            to_us(grant.at),
         )
 
         def write(db: sqlite3.Connection) -> None:
@@ -158,7 +183,7 @@ def _to_tenant(row: Sequence[object]) -> Tenant:
         {
             "id": tenant,
             "title": title,
-            "created_at": _seconds(created_at),
+            "created_at": to_seconds(created_at),
             "settings": _settings.decode(str(settings)),
         },
         Tenant,
@@ -170,23 +195,22 @@ def _to_key(row: Sequence[object]) -> ApiKey:
     if values["scopes"] is not None:
         values["scopes"] = msgspec.json.decode(str(values["scopes"]))
     for name in ("created_at", "expires_at", "revoked_at", "used_at"):
-        values[name] = _seconds(values[name])
+        values[name] = to_seconds(values[name])
     return msgspec.convert(values, ApiKey)
+
+
+def _to_endpoint(row: Sequence[object]) -> Endpoint:
+    *values, created_at, updated_at = row
+    times = (to_seconds(created_at), to_seconds(updated_at))
+    named = dict(zip(Endpoint.__struct_fields__, [*values, *times], strict=True))
+    return msgspec.convert(named, Endpoint)
 
 
 def _to_grant(row: Sequence[object]) -> Grant:
     *values, at = row
-    named = dict(zip(Grant.__struct_fields__, [*values, _seconds(at)], strict=True))
+    named = dict(zip(Grant.__struct_fields__, [*values, to_seconds(at)], strict=True))
     return msgspec.convert(named, Grant)
 
 
 def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def _us(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * 1_000_000)
-
-
-def _seconds(us: object) -> float | None:
-    return us / 1_000_000 if isinstance(us, int) else None

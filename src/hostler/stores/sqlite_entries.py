@@ -1,6 +1,7 @@
 """Rows of runs, model calls, tool calls and ratings in SQLite: written, read, made anew.
 
-Invariant: `rebuild` of a session writes what its appends wrote.
+Invariant: `rebuild` of a session writes what its appends wrote.  Rows of direct calls, of which no
+log tells, are only written.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from decimal import Decimal
 from functools import partial
 
@@ -15,20 +17,26 @@ import msgspec
 from msgspec import structs
 
 from hostler.core.codec import CorruptFact, load
-from hostler.core.events import Event, Key, RunId, Seq, SessionId, TenantId
+from hostler.core.events import Event, Key, RunId, Seq, SessionId, TenantId, Usage
 from hostler.core.head import Head
-from hostler.core.ledger import LlmRow, Rating, RunFilter, ToolRow
+from hostler.core.ledger import DirectCall, LlmRow, Rating, RunFilter, ToolRow
 from hostler.core.records import RunRow
-from hostler.stores.entries import CLEARED, Ledger, LlmChange, RunChange, ToolChange
+from hostler.stores.entries import CLEARED, Ledger, LlmChange, RunChange, ToolChange, within
 from hostler.stores.projection import restored
-from hostler.stores.sqlite_batches import Row, insert, to_us
-from hostler.stores.sqlite_rows import SQL, asking, to_seconds
+from hostler.stores.sqlite_batches import Row, insert
+from hostler.stores.sqlite_rows import SQL, asking
+from hostler.stores.times import to_seconds, to_us
 
 log = logging.getLogger(__name__)
 
 _head = msgspec.json.Encoder(decimal_format="string")
 BATCH = 50
 """Sessions whose rows are made anew in one transaction: others may write between."""
+UNMAKEABLE = (
+    *(CorruptFact, ValueError, ArithmeticError),
+    *(sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError),
+)
+"""What is wrong with one log, and not with the file: it must not keep the others from opening."""
 LEDGER = ("feedback", "tool_runs", "llm_calls", "agent_runs")
 
 
@@ -56,17 +64,21 @@ def mark_stale(db: sqlite3.Connection) -> None:
     db.execute(SQL["mark_stale"])
 
 
-def rebuild_some(db: sqlite3.Connection) -> bool:
+def rebuild_some(db: sqlite3.Connection, *, most: int = BATCH) -> bool:
     """Make the rows of some stale sessions anew; return whether there were any.  In a transaction."""
-    keys = [Key(*row) for row in db.execute(SQL["stale"], (BATCH,)).fetchall()]
+    keys = [Key(*row) for row in db.execute(SQL["stale"], (most,)).fetchall()]
     for key in keys:
         rebuild(db, key)
         db.execute(SQL["fresh"], key)
     return bool(keys)
 
 
-def rebuild_stale(db: sqlite3.Connection) -> None:
-    """Make the rows of all stale sessions anew: after a migration that changed what is kept."""
+def recover(db: sqlite3.Connection, now_us: int) -> None:
+    """End the direct calls of the process that had the file before, and make stale rows anew.
+
+    Rows are stale after a migration that changed what is kept.
+    """
+    db.execute(SQL["drop_open_direct_calls"], (now_us,))
     more = True
     while more:
         db.execute("BEGIN IMMEDIATE")
@@ -75,20 +87,27 @@ def rebuild_stale(db: sqlite3.Connection) -> None:
 
 
 def rebuild(db: sqlite3.Connection, key: Key) -> None:
-    """Make all rows of a session anew, from its log."""
+    """Make all rows of a session anew, from its log.  Of one that cannot be read there are none."""
     found = db.execute(SQL["head_and_agent"], key).fetchone()
     if found is None:
         return
     erase_ledger(db, key)
+    db.execute("SAVEPOINT session")
     try:
-        events = [_event(key.session, row) for row in db.execute(SQL["log_rows"], key)]
-        start = Head(seq=Seq(events[0].seq - 1)) if events else Head()
-        done = restored(key, events, start)
-    except CorruptFact:
+        _insert_anew(db, key, str(found[1]), str(found[4]))
+    except UNMAKEABLE:
         log.exception("the log of %s cannot be read: its runs are in no table", key.session)
-        return
-    for name, rows in ledger_rows(key, str(found[1]), str(found[4]), done.ledger).items():
-        insert(db, name, rows)
+        db.execute("ROLLBACK TO session")
+    db.execute("RELEASE session")
+
+
+def _insert_anew(db: sqlite3.Connection, key: Key, agent: str, owner: str) -> None:
+    with closing(db.execute(SQL["log_rows"], key)) as rows:
+        events = [_event(key.session, row) for row in rows]
+    start = Head(seq=Seq(events[0].seq - 1)) if events else Head()
+    done = restored(key, events, start)
+    for name, made in ledger_rows(key, agent, owner, done.ledger).items():
+        insert(db, name, made)
     if done.head.active is not None:  # what goes on is continued from what the head counts
         db.execute(SQL["set_head"], (_head.encode(done.head).decode(), *key))
 
@@ -137,7 +156,7 @@ def _run_row(key: Key, run: RunId, of: tuple[str, str], change: RunChange) -> Ro
 
 
 def _llm_row(key: Key, attempt: str, change: LlmChange) -> Row:
-    asked, error, used = change.asked, change.error, change.usage
+    asked, error = change.asked, change.error
     return (
         key.tenant,
         change.run,
@@ -150,23 +169,45 @@ def _llm_row(key: Key, attempt: str, change: LlmChange) -> Row:
         change.status,
         None if error is None else error.code,
         None if error is None else error.message,
-        *(
-            (None,) * 7
-            if used is None
-            else (
-                used.input_tokens,
-                used.output_tokens,
-                used.cache_read_tokens,
-                used.cache_write_tokens,
-                used.reasoning_tokens,
-                _money(used.cost),
-                used.price,
-            )
-        ),
+        *_used(change.usage),
         int(change.unpriced),
         to_us(change.asked_at),
         to_us(change.ended_at),
         to_us(change.first_token_s),
+    )
+
+
+def direct_row(call: DirectCall) -> Row:
+    """Return the row of a direct call, as `upsert_direct_calls` takes it."""
+    return (
+        call.tenant,
+        call.id,
+        call.principal,
+        call.purpose,
+        call.provider,
+        call.model,
+        call.status,
+        call.error_type,
+        call.error_message,
+        *_used(None if call.usage is None else within(call.usage)),
+        int(call.unpriced),
+        to_us(call.asked_at),
+        to_us(call.ended_at),
+        to_us(call.first_token_s),
+    )
+
+
+def _used(used: Usage | None) -> Row:
+    if used is None:
+        return (None,) * 7
+    return (
+        used.input_tokens,
+        used.output_tokens,
+        used.cache_read_tokens,
+        used.cache_write_tokens,
+        used.reasoning_tokens,
+        _money(used.cost),
+        used.price,
     )
 
 

@@ -1,6 +1,6 @@
-"""Runs as data, asked for in SQLite: a run's calls and ratings, and sums.
+"""Runs as data, asked for in SQLite: a run's calls and ratings, and sums; and direct calls, kept.
 
-Invariant: only reads, but for `rebuild`, which changes nothing that is right.
+Invariant: of what logs tell it only reads, but for `rebuild`, which changes nothing that is right.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from decimal import Decimal
 from typing import Protocol, TypeVar
 
 from hostler.core.events import PrincipalId, RunId, TenantId
-from hostler.core.ledger import By, Calls, Rating, Spent
-from hostler.stores.sqlite_batches import to_us
+from hostler.core.ledger import By, Calls, DirectCall, Rating, Spent
+from hostler.stores.sqlite_batches import Row
 from hostler.stores.sqlite_entries import (
+    direct_row,
     mark_stale,
     rebuild_some,
     to_llm_row,
@@ -22,12 +23,15 @@ from hostler.stores.sqlite_entries import (
     to_tool_row,
 )
 from hostler.stores.sqlite_rows import SQL, asking
+from hostler.stores.times import to_us
 
 T = TypeVar("T")
+FORGOTTEN_AT_ONCE = 500
+"""Direct calls in one commit."""
 GROUPS: dict[By, str] = {
     "tenant": "c.tenant",
-    "user": "coalesce(r.principal, '')",
-    "agent": "coalesce(r.agent, '')",
+    "user": "c.user",
+    "agent": "c.agent",
     "model": "c.provider || ':' || c.model",
     "day": "strftime('%Y-%m-%d', c.asked_at / 1000000, 'unixepoch')",
 }
@@ -38,6 +42,7 @@ class Lanes(Protocol):
 
     async def reading(self, read: Callable[[sqlite3.Connection], T]) -> T: ...
     async def writing(self, write: Callable[[sqlite3.Connection], T]) -> T: ...
+    async def entering(self, statement: str, row: Row) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,15 @@ class SqliteLedger:
         asked = asked.replace("{groups}", groups)
         return await self.store.reading(
             lambda db: [_spent(by, row) for row in db.execute(asked, wanted)]
+        )
+
+    async def keep_direct(self, call: DirectCall) -> None:
+        await self.store.entering("upsert_direct_calls", direct_row(call))
+
+    async def forget_direct(self, tenant: TenantId, before: float) -> int:
+        asked = (tenant, to_us(before), FORGOTTEN_AT_ONCE)
+        return await self.store.writing(
+            lambda db: db.execute(SQL["forget_direct_calls"], asked).rowcount
         )
 
     async def rebuild(self) -> None:

@@ -9,8 +9,6 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from hostler.core import codec
-from hostler.core.errors import HostlerError
 from hostler.stores.sqlite_file import unavailable
 
 Read: TypeAlias = Callable[[sqlite3.Connection], object]
@@ -29,10 +27,8 @@ class Reader:
         try:
             self._db.execute("BEGIN")
             return read(self._db)
-        except sqlite3.Error as error:
-            return unavailable(error)
-        except (HostlerError, codec.CorruptFact) as error:
-            return error
+        except Exception as error:  # noqa: BLE001 # a row that cannot be read must not end everybody's reads
+            return unavailable(error) if isinstance(error, sqlite3.Error) else error
         finally:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")

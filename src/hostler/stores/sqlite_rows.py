@@ -33,6 +33,7 @@ from hostler.core.memory import Past
 from hostler.core.records import Approval, Hit, Recall, Segment, Session, Share, Storage
 from hostler.stores.projection import said_in, snippet, words
 from hostler.stores.sqlite_file import queries
+from hostler.stores.times import to_seconds
 
 SQL = queries()
 
@@ -106,20 +107,29 @@ def read_head(db: sqlite3.Connection, key: Key) -> Head:
     return _head.decode(row[0])
 
 
-def read_log(db: sqlite3.Connection, key: Key, after: Seq, upto: Seq) -> list[Event]:
-    """Return the events past `after` up to `upto`, of a fork with the history it begins with."""
-    row = db.execute(SQL["read_own"], (*key, after, upto, *key)).fetchone()
-    events = [] if row[0] is None else _events(key.session, row, raw=True)
-    first = events[0].seq if events else None
-    if first == after + 1:
-        return events
-    lineage = _lineage_of(db, key)
-    before = [
-        event
-        for segment, start, end in _parts(lineage, after, upto)
-        for event in _segment(db, Key(key.tenant, segment), start, end)
-    ]
-    return before + events
+def read_log(db: sqlite3.Connection, key: Key, after: Seq, upto: Seq, most: int) -> list[Event]:
+    """Return the events past `after` up to `upto`, of a fork with the history it begins with.
+
+    They end with that with which they have `most` characters, if they have so many.
+    """
+    end = _page_end(db, key, after, upto, most)
+    if end > after:
+        return _own(db, key, after, end)
+    events, left = list[Event](), most
+    for segment, start, stop in _parts(_lineage_of(db, key), after, upto):
+        where = Key(key.tenant, segment)
+        end = _page_end(db, where, start, stop, left)
+        events += _segment(db, where, start, end)
+        left = most - sum(len(event.raw) for event in events)
+        if left <= 0:
+            return events
+    if events and (end := _page_end(db, key, events[-1].seq, upto, left)) > events[-1].seq:
+        events += _own(db, key, events[-1].seq, end)
+    return events
+
+
+def _page_end(db: sqlite3.Connection, key: Key, after: Seq, upto: Seq, most: int) -> Seq:
+    return Seq(db.execute(SQL["page_end"], (*key, after, upto, most)).fetchone()[0])
 
 
 def read_recall(db: sqlite3.Connection, key: Key) -> Recall:
@@ -158,6 +168,11 @@ def _parts(
         if start < last:
             yield session, start, Seq(last)
             start = Seq(last)
+
+
+def _own(db: sqlite3.Connection, key: Key, after: Seq, upto: Seq) -> list[Event]:
+    row = db.execute(SQL["read_own"], (*key, after, upto, *key)).fetchone()
+    return [] if row[0] is None else _events(key.session, row, raw=True)
 
 
 def _segment(db: sqlite3.Connection, key: Key, after: Seq, upto: Seq) -> list[Event]:
@@ -242,11 +257,6 @@ def to_share(row: Sequence[object]) -> Share:
     )
     values |= {"created_at": to_seconds(created_at), "expires_at": to_seconds(expires_at)}
     return msgspec.convert(values, Share)
-
-
-def to_seconds(us: object) -> float | None:
-    """Return a column of Unix microseconds as seconds."""
-    return us / 1_000_000 if isinstance(us, int) else None
 
 
 def read_forgettable(

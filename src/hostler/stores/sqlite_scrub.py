@@ -1,112 +1,141 @@
 """Takes values out of what is stored already: facts keep their place and kind, texts are masked.
 
-Invariant: a step is one commit, and leaves log, index and tables saying the same.
+Rows that tell what facts tell are made anew from the masked facts; of other rows, only the columns
+are masked that hold what people and programs wrote, never a word of ours that a value may equal.
+
+Invariant: a step is one short commit; cut anywhere and done again, it leaves nothing out.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from typing import NamedTuple, cast
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
 from hostler.core import codec
-from hostler.core.events import TenantId, Unknown
+from hostler.core.events import ClientTool, TenantId, Unknown
 from hostler.core.sealed import Mask
+from hostler.stores.masking import masked_answer
 from hostler.stores.projection import said_in
 from hostler.stores.sqlite_rows import SQL
 
 AT_ONCE = 500
-"""Facts in one commit, so that nobody waits long behind a scrub."""
-NOT_TEXT = frozenset({"events", "secrets", "data_keys", "scrubs", "audit"})
-"""Facts have a way of their own; an audit log is chained, and never had a value in it."""
+"""Facts or rows in one commit, so that nobody waits long behind a scrub."""
 
-Facts = tuple[list[str], tuple[str, int], bool]
+_tools = msgspec.json.Decoder(tuple[ClientTool, ...])
 
 
-class Table(NamedTuple):
-    name: str
-    key: tuple[str, ...]
-    texts: tuple[str, ...]
+def _text(mask: Mask, stored: str) -> str:
+    return mask.text(stored)
+
+
+def _json(mask: Mask, stored: str) -> str:
+    return mask.json(stored.encode()).decode()
+
+
+def _client_tools(mask: Mask, stored: str) -> str:
+    return msgspec.json.encode(mask.value(_tools.decode(stored))).decode()
+
+
+Masking: TypeAlias = Callable[[Mask, str], str] | Callable[[Mask, bytes], bytes]
+FREE_TEXT: Mapping[str, tuple[str, Mapping[str, Masking]]] = {
+    "sessions": ("id", {"title": _text, "metadata": _json, "client_tools": _client_tools}),
+    "approvals": ("session, call", {"name": _text, "arguments": _json, "reason": _text}),
+    "answers": ("scope", {"answer": masked_answer}),
+    "direct_calls": ("id", {"purpose": _text, "model": _text, "error_message": _text}),
+    "tenants": ("tenant", {"title": _text}),
+    "keys": ("id", {"title": _text}),
+    "endpoints": ("provider", {"base_url": _text}),
+}
+"""By table: its key within a tenant, and what is written in it that no fact tells."""
+
+
+class Facts(NamedTuple):
+    """What a step did: whose facts it changed, how many it could not read, and how far it got."""
+
+    changed: list[str]
+    unread: int
+    after: tuple[str, int]
+    more: bool
+
+
+class Rows(NamedTuple):
+    changed: int
+    after: tuple[object, ...]
+    more: bool
 
 
 def scrub_facts(
     tenant: TenantId, mask: Mask, after: tuple[str, int]
 ) -> Callable[[sqlite3.Connection], Facts]:
-    """Return a step: mask the next facts; it returns their sessions, how far it got, and if more."""
+    """Return a step: mask the next facts; the rows of their sessions are to be made anew."""
 
     def step(db: sqlite3.Connection) -> Facts:
         rows = db.execute(SQL["scrub_facts"], (tenant, *after, AT_ONCE)).fetchall()
-        changed = list[str]()
+        changed, unread = list[str](), 0
         for session, seq, stored in rows:
-            raw = stored.encode()
-            before = codec.load(raw)
-            if isinstance(before, Unknown):
-                continue
-            fact, masked = mask.fact(before, raw)
-            if masked != raw:
-                place = (tenant, session, seq)
-                db.execute(SQL["scrub_fact"], (masked.decode(), *place))
-                for (said,) in db.execute(SQL["scrub_said"], place).fetchall():
-                    db.execute(SQL["unsay"], (said, said_in(before)))
-                    insert = SQL["insert_said_words"].replace("{rows}", "(?, ?)")
-                    db.execute(insert, (said, said_in(fact)))
+            done = _scrub_fact(db, mask, (tenant, session, seq), stored.encode())
+            unread += done is None
+            if done:
                 changed.append(session)
-        return changed, (rows[-1][:2] if rows else after), len(rows) == AT_ONCE
+        for session in dict.fromkeys(changed):
+            db.execute(SQL["mark_one_stale"], (tenant, session))
+        return Facts(changed, unread, rows[-1][:2] if rows else after, len(rows) == AT_ONCE)
 
     return step
 
 
-def tables(db: sqlite3.Connection) -> list[Table]:
-    """Return the tables with rows of tenants, and which of their columns hold text."""
-    found = list[Table]()
-    for (name,) in db.execute(SQL["scrub_tables"]).fetchall():
-        columns = db.execute(SQL["scrub_columns"], (name,)).fetchall()
-        key = tuple(column for column, _, pk in columns if pk)
-        texts = tuple(column for column, kind, pk in columns if kind in ("TEXT", "BLOB") and not pk)
-        has_tenant = any(column == "tenant" for column, *_ in columns)
-        if name not in NOT_TEXT and has_tenant and texts:
-            found.append(Table(name, key, texts))
-    return found
-
-
-def scrub_table(table: Table, tenant: TenantId, mask: Mask) -> Callable[[sqlite3.Connection], int]:
-    """Return a step: mask all text that a table has of the tenant; it returns how many rows."""
-    key, texts = ", ".join(table.key), ", ".join(table.texts)
-    # The names are the schema's own.
-    select = f"SELECT {key}, {texts} FROM {table.name} WHERE tenant = ?"  # noqa: S608
-    sets = ", ".join(f"{column} = ?" for column in table.texts)
-    where = " AND ".join(f"{column} = ?" for column in table.key)
-    update = f"UPDATE {table.name} SET {sets} WHERE {where}"  # noqa: S608
-
-    def step(db: sqlite3.Connection) -> int:
-        changed = 0
-        for row in db.execute(select, (tenant,)).fetchall():
-            at, before = row[: len(table.key)], row[len(table.key) :]
-            after = tuple(_masked(mask, one) for one in before)
-            if after != before:
-                db.execute(update, (*after, *at))
-                changed += 1
-        return changed
-
-    return step
-
-
-def _masked(mask: Mask, value: object) -> object:
-    if isinstance(value, bytes):  # a kept answer: a status, then JSON
-        status, space, body = value.partition(b" ")
-        return status + space + mask.json(body) if _is_json(body) else value
-    if not isinstance(value, str):
-        return value
-    if value[:1] in ("{", "[") and _is_json(value.encode()):
-        return mask.json(value.encode()).decode()
-    return mask.text(value)
-
-
-def _is_json(raw: bytes) -> bool:
+def _scrub_fact(
+    db: sqlite3.Connection, mask: Mask, place: tuple[str, str, int], raw: bytes
+) -> bool | None:
+    """Return whether a fact was changed; None for one that cannot be read."""
     try:
-        cast("object", msgspec.json.decode(raw))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        before = codec.load(raw)
+    except codec.CorruptFact:
+        return None
+    if isinstance(before, Unknown):
+        return None
+    fact, masked = mask.fact(before, raw)
+    if masked == raw:
         return False
+    db.execute(SQL["scrub_fact"], (masked.decode(), *place))
+    for (said,) in db.execute(SQL["scrub_said"], place).fetchall():
+        db.execute(SQL["unsay"], (said, said_in(before)))
+        db.execute(SQL["insert_said_words"].replace("{rows}", "(?, ?)"), (said, said_in(fact)))
     return True
+
+
+def first_of(table: str) -> tuple[object, ...]:
+    """Return what is before the first row of a table."""
+    return ("",) * len(FREE_TEXT[table][0].split(","))
+
+
+def scrub_rows(
+    table: str, tenant: TenantId, mask: Mask, after: tuple[object, ...]
+) -> Callable[[sqlite3.Connection], Rows]:
+    """Return a step: mask what is written in the next rows of a table."""
+    key, columns = FREE_TEXT[table]
+    names, marks = ", ".join(columns), ", ".join("?" * len(after))
+    # The names are the schema's own.
+    select = (
+        f"SELECT {key}, {names} FROM {table} "  # noqa: S608
+        f"WHERE tenant = ? AND ({key}) > ({marks}) ORDER BY {key} LIMIT ?"
+    )
+    sets = ", ".join(f"{name} = ?" for name in columns)
+    update = f"UPDATE {table} SET {sets} WHERE tenant = ? AND ({key}) = ({marks})"  # noqa: S608
+
+    def step(db: sqlite3.Connection) -> Rows:
+        rows = db.execute(select, (tenant, *after, AT_ONCE)).fetchall()
+        changed = 0
+        for row in rows:
+            at, before = row[: len(after)], row[len(after) :]
+            pairs = zip(columns.values(), before, strict=True)
+            masked = tuple(None if one is None else of(mask, one) for of, one in pairs)
+            if masked != before:
+                db.execute(update, (*masked, tenant, *at))
+                changed += 1
+        return Rows(changed, rows[-1][: len(after)] if rows else after, len(rows) == AT_ONCE)
+
+    return step

@@ -7,27 +7,41 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import anyio.to_thread
 import msgspec
 
+from hostler.core.errors import Unavailable
 from hostler.core.events import TenantId
 from hostler.core.sealed import DataKey, Mask, Named, Scrubbed, SealedSecret
 from hostler.stores.sqlite import SqliteStore
-from hostler.stores.sqlite_file import connect
+from hostler.stores.sqlite_entries import rebuild_some
+from hostler.stores.sqlite_file import BUSY_S, connect
 from hostler.stores.sqlite_rows import SQL
-from hostler.stores.sqlite_scrub import scrub_facts, scrub_table, tables
+from hostler.stores.sqlite_scrub import (
+    FREE_TEXT,
+    Facts,
+    Rows,
+    first_of,
+    scrub_facts,
+    scrub_rows,
+)
+from hostler.stores.times import to_seconds, to_us
 
+REBUILT_AT_ONCE = 5
+"""Sessions in one commit: their logs may be long."""
 _json = msgspec.json.Encoder()
 
 
 class SqliteSealed:
     """A `core.sealed.SealedRows` in the file of a store."""
 
-    def __init__(self, store: SqliteStore, file: Path) -> None:
-        self._store, self._file = store, file
+    def __init__(self, store: SqliteStore, file: Path, *, patience_s: float = BUSY_S) -> None:
+        """`patience_s`: how long the end of a scrub waits for others that read the file."""
+        self._store, self._file, self._patience_s = store, file, patience_s
 
     async def secrets(self) -> Sequence[SealedSecret]:
         return await self._store.reading(
@@ -44,7 +58,7 @@ class SqliteSealed:
 
     async def put(self, secret: SealedSecret, key: DataKey | None) -> None:
         about = secret.about
-        times = (_us(about.created_at), _us(about.updated_at))
+        times = (to_us(about.created_at), to_us(about.updated_at))
         row = (about.tenant, about.name, about.kind, secret.sealed, secret.data_key, *times)
 
         def write(db: sqlite3.Connection) -> None:
@@ -70,46 +84,61 @@ class SqliteSealed:
         await self._store.writing(write)
 
     async def scrub(self, tenant: TenantId, mask: Mask, done: Scrubbed) -> Scrubbed:
-        facts, rows, sessions, after = 0, 0, dict[str, None](), ("", 0)
-        more = True
-        while more:
-            found, after, more = await self._store.writing(scrub_facts(tenant, mask, after))
-            facts += len(found)
-            sessions |= dict.fromkeys(found)
-        for table in await self._store.reading(tables):
-            rows += await self._store.writing(scrub_table(table, tenant, mask))
+        sessions = dict[str, None]()
+        step = Facts([], 0, ("", 0), more=True)
+        facts = unread = 0
+        while step.more:
+            step = await self._store.writing(scrub_facts(tenant, mask, step.after))
+            facts, unread = facts + len(step.changed), unread + step.unread
+            sessions |= dict.fromkeys(step.changed)
+        while await self._store.writing(partial(rebuild_some, most=REBUILT_AT_ONCE)):
+            pass
+        rows = sum([await self._scrub_rows(table, tenant, mask) for table in FREE_TEXT])
         record = msgspec.structs.replace(
-            done, facts=facts, rows=rows, sessions=tuple(sessions)[:1000]
+            done, facts=facts, rows=rows, unread=unread, sessions=tuple(sessions)[:1000]
         )
-        row = (tenant, record.id, _us(record.at), _json.encode(record).decode())
+        row = (tenant, record.id, to_us(record.at), _json.encode(record).decode())
 
         def write(db: sqlite3.Connection) -> None:
             db.execute(SQL["scrub_index"])
             db.execute(SQL["put_scrub"], row)
 
         await self._store.writing(write)
-        await anyio.to_thread.run_sync(_truncate, self._file)
+        await anyio.to_thread.run_sync(_truncate, self._file, self._patience_s)
         return record
 
+    async def _scrub_rows(self, table: str, tenant: TenantId, mask: Mask) -> int:
+        changed, step = 0, Rows(0, first_of(table), more=True)
+        while step.more:
+            step = await self._store.writing(scrub_rows(table, tenant, mask, step.after))
+            changed += step.changed
+        return changed
 
-def _truncate(file: Path) -> None:
-    """Take what is no more out of the write-ahead log."""
+
+def _truncate(file: Path, patience_s: float) -> None:
+    """Take what is no more out of the write-ahead log.
+
+    Raises:
+        Unavailable: somebody reads the file for longer than that.
+    """
     db = connect(file)
     try:
-        db.execute(SQL["scrub_log"]).fetchall()
+        db.execute(f"PRAGMA busy_timeout = {round(patience_s * 1000)}")
+        (is_busy, *_) = db.execute(SQL["scrub_log"]).fetchone()
     finally:
         db.close()
+    if is_busy:
+        raise Unavailable(
+            "all is masked, but old text is still in the file's write-ahead log, because another "
+            "program reads the file: end it, then scrub again"
+        )
 
 
 def _secret(row: Sequence[object]) -> SealedSecret:
     tenant, name, kind, sealed, data_key, created_us, updated_us = row
     times = {
-        "created_at": cast("int", created_us) / 1_000_000,
-        "updated_at": cast("int", updated_us) / 1_000_000,
+        "created_at": to_seconds(created_us),
+        "updated_at": to_seconds(updated_us),
     }
     about = msgspec.convert({"tenant": tenant, "name": name, "kind": kind, **times}, Named)
     return SealedSecret(about=about, sealed=cast("bytes", sealed), data_key=cast("str", data_key))
-
-
-def _us(seconds: float) -> int:
-    return round(seconds * 1_000_000)

@@ -11,38 +11,31 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
 from hostler.core.codec import load
 from hostler.core.errors import Conflict, HostlerError, NotFound, Repeated
-from hostler.core.events import (
-    CallId,
-    ClientTool,
-    Event,
-    Fact,
-    Key,
-    RunId,
-    Seq,
-    SessionId,
-    TenantId,
-)
+from hostler.core.events import CallId, ClientTool, Event, Fact, Key, SessionId, TenantId
 from hostler.core.head import Head
-from hostler.core.records import Appended, Once, Session
+from hostler.core.records import Appended, Labels, Once, Session
 from hostler.core.sealed import Mask
 from hostler.core.store import Observer
 from hostler.stores.projection import (
     ApprovalChange,
     Projection,
+    imported,
     project,
-    restored,
     said_in,
 )
-from hostler.stores.sqlite_batches import Row, insert, statement, to_us
+from hostler.stores.sqlite_batches import Row, insert, statement
 from hostler.stores.sqlite_entries import erase_ledger, ledger_rows
 from hostler.stores.sqlite_file import unavailable
+from hostler.stores.sqlite_orders import Append, Audited, Create, Do, Enter, Order, Restore, Written
 from hostler.stores.sqlite_rows import SQL
+from hostler.stores.times import to_us
 
 KEPT_HEADS = 4096
 ANSWERS_KEPT_US = 24 * 3600 * 1_000_000
@@ -51,53 +44,6 @@ PRUNED_EVERY_US = 3600 * 1_000_000
 
 _json = msgspec.json.Encoder(decimal_format="string")
 _head = msgspec.json.Decoder(Head)
-
-
-@dataclass(slots=True)
-class Create:
-    session: Session
-    facts: Sequence[Fact] = ()
-    once: Once | None = None
-
-
-@dataclass(slots=True)
-class Append:
-    key: Key
-    facts: Sequence[Fact]
-    fence: int | None
-    expected: Seq | None
-    once: Once | None = None
-
-
-@dataclass(slots=True)
-class Restore:
-    session: Session
-    events: Sequence[Event]
-
-
-@dataclass(slots=True)
-class Do:
-    """Anything rarer; sees all that was ordered before it."""
-
-    work: Callable[[sqlite3.Connection], object]
-
-
-@dataclass(slots=True)
-class Audited:
-    """Another order, and what is written with it unless it answers False: nothing was done."""
-
-    order: Create | Append | Restore | Do
-    write: Callable[[sqlite3.Connection, int], object]
-
-
-Order: TypeAlias = Create | Append | Restore | Do | Audited
-
-
-@dataclass(slots=True)
-class Written:
-    key: Key
-    appended: Appended
-    activated: RunId | None
 
 
 class _Known(NamedTuple):
@@ -138,15 +84,14 @@ class Writer:
         """Commit the orders together; return an answer or an exception for each."""
         try:
             return self._commit(orders)
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 # a bug in one order must not be everybody's trouble
             self._undo()
-            refusal = unavailable(error)
             if len(orders) == 1:
-                return [refusal]
+                return [unavailable(error) if isinstance(error, sqlite3.Error) else error]
         return [self.work([order])[0] for order in orders]
 
     def now_us(self) -> int:
-        return round(self._clock() * 1_000_000)
+        return to_us(self._clock())
 
     def deliver(self, answers: Sequence[object]) -> None:
         for answer in answers:
@@ -184,6 +129,9 @@ class Writer:
                 return self._append(order, at_us)
             case Restore(session=session):
                 return self._restore(session, order.events)
+            case Enter(statement=name, row=row):
+                self._rows.ledger.setdefault(name, []).append(row)
+                return None
             case Do(work=work):
                 self._flush()
                 self._known.clear()
@@ -194,25 +142,30 @@ class Writer:
                 return answer
 
     def _append(self, order: Append, at_us: int) -> Written:
-        key, once = order.key, order.once
-        if once is not None:
-            self._refuse_repeated(key.tenant, once, at_us)
-        known = self._head(key)
-        done = project(
-            key,
+        if order.once is not None:
+            self._refuse_repeated(order.key.tenant, order.once, at_us)
+        known = self._head(order.key)
+        done = self._project(order, known, at_us)
+        if done.events:
+            self._take(order.key, known, done, at_us)
+        return self._written(order, done, at_us)
+
+    def _project(self, order: Append, known: _Known, at_us: int) -> Projection:
+        return project(
+            order.key,
             known.head,
             order.facts,
             at=at_us / 1_000_000,
             fence=order.fence,
             expected=order.expected,
-            mask=self._mask(key.tenant),
+            mask=self._mask(order.key.tenant),
         )
-        if done.events:
-            self._take(key, known, done, at_us)
+
+    def _written(self, order: Append, done: Projection, at_us: int) -> Written:
         appended = Appended(done.events, done.head)
-        if once is not None:
-            self._keep_answer(key.tenant, once, appended, at_us)
-        return Written(key, appended, done.activated)
+        if order.once is not None:
+            self._keep_answer(order.key.tenant, order.once, appended, at_us)
+        return Written(order.key, appended, done.activated)
 
     def _refuse_repeated(self, tenant: TenantId, once: Once, at_us: int) -> None:
         row = (tenant, once.scope, at_us - ANSWERS_KEPT_US)
@@ -232,15 +185,14 @@ class Writer:
     ) -> Written | None:
         if once is not None:
             self._refuse_repeated(session.tenant, once, at_us)
-        key = Key(session.tenant, session.id)
+        order = Append(Key(session.tenant, session.id), facts, None, None, once)
+        known = _Known(session.head, session.agent, session.principal)
+        done = self._project(order, known, at_us)  # what is refused has written nothing
         if not self._insert_session(session):
             return None
         self._insert_lineage(session)
-        self._keep(key, _Known(session.head, session.agent, session.principal), at_us)
-        written = self._append(Append(key, facts, None, None), at_us)
-        if once is not None:
-            self._keep_answer(key.tenant, once, written.appended, at_us)
-        return written
+        self._take(order.key, known, done, at_us)
+        return self._written(order, done, at_us)
 
     def _insert_session(self, session: Session) -> bool:
         key = Key(session.tenant, session.id)
@@ -256,7 +208,7 @@ class Writer:
             session.principal,
             session.title,
             _json.encode(session.metadata).decode(),
-            round(session.created_at * 1_000_000),
+            to_us(session.created_at),
             _tools_json(session.client_tools),
             _json.encode(session.lineage).decode() if session.lineage else None,
         )
@@ -280,11 +232,11 @@ class Writer:
         return True
 
     def _restore(self, session: Session, events: Sequence[Event]) -> bool:
-        key, at_us = Key(session.tenant, session.id), round(session.updated_at * 1_000_000)
+        key, at_us = Key(session.tenant, session.id), to_us(session.updated_at)
         self._flush()  # so that the tables say what is taken
         if self.db.execute(SQL["is_there"], key).fetchone() is not None:
             return False
-        done = restored(key, events, mask=self._mask(key.tenant))
+        done = imported(key, events, self._mask(key.tenant))
         for run in done.ledger.runs:
             if self.db.execute(SQL["has_run"], (key.tenant, run)).fetchone() is not None:
                 raise Conflict(f"{run} is here already, in another session", code="exists")
@@ -367,6 +319,19 @@ def forget(db: sqlite3.Connection, key: Key) -> Sequence[SessionId]:
 
 def _tools_json(tools: Sequence[ClientTool]) -> str | None:
     return _json.encode(tools).decode() if tools else None
+
+
+def relabel(db: sqlite3.Connection, key: Key, labels: Labels) -> None:
+    """Set the labels that are named.  Raises NotFound."""
+    row = {
+        "tenant": key.tenant,
+        "id": key.session,
+        "retitles": labels.title is not UNSET,
+        "title": None if labels.title is UNSET else labels.title,
+        "metadata": None if labels.metadata is UNSET else _json.encode(labels.metadata).decode(),
+    }
+    if not db.execute(SQL["relabel"], row).rowcount:
+        raise NotFound(f"no session {key.session}")
 
 
 def _approval_row(key: Key, call: CallId, change: ApprovalChange) -> Row:

@@ -9,26 +9,26 @@ those that this server was started with; any other one is `other`.
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar, get_args
 
 import anyio
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
 from hostler.core.events import (
     ApprovalAsked,
     ModelFailed,
     ModelReplied,
-    Outcome,
     RunEnded,
     ToolFinished,
+    Usage,
 )
+from hostler.core.ledger import DirectCall
 from hostler.core.ports import AgentSpec, FaultCode
+from hostler.core.trail import Trail
+from hostler.telemetry.readings import Read, Readings
 from hostler.telemetry.timeline import Answered, Attempt, Call, Lived
 
 Child = TypeVar("Child", Counter, Histogram)
@@ -37,14 +37,11 @@ Names = tuple[str, ...]
 OTHER, CLIENT = "other", "client"
 MOST_NAMES = 200
 """Of agents, of models and of tools: with all their series a scrape still takes some milliseconds."""
-MOST_BREAKERS = 100
-BREAKER_STATES = ("closed", "half_open", "open")
 SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 COMMIT_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 ORDERS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 LAG_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 FAULTS = frozenset(get_args(FaultCode))
-OUTCOMES = frozenset(get_args(Outcome))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,40 +49,21 @@ class Known:
     """The names that may be labels."""
 
     agents: frozenset[str] = frozenset()
-    models: frozenset[tuple[str, str]] = frozenset()
+    models: frozenset[Names] = frozenset()
     """(provider, model)"""
     tools: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, specs: Sequence[AgentSpec]) -> Known:
-        """Return the names in these agents, in their order, as many as there may be."""
-        models = [(one.provider, one.name) for spec in specs for one in spec.models]
+    def of(cls, specs: Sequence[AgentSpec], models: Sequence[str] = ()) -> Known:
+        """Return the names in these agents, and of `models`, in order, as many as there may be."""
+        asked: list[Names] = [(one.provider, one.name) for spec in specs for one in spec.models]
+        asked += [(one.partition(":")[0], one.partition(":")[2]) for one in models]
         tools = [tool.name for spec in specs for tool in spec.tools.specs]
         return cls(
             frozenset(list(dict.fromkeys(spec.name for spec in specs))[:MOST_NAMES]),
-            frozenset(list(dict.fromkeys(models))[:MOST_NAMES]),
+            frozenset(list(dict.fromkeys(asked))[:MOST_NAMES]),
             frozenset(list(dict.fromkeys(tools))[:MOST_NAMES]),
         )
-
-
-@dataclass(slots=True, kw_only=True)
-class Readings:
-    """What is read when somebody asks; each is called on the event loop."""
-
-    active: Callable[[], int] = lambda: 0
-    queue: Callable[[], tuple[int, float]] = lambda: (0, 0.0)
-    """How many jobs are due and wait, and for how many seconds the oldest."""
-    streams: Callable[[], dict[str, int]] = dict[str, int]
-    """Open streams by kind: `sse`, `socket`, `file`."""
-    watchers: Callable[[], int] = lambda: 0
-    admission: Callable[[], tuple[int, int]] = lambda: (0, 0)
-    """How many runs may be active, and what was refused so far."""
-    breakers: Callable[[], Sequence[tuple[str, str]]] = tuple[tuple[str, str], ...]
-    """Name and state of each breaker."""
-    errors: Callable[[], int] = lambda: 0
-    """Of telemetry itself."""
-    spans: Callable[[], tuple[int, int]] = lambda: (0, 0)
-    """Spans exported and dropped so far."""
 
 
 @dataclass(slots=True)
@@ -99,14 +77,14 @@ class Metrics:
         default_factory=lambda: CollectorRegistry(auto_describe=True)
     )
     _made: _Families = field(init=False)
-    _read: _Read = field(init=False)
+    _read: Read = field(init=False)
     _labelled: dict[tuple[object, Names], object] = field(
         default_factory=dict[tuple[object, Names], object]
     )
 
     def __post_init__(self) -> None:
         self._made = _Families(self.registry)
-        self._read = _Read(self.readings, self.version)
+        self._read = Read(self.readings, self.version)
         self.registry.register(self._read)
         ProcessCollector(registry=self.registry)
 
@@ -133,21 +111,25 @@ class Metrics:
 
     def attempted(self, run: Lived, attempt: Attempt, end: Answered, at: float) -> None:
         del run
-        made, asked = self._made, attempt.asked
-        names = asked.provider, asked.model
-        if names not in self.known.models:
-            names = OTHER, OTHER
+        outcome, usage, first_s = "dropped", None, None
         if isinstance(end, ModelReplied):
-            outcome = "ok"
-            self._used(names, end)
+            outcome, usage = "ok", end.usage
         elif isinstance(end, ModelFailed):
             outcome = end.error.code if end.error.code in FAULTS else OTHER
-        else:
-            outcome = "dropped"
-        self._of(made.attempts, (*names, outcome)).inc()
-        self._of(made.model_s, names).observe(max(0.0, at - attempt.at))
         if attempt.first_at is not None:
-            self._of(made.first_s, names).observe(max(0.0, attempt.first_at - attempt.at))
+            first_s = attempt.first_at - attempt.at
+        asked = attempt.asked
+        self._asked((asked.provider, asked.model), outcome, usage, at - attempt.at, first_s)
+
+    def direct(self, call: DirectCall, trail: Trail) -> None:
+        del trail
+        outcome, usage = "dropped", None
+        if call.status == "replied":
+            outcome, usage = "ok", call.usage
+        elif call.error_type is not None:
+            outcome = call.error_type if call.error_type in FAULTS else OTHER
+        took_s = (call.ended_at or call.asked_at) - call.asked_at
+        self._asked((call.provider, call.model), outcome, usage, took_s, call.first_token_s)
 
     def called(self, run: Lived, call: Call, end: ToolFinished, at: float) -> None:
         del run
@@ -180,8 +162,26 @@ class Metrics:
     def blocked(self) -> None:
         self._made.blocked.inc()
 
-    def _used(self, names: Names, end: ModelReplied) -> None:
-        made, usage = self._made, end.usage
+    def _asked(
+        self,
+        names: Names,
+        outcome: str,
+        usage: Usage | None,
+        took_s: float,
+        first_s: float | None,
+    ) -> None:
+        made = self._made
+        if names not in self.known.models:
+            names = OTHER, OTHER
+        if usage is not None:
+            self._used(names, usage)
+        self._of(made.attempts, (*names, outcome)).inc()
+        self._of(made.model_s, names).observe(max(0.0, took_s))
+        if first_s is not None:
+            self._of(made.first_s, names).observe(max(0.0, first_s))
+
+    def _used(self, names: Names, usage: Usage) -> None:
+        made = self._made
         for kind, tokens in (
             ("input", usage.input_tokens),
             ("output", usage.output_tokens),
@@ -233,54 +233,3 @@ class _Families:
         self.commit_orders = timer("store_commit_orders", "Orders in a commit", buckets=ORDERS)
         self.lag_s = timer("loop_lag_seconds", "How late the event loop is", buckets=LAG_SECONDS)
         self.blocked = counter("loop_blocked", "Times that something held the event loop")
-
-
-class _Read(Collector):
-    """What is read at a scrape."""
-
-    def __init__(self, readings: Readings, version: str) -> None:
-        self._readings, self._version = readings, version
-        self.seen: Sequence[Metric] = ()
-
-    def collect(self) -> Iterator[Metric]:
-        return iter(self.seen)
-
-    def look(self) -> Iterator[Metric]:
-        read = self._readings
-        depth, oldest_s = read.queue()
-        limit, refused = read.admission()
-        exported, dropped = read.spans()
-        yield _gauge("runs_active", "Runs that workers drive now", read.active())
-        yield _gauge("queue_depth", "Runs that are due and wait for a worker", depth)
-        yield _gauge("queue_oldest_seconds", "How long the oldest of them waits", oldest_s)
-        yield _gauge("watchers", "Who follows sessions now", read.watchers())
-        yield _gauge("admission_limit", "Runs that may be active now", limit)
-        yield _count("admission_refused", "Requests refused as too much", refused)
-        yield _count("telemetry_errors", "Failures of telemetry itself", read.errors())
-        yield _count("spans_exported", "Spans given to the collector", exported)
-        yield _count("spans_dropped", "Spans that found no room or no collector", dropped)
-        streams = GaugeMetricFamily("hostler_streams_open", "Open streams", labels=("kind",))
-        for kind, number in sorted(read.streams().items()):
-            streams.add_metric((kind,), number)
-        yield streams
-        breakers = GaugeMetricFamily(
-            "hostler_breaker_state", "1 for the state of each breaker", labels=("breaker", "state")
-        )
-        for name, state in list(read.breakers())[:MOST_BREAKERS]:
-            for one in BREAKER_STATES:
-                breakers.add_metric((name, one), int(one == state))
-        yield breakers
-        build = GaugeMetricFamily("hostler_build_info", "This build", labels=("version", "python"))
-        build.add_metric((self._version, platform.python_version()), 1)
-        yield build
-
-    def describe(self) -> Iterator[Metric]:
-        return iter(())
-
-
-def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"hostler_{name}", what, value=value)
-
-
-def _count(name: str, what: str, value: float) -> CounterMetricFamily:
-    return CounterMetricFamily(f"hostler_{name}", what, value=value)

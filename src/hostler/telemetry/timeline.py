@@ -36,6 +36,7 @@ from hostler.core.events import (
     ToolStarted,
     UserSpoke,
 )
+from hostler.core.ledger import DirectCall
 from hostler.core.ports import Agents, AgentSpec, Handler
 from hostler.core.store import Store
 from hostler.core.trail import Trail, here
@@ -95,6 +96,7 @@ class Reader(Protocol):
     def called(self, run: Lived, call: Call, end: ToolFinished, at: float) -> None: ...
     def waits(self, run: Lived, asked: ApprovalAsked) -> None: ...
     def ended(self, run: Lived, end: RunEnded, at: float) -> None: ...
+    def direct(self, call: DirectCall, trail: Trail) -> None: ...
 
 
 class Timeline:
@@ -136,11 +138,17 @@ class Timeline:
                 follow = self._follow.get(type(event.fact))
                 if follow is not None:
                     follow(RunKey(*key, cast("RunId", event.fact.run)), event)
-        except Exception:
-            # The one edge: a mistake in what is told about a run must not become its trouble.
-            self.errors += 1
-            if self.errors & (self.errors - 1) == 0:  # the 1st, 2nd, 4th, 8th …
-                log.exception("telemetry failed %d time(s)", self.errors)
+        except Exception as error:  # noqa: BLE001 # a mistake in what is told of a run is not its trouble
+            self._failed(error)
+
+    def direct(self, call: DirectCall) -> None:
+        """Take in that a direct call has ended."""
+        trail = here.get() or Trail()
+        try:
+            for reader in self._readers:
+                reader.direct(call, trail)
+        except Exception as error:  # noqa: BLE001 # nor that of a direct call
+            self._failed(error)
 
     def first(self, key: RunKey) -> None:
         """Take in that the first of an attempt's text came."""
@@ -205,6 +213,11 @@ class Timeline:
             if len(self._runs) > MOST_RUNS:
                 del self._runs[next(iter(self._runs))]
         return run
+
+    def _failed(self, error: Exception) -> None:
+        self.errors += 1
+        if self.errors & (self.errors - 1) == 0:  # the 1st, 2nd, 4th, 8th …
+            log.error("telemetry failed %d time(s)", self.errors, exc_info=error)
 
     # -- what follows from each fact
 

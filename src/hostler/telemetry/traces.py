@@ -3,6 +3,7 @@
     invoke_agent NAME                a run, from its first step to its end
     ├─ chat MODEL                    one attempt; CLIENT
     └─ execute_tool NAME             one call
+    chat MODEL                       a direct call, of whoever asked
 
 A span is made when its end is committed, from what the log says of it, and ids of spans are made
 from ids of facts: a run that another process went on with is one trace without holes.
@@ -20,24 +21,27 @@ from typing import TypeAlias
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
-from opentelemetry.trace.span import TraceState
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from hostler.core.events import (
     ApprovalAsked,
     ModelFailed,
     ModelReplied,
     RunEnded,
+    RunId,
     RunKey,
+    SessionId,
     ToolFinished,
 )
-from hostler.core.trail import origin, span_id
+from hostler.core.ledger import DirectCall
+from hostler.core.trail import Trail, origin, span_id
 from hostler.telemetry.content import FINISHED, Value, as_json, asked_for, bounded, said, tokens
 from hostler.telemetry.export import EVERY_S, ROOM, Export
 from hostler.telemetry.masking import masked
 from hostler.telemetry.names import PROVIDERS, chosen
+from hostler.telemetry.spans import ToExporter, context, is_sampled, ns, remote
 from hostler.telemetry.timeline import Answered, Attempt, Call, Lived
 
 CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
@@ -47,19 +51,6 @@ Make: TypeAlias = Callable[[], ReadableSpan]
 def wants_content(environ: Mapping[str, str]) -> bool:
     """Whether the operator wants in spans what users, models and tools say."""
     return environ.get(CAPTURE, "").strip().lower() in {"true", "1", "span_only", "span_and_event"}
-
-
-class ToExporter:
-    """An `export.Out` of one of OpenTelemetry's exporters."""
-
-    def __init__(self, exporter: SpanExporter) -> None:
-        self._exporter = exporter
-
-    def send(self, spans: Sequence[ReadableSpan]) -> bool:
-        return self._exporter.export(spans) is SpanExportResult.SUCCESS
-
-    def close(self) -> None:
-        self._exporter.shutdown()
 
 
 class Traces:
@@ -101,19 +92,23 @@ class Traces:
     def waits(self, run: Lived, asked: ApprovalAsked) -> None:
         """Nothing: the span of the call begins with its effect."""
 
+    def direct(self, call: DirectCall, trail: Trail) -> None:
+        if is_sampled(trail.traceparent):
+            self.export.put(partial(self._direct, call, trail.traceparent))
+
     def attempted(self, run: Lived, attempt: Attempt, end: Answered, at: float) -> None:
-        if _is_sampled(run):
+        if is_sampled(run.trail.traceparent):
             step = run.trail.step
             self.export.put(
                 partial(self._chat, run.key, run.trail.traceparent, attempt, end, (at, step))
             )
 
     def called(self, run: Lived, call: Call, end: ToolFinished, at: float) -> None:
-        if _is_sampled(run):
+        if is_sampled(run.trail.traceparent):
             self.export.put(partial(self._tool, run.key, run.trail.traceparent, call, end, at))
 
     def ended(self, run: Lived, end: RunEnded, at: float) -> None:
-        if _is_sampled(run):
+        if is_sampled(run.trail.traceparent):
             self.export.put(partial(self._run, run, end, at))
 
     def _chat(
@@ -154,7 +149,35 @@ class Traces:
             kind=SpanKind.CLIENT,
             told=told,
             status=status,
-            events=[] if first is None else [Event("first_token", timestamp=_ns(first))],
+            events=[] if first is None else [Event("first_token", timestamp=ns(first))],
+        )
+
+    def _direct(self, call: DirectCall, parent: str | None) -> ReadableSpan:
+        told: dict[str, Value] = {
+            "operation": "chat",
+            "provider": PROVIDERS.get(call.provider, call.provider),
+            "request_model": call.model,
+            "hostler.direct": call.id,
+        }
+        status = Status()
+        if call.status == "failed":
+            told["error"] = call.error_type or "failed"
+            status = Status(StatusCode.ERROR, masked(call.error_message or ""))
+        elif call.usage is not None:
+            told |= tokens(call.usage)
+        first_s = call.first_token_s
+        return self._span(
+            f"chat {call.model}",
+            RunKey(call.tenant, SessionId(""), RunId(call.id)),
+            parent,
+            part=None,
+            times=(call.asked_at, call.ended_at or call.asked_at),
+            kind=SpanKind.CLIENT,
+            told=told,
+            status=status,
+            events=()
+            if first_s is None
+            else [Event("first_token", timestamp=ns(call.asked_at + first_s))],
         )
 
     def _tool(
@@ -200,14 +223,14 @@ class Traces:
             status = Status(StatusCode.ERROR, end.reason)
         if self.content:
             told["input_messages"] = as_json([asked_for(one) for one in run.inputs])
-        links = [Link(_remote(one, run.trail.tracestate)) for one in run.joined]
+        links = [Link(remote(one, run.trail.tracestate)) for one in run.joined]
         trace, _, _ = origin(key, parent)
         links += [
-            Link(_context(trace, span_id(key, one)), {"hostler.link": "worker_lost"})
+            Link(context(trace, span_id(key, one)), {"hostler.link": "worker_lost"})
             for one in run.lost
         ]
         events = [
-            Event("hostler.claimed", {"worker": one.worker, "claim": one.claim}, _ns(when))
+            Event("hostler.claimed", {"worker": one.worker, "claim": one.claim}, ns(when))
             for when, one in run.claims[1:]
         ]
         began = run.started_at or run.accepted_at or at
@@ -245,15 +268,13 @@ class Traces:
         run = span_id(key)
         above = asker if part is None else run
         own = run if part is None else span_id(key, part)
-        everywhere: dict[str, Value] = {
-            "conversation": key.session,
-            "hostler.run": key.run,
-            "hostler.tenant": key.tenant,
-        }
+        everywhere: dict[str, Value] = {"hostler.tenant": key.tenant}
+        if key.session:
+            everywhere |= {"conversation": key.session, "hostler.run": key.run}
         return ReadableSpan(
             name=masked(name),
-            context=_context(trace, own, state=state),
-            parent=None if above is None else _context(trace, above, is_remote=part is None),
+            context=context(trace, own, state=state),
+            parent=None if above is None else context(trace, above, is_remote=part is None),
             resource=self._resource,
             attributes={
                 self._names.get(one, one): masked(value) if isinstance(value, str) else value
@@ -263,37 +284,11 @@ class Traces:
             links=links,
             kind=kind,
             status=status,
-            start_time=_ns(times[0]),
-            end_time=_ns(max(times)),
+            start_time=ns(times[0]),
+            end_time=ns(max(times)),
             instrumentation_scope=self._scope,
         )
 
 
 def _made(make: Make) -> ReadableSpan:
     return make()
-
-
-def _is_sampled(run: Lived) -> bool:
-    parent = run.trail.traceparent
-    return parent is None or parent.endswith("1")
-
-
-def _context(
-    trace: str, span: str, *, is_remote: bool = False, state: str | None = None
-) -> SpanContext:
-    return SpanContext(
-        int(trace, 16),
-        int(span, 16),
-        is_remote=is_remote,
-        trace_flags=TraceFlags(TraceFlags.SAMPLED),
-        trace_state=TraceState.from_header([state]) if state else TraceState(),
-    )
-
-
-def _remote(parent: str, state: str | None) -> SpanContext:
-    _, trace, span, _ = parent.split("-")
-    return _context(trace, span, is_remote=True, state=state)
-
-
-def _ns(at: float) -> int:
-    return round(at * 1_000_000_000)

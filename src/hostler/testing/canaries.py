@@ -10,16 +10,21 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections.abc import Iterable, Mapping
+import sqlite3
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, quote_plus
 
+from ahocorasick_rs import BytesAhoCorasick
+
 KEEPS_IT = frozenset({"admin-key", "master-key"})
 """Files whose one purpose is to hold a key, for their owner alone."""
 ODD = "\"/\\+%é'&"
 """Characters that are written in many ways."""
+SQLITE = b"SQLite format 3\0"
 
 
 class Sighting(NamedTuple):
@@ -45,13 +50,27 @@ class Canaries:
 
     def seen(self, data: bytes | str, where: str) -> list[Sighting]:
         """Return where canaries are in some text."""
-        data = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-        return [
-            Sighting(name, form, where, _around(data, at, len(spelled)))
-            for name, value in self.values.items()
-            for form, spelled in spellings(value).items()
-            if (at := data.find(spelled)) >= 0
-        ]
+        return self.seen_among([(where, data)])
+
+    def seen_among(self, told: Iterable[tuple[str, bytes | str]]) -> list[Sighting]:
+        """Return where canaries are in many texts, each with what to call it."""
+        ways = dict[bytes, tuple[str, str]]()
+        for name, value in self.values.items():
+            for form, spelled in spellings(value).items():
+                if spelled:  # the first form of those that spell it alike
+                    ways.setdefault(spelled, (name, form))
+        spelt = list(ways)
+        search = BytesAhoCorasick(spelt)
+        found = list[Sighting]()
+        for where, text in told:
+            data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+            first = dict[int, int]()
+            for way, start, _ in search.find_matches_as_indexes(data, overlapping=True):
+                first.setdefault(way, start)
+            for way, start in sorted(first.items()):
+                name, form = ways[spelt[way]]
+                found.append(Sighting(name, form, where, _around(data, start, len(spelt[way]))))
+        return found
 
     def seen_in(self, folder: Path, *, but: Iterable[str] = KEEPS_IT) -> list[Sighting]:
         """Return where canaries are in the files below a folder: databases, logs, all of them."""
@@ -61,7 +80,30 @@ class Canaries:
             for path in sorted(folder.rglob("*"))
             if path.name not in leave and path.is_file() and not path.is_symlink()
         )
-        return [one for path in files for one in self.seen(path.read_bytes(), str(path))]
+        return self.seen_among(one for path in files for one in _told(path))
+
+
+def _told(path: Path) -> Generator[tuple[str, bytes]]:
+    """Yield a file and, if it is a database, its values: pages cut those that are long."""
+    data = path.read_bytes()
+    yield str(path), data
+    if data.startswith(SQLITE):
+        yield f"{path}, dumped", b"\n".join(_values(path))
+
+
+def _values(path: Path) -> Generator[bytes]:
+    # Immutable: nothing is made beside it, and what its log still holds was read as a file.
+    uri = f"file:{quote(str(path))}?mode=ro&immutable=1"
+    with closing(sqlite3.connect(uri, uri=True)) as database:
+        database.text_factory = bytes
+        try:
+            tables = database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+            for (table,) in tables.fetchall():
+                name = table.decode().replace('"', '""')
+                for row in database.execute(f'SELECT * FROM "{name}"'):  # noqa: S608  its own name
+                    yield from (value for value in row if isinstance(value, bytes))
+        except sqlite3.DatabaseError:
+            return  # broken on purpose, or half of it is in its log
 
 
 def spellings(value: str) -> Mapping[str, bytes]:

@@ -13,18 +13,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, TypeAlias
 
+import anyio
 from msgspec.structs import replace
 
 from hostler.core.directory import (
     DEFAULT,
     ApiKey,
     Directory,
+    Endpoint,
     Grant,
     Standing,
     Tenant,
     TenantSettings,
 )
-from hostler.core.errors import NotFound
+from hostler.core.errors import Invalid, NotFound
 from hostler.core.events import Key, PrincipalId, SessionId, TenantId
 from hostler.core.ledger import RunFilter
 from hostler.core.records import Session
@@ -90,14 +92,31 @@ async def tenants_are_made_once_listed_by_id_and_changed(make: Open) -> None:
         assert await directory.tenant(ACME) == made
 
         changed = replace(made, title=None, settings=TenantSettings(most_streams=0))
-        await directory.change_tenant(changed)
+        assert await directory.change_tenant(ACME, lambda _: changed) == changed
 
         assert await directory.tenant(ACME) == changed
         assert [one.id for one in await directory.tenants(after="", limit=1)] == [ACME]
         assert [one.id for one in await directory.tenants(after=ACME, limit=9)] == [DEFAULT]
         nobody = replace(made, id=TenantId("nobody"))
-        await refused(NotFound, directory.change_tenant(nobody))
+        await refused(NotFound, directory.change_tenant(nobody.id, lambda there: there))
         await refused(NotFound, directory.tenant(nobody.id))
+
+
+async def changes_of_one_tenant_at_once_undo_nothing(make: Open) -> None:
+    def more(there: Tenant) -> Tenant:
+        most = (there.settings.most_sessions or 0) + 1
+        return replace(there, settings=TenantSettings(most_sessions=most))
+
+    def never(_: Tenant) -> Tenant:
+        raise Invalid("these settings cannot be")
+
+    async with make() as (_, directory):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(directory.change_tenant, DEFAULT, more)
+                tasks.start_soon(refused, Invalid, directory.change_tenant(DEFAULT, never))
+
+        assert (await directory.tenant(DEFAULT)).settings.most_sessions == 20
 
 
 async def a_key_is_found_by_its_digest_and_by_its_tenant(make: Open) -> None:
@@ -154,6 +173,32 @@ async def a_key_s_last_use_never_goes_back(make: Open) -> None:
             await directory.touch_keys({(DEFAULT, key.id): at, (ACME, "key_9"): at})
 
         assert (await directory.key(DEFAULT, key.id)).used_at == 5.5
+
+
+async def an_endpoint_is_one_tenant_s_for_one_provider(make: Open) -> None:
+    async with make() as (_, directory):
+        await directory.create_tenant(Tenant(id=ACME, title=None, created_at=1.0))
+        made = Endpoint(
+            tenant=DEFAULT,
+            provider="openai",
+            base_url="https://a.example/v1",
+            created_at=1.5,
+            updated_at=1.5,
+        )
+        theirs = replace(made, tenant=ACME, base_url="https://b.example/v1")
+        for one in (made, theirs, replace(made, provider="anthropic")):
+            await directory.put_endpoint(one)
+        moved = replace(made, base_url="https://c.example/ü", created_at=2.5, updated_at=2.5)
+        await directory.put_endpoint(moved)
+
+        kept = [theirs, replace(made, provider="anthropic"), replace(moved, created_at=1.5)]
+        assert await directory.endpoints() == kept
+        assert not await directory.drop_endpoint(ACME, "anthropic")
+        assert await directory.drop_endpoint(ACME, "openai")
+        assert not await directory.drop_endpoint(ACME, "openai")
+        assert await directory.endpoints() == kept[1:]
+        nobody = replace(made, tenant=TenantId("nobody"))
+        await refused(NotFound, directory.put_endpoint(nobody))
 
 
 async def a_grant_is_one_user_s_and_goes_with_its_session(make: Open) -> None:
@@ -292,10 +337,12 @@ async def what_may_go_is_told_for_one_tenant_or_for_all_but_some(make: Open) -> 
 DIRECTORY_SUITE: Sequence[Check] = (
     the_default_tenant_is_always_there,
     tenants_are_made_once_listed_by_id_and_changed,
+    changes_of_one_tenant_at_once_undo_nothing,
     a_key_is_found_by_its_digest_and_by_its_tenant,
     keys_are_listed_newest_first_for_their_tenant_and_user,
     a_key_is_revoked_once_and_only_in_its_tenant,
     a_key_s_last_use_never_goes_back,
+    an_endpoint_is_one_tenant_s_for_one_provider,
     a_grant_is_one_user_s_and_goes_with_its_session,
     a_standing_is_the_owner_s_or_what_was_granted,
     lists_show_somebody_what_they_made_or_were_granted,

@@ -124,6 +124,9 @@ class ToolboxDouble:
         }
         return replace(self, tools={**of_clients, **self.tools}) if of_clients else self
 
+    async def drop(self, accepted: ToolFinished) -> None:
+        del accepted
+
     async def accept(
         self, started: ToolStarted, finished: ToolFinished, key: RunKey
     ) -> ToolFinished:

@@ -85,7 +85,8 @@ def leak(told: Told, target: Things, actor: Actor, *, sent: str = "") -> str | N
     names = [target[one] for one in ("session", "run", "call", "asked", "share", "key", "word")]
     names += [target["user"]] + [one for kind, one in target.items() if kind == "secret"]
     found = [name for name in names if name not in mine and name in told.body]
-    if actor.name == "stranger" and f"{CANARY} owner" in told.body:
+    is_said = f"{CANARY} owner" in told.body or f"/{CANARY}" in told.body
+    if actor.name == "stranger" and is_said:
         found.append(CANARY)
     return f"the answer tells of {', '.join(found)}" if found and told.status < 400 else None
 

@@ -63,6 +63,7 @@ PROBES: Mapping[Kind, tuple[str, ...]] = {
     "tenant": ("stranger",),
     "user": ("stranger", "colleague"),
     "secret": ("stranger", "colleague"),
+    "endpoint": ("stranger", "colleague"),
     "word": ("stranger", "colleague"),
     "cursor": ("stranger", "guest", "link"),
     "once": ("stranger", "colleague"),

@@ -16,7 +16,6 @@ from hostler.testing.isolation_world import Actor, Things, Told, World, absent
 
 OPEN = 101
 FORBIDDEN = '"status":403'
-OWN = "?after=now"
 
 
 async def socket_cells(world: World) -> AsyncIterator[Cell]:

@@ -28,6 +28,9 @@ from hostler.testing.store_kit import a_step, asked, spoke, started
 HERE, THERE = "isolation-a", "isolation-b"
 CANARY = "canary-of-isolation-a"
 """Said, and written on everything, in the tenant that nobody else may see."""
+ENDPOINTS = "/api/endpoints"
+ENDPOINT, OTHER = "openai", "anthropic"
+"""Providers that every installation has, unless it has none: of an endpoint, and of no endpoint."""
 UNTIL = 4_000_000_000.0
 """When the waits of the sessions' files would end: in 2096."""
 AGENT = "isolation-check"
@@ -156,7 +159,19 @@ class World:
             told = await self.wire.ask("PUT", path, headers=self.operator.headers, body=value)
             if told.status not in (201, 409):  # a house that keeps none
                 raise SetupError(f"no secret can be kept: {told.status} {told.body[:300]}")
+        if "endpoint" in kinds:
+            made["endpoint"] = await self.endpoint()
         return made
+
+    async def endpoint(self) -> str:
+        """Set an endpoint of the owner's tenant; return its provider."""
+        body = json.dumps({"base_url": f"https://isolation.example/{CANARY}"}).encode()
+        path = f"{ENDPOINTS}/{ENDPOINT}"
+        told = await self.wire.ask("PUT", path, headers=self.operator.headers, body=body)
+        # An operator may have closed such hosts, or serve agents that ask no provider.
+        if told.status not in (200, 201, 404, 422):
+            raise SetupError(f"no endpoint can be set: {told.status} {told.body[:300]}")
+        return ENDPOINT
 
     async def ticket(self, who: Actor) -> str:
         return str((await self.do(who, "POST", "/api/socket-tickets", {}))["ticket"])
@@ -190,14 +205,18 @@ class World:
             seen.append(f"{told.status} {told.body}")
         keys = await self.do(self.operator, "GET", "/api/keys?limit=1000")
         states = {one["id"]: one.get("revoked_at") for one in _items(keys)}
+        told = await self.wire.ask("GET", ENDPOINTS, headers=self.operator.headers)
+        seen.append(told.body)
         return "\n".join([*seen, str(states.get(things["key"], "absent"))])
 
     async def clean(self) -> None:
-        """Remove every session and secret, and end every key of both tenants."""
+        """Remove every session, secret and endpoint, and end every key of both tenants."""
         for tenant in (self.operator, self.there):
             kept = await self.wire.ask("GET", "/api/secrets", headers=tenant.headers)
             for one in _items(json.loads(kept.body)) if kept.status == 200 else []:
                 await self.do(tenant, "DELETE", f"/api/secrets/{one['name']}")
+            for one in _items(await self.do(tenant, "GET", ENDPOINTS)):
+                await self.do(tenant, "DELETE", f"{ENDPOINTS}/{one['provider']}")
             while found := _items(await self.do(tenant, "GET", "/api/sessions?limit=1000")):
                 for one in found:
                     await self.do(tenant, "DELETE", f"/api/sessions/{one['id']}")
@@ -267,6 +286,7 @@ async def _people(world: World) -> None:
         one = world[name]
         own: Things = {**await world.things(one), **one.own}
         world.actors[name] = Actor(name=name, key=one.key, own=own)
+    await world.endpoint()
     guested = await world.things(world["owner"])
     world.actors["guest"] = Actor(name="guest", key=guested["token"], own=guested)
     by_link = f"share={guested['token']}"
@@ -311,6 +331,8 @@ def absent(kind: Kind, text: str) -> str:
     """Return the name of nothing that looks like that of something."""
     if kind == "tenant":
         return f"{text[:-1]}0"  # which stands in a list where the other does
+    if kind == "endpoint":
+        return OTHER
     if kind == "cursor":
         return str(int(text) + 1)
     if kind in ("token", "once"):

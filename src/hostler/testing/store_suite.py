@@ -7,6 +7,7 @@ await check(lambda **options: open_my_store(tmp_path, **options))
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import anyio
@@ -14,6 +15,7 @@ import anyio
 from hostler.core.errors import Fenced, Moved, NotFound
 from hostler.core.events import (
     Event,
+    JsonObject,
     Key,
     RunClaimed,
     RunId,
@@ -26,10 +28,13 @@ from hostler.core.events import (
     UserSpoke,
 )
 from hostler.core.memory import remember
+from hostler.core.records import Labels
 from hostler.core.state import State, fold
 from hostler.core.store import Store
 from hostler.testing.doubles import a_session, whole_log
 from hostler.testing.store_kit import Check, Open, a_new_session, a_run, refused, spoke
+from hostler.testing.store_suite_absurd import ABSURDITIES
+from hostler.testing.store_suite_direct import DIRECT
 from hostler.testing.store_suite_forks import FORKS
 from hostler.testing.store_suite_records import RECORDS
 from hostler.testing.store_suite_turns import TURNS
@@ -277,11 +282,30 @@ async def labels_can_be_changed_and_nothing_else_changes(make: Open) -> None:
         key = await a_session(store)
         await store.append(key, [spoke("run_1")])
 
-        changed = await store.relabel(key, title="T", metadata={"a": [1, None]})
+        changed = await store.relabel(key, Labels(title="T", metadata={"a": [1, None]}))
 
         assert (changed.title, changed.metadata) == ("T", {"a": [1, None]})
         assert changed.head == await store.head(key)
         assert (await store.session(key)).metadata == {"a": [1, None]}
+
+
+async def labels_that_are_not_named_stay_as_they_are_at_that_moment(make: Open) -> None:
+    async with make() as store:
+        key = await a_session(store)
+        await asyncio.gather(
+            store.relabel(key, Labels(title="T")), store.relabel(key, Labels(metadata={"a": 1}))
+        )
+        assert await told(store, key) == ("T", {"a": 1})
+
+        await store.relabel(key, Labels(title=None))
+        assert await told(store, key) == (None, {"a": 1})
+        changed = await store.relabel(key, Labels())
+        assert (changed.title, changed.metadata) == (None, {"a": 1})
+
+
+async def told(store: Store, key: Key) -> tuple[str | None, JsonObject]:
+    session = await store.session(key)
+    return session.title, session.metadata
 
 
 async def what_was_said_is_found_newest_first(make: Open) -> None:
@@ -351,7 +375,7 @@ async def what_is_absent_is_not_found(make: Open) -> None:
         await refused(NotFound, store.read(key, after=Seq(0), limit=1))
         await refused(NotFound, store.recall(key))
         await refused(NotFound, store.append(key, [spoke("run_1")]))
-        await refused(NotFound, store.relabel(key, title="x", metadata={}))
+        await refused(NotFound, store.relabel(key, Labels(title="x")))
         await refused(NotFound, store.run(key.tenant, RunId("run_absent")))
 
 
@@ -407,6 +431,7 @@ STORE_SUITE: Sequence[Check] = (
     sessions_are_listed_newest_first_and_every_one_once,
     sessions_are_listed_by_agent_and_status,
     labels_can_be_changed_and_nothing_else_changes,
+    labels_that_are_not_named_stay_as_they_are_at_that_moment,
     what_was_said_is_found_newest_first,
     a_search_may_hold_anything,
     a_deleted_session_is_gone_with_all_that_was_kept_of_it,
@@ -414,10 +439,12 @@ STORE_SUITE: Sequence[Check] = (
     what_is_absent_is_not_found,
     tenants_share_nothing_but_the_storage,
     hostile_text_comes_back_as_it_was,
+    *ABSURDITIES,
     *WAITS,
     *FORKS,
     *RECORDS,
     *TURNS,
+    *DIRECT,
 )
 
 

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from hostler.core.codec import SPOKEN, load_spoken
 from hostler.core.errors import Conflict, NotFound
-from hostler.core.events import Event, Fact, Key, RunId, RunKey, Seq, SessionForked, SessionId
+from hostler.core.events import (
+    START,
+    Event,
+    Fact,
+    Key,
+    PrincipalId,
+    RunId,
+    RunKey,
+    RunRated,
+    Seq,
+    SessionForked,
+    SessionId,
+)
 from hostler.core.memory import remember
 from hostler.core.records import Segment
 from hostler.core.state import State, fold
-from hostler.core.store import Store
+from hostler.core.store import LARGEST_READ, Store
 from hostler.testing.doubles import a_session, whole_log
 from hostler.testing.store_kit import (
     Check,
@@ -58,6 +72,33 @@ async def pages_of_a_fork_fit_together(make: Open) -> None:
             for after in range(len(whole) + 1):
                 page = await store.read(fork, after=Seq(after), limit=limit)
                 assert list(page) == whole[after : after + limit]
+
+
+async def a_page_of_large_facts_ends_with_the_one_that_is_too_much(make: Open) -> None:
+    async with make() as store:
+        key = await a_session(store)
+        for number in range(6):
+            facts = [spoke(f"run_{number}_{i}") for i in range(3)]
+            await store.append(
+                key, [*facts, spoke(f"run_{number}", text="x" * (LARGEST_READ // 2))]
+            )
+        fork = await _forked(store, key, (key.session, 10))
+        await store.append(fork, [spoke(f"run_f{i}", text="x" * LARGEST_READ) for i in range(2)])
+
+        pages = await _pages(store, key)
+        assert [len(page) for page in pages] == [8, 8, 8]
+        assert await _pages(store, fork) == [pages[0], [9, 10, 11, 12], [13]]
+        few = await store.read(key, after=Seq(4), limit=3)
+        assert [event.seq for event in few] == [5, 6, 7]
+
+
+async def _pages(store: Store, key: Key) -> list[list[int]]:
+    """Return the positions that each of a log's pages has, read to its end."""
+    pages, after = list[list[int]](), START
+    while page := await store.read(key, after=after, limit=1000):
+        pages.append([event.seq for event in page])
+        after = page[-1].seq
+    return pages
 
 
 async def a_fork_recalls_the_same_conversation_as_its_whole_log(make: Open) -> None:
@@ -246,9 +287,34 @@ async def a_log_is_restored_only_where_its_ids_are_free(make: Open) -> None:
         assert await store.restore(session, _events(session.id, [spoke("run_5")]))
 
 
+async def an_imported_log_says_nothing_of_runs_of_others(make: Open) -> None:
+    async with make() as store:
+        victim = await _a_talk(store, "run_1")
+        mine = RunRated(run=RunId("run_1"), principal=PrincipalId("p"), score=1)
+        await store.append(victim, [mine])
+        session = a_new_session()
+        facts: list[Fact] = [
+            spoke("run_1"),
+            ended("run_1"),
+            SessionForked(run=None, origin=victim.session, at=Seq(2), principal=PrincipalId("p")),
+            replace(mine, score=0),
+        ]
+        events = [
+            Event(session=session.id, seq=Seq(at), at=1.0, fact=fact, raw=b"")
+            for at, fact in enumerate(facts, start=1)
+        ]
+
+        assert await store.restore(session, events)
+
+        (rating,) = await store.ledger.ratings(victim.tenant, RunId("run_1"))
+        assert rating.score == 1
+        assert (await store.run(victim.tenant, RunId("run_1"))).session == victim.session
+
+
 FORKS: Sequence[Check] = (
     a_fork_reads_its_parent_s_history_under_its_ids,
     pages_of_a_fork_fit_together,
+    a_page_of_large_facts_ends_with_the_one_that_is_too_much,
     a_fork_recalls_the_same_conversation_as_its_whole_log,
     a_fork_s_runs_are_its_own,
     a_fork_of_a_fork_reads_both,
@@ -258,6 +324,7 @@ FORKS: Sequence[Check] = (
     a_history_that_is_gone_begins_no_fork,
     a_log_from_elsewhere_is_restored_with_its_times,
     a_log_is_restored_only_where_its_ids_are_free,
+    an_imported_log_says_nothing_of_runs_of_others,
 )
 
 

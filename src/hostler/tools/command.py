@@ -1,6 +1,7 @@
 """Programs that tools start: each in a process group of its own, which ends with the call.
 
-    call is cancelled or late ──▶ SIGTERM to the group ──GRACE_S──▶ SIGKILL to the group
+    call is cancelled or late, or its program has ended
+        ──▶ SIGTERM to the group ──GRACE_S──▶ SIGKILL to the group
 
 Invariant: when `run_command` is left, by whichever way, no process of its group is alive.
 """
@@ -48,7 +49,8 @@ async def run_command(
     It reads nothing: its standard input is empty.  Without `env`, it has this process's
     environment.  When the tool call that awaits this is cancelled or out of time, the program and
     all that it started in its process group are asked to end, and killed a second later; so are
-    those that it leaves behind when it ends by itself.
+    those that it leaves behind when it ends by itself.  What leaves the group, as daemons do, goes on,
+    and what it says is not waited for.
 
     Raises:
         ToolError: there is no such program, or it may not be run.
@@ -64,34 +66,48 @@ async def run_command(
         )
     except OSError as error:
         raise ToolError(f"{argv[0]} cannot be run: {error.strerror}") from error
+    said = _Said(limit_bytes)
     try:
-        assert process.stdout is not None
-        said, left_out = await _read(process.stdout, limit_bytes)
-        exit_code = await process.wait()
+        async with anyio.create_task_group() as tasks:
+            assert process.stdout is not None
+            tasks.start_soon(said.read, process.stdout)
+            try:
+                await process.wait()
+            finally:  # before the end of the pipe is awaited, which the group may hold open
+                with anyio.CancelScope(shield=True):
+                    await _end_group(process)
+            with anyio.move_on_after(GRACE_S):
+                await said.all.wait()
+            tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
-            await _end(process)
-    return Finished(exit_code, said.decode(errors="replace"), left_out)
+            await process.aclose()
+    output = b"".join(said.pieces).decode(errors="replace")
+    return Finished(await process.wait(), output, max(0, said.size - limit_bytes))
 
 
-async def _read(stream: ByteReceiveStream, limit_bytes: int) -> tuple[bytes, int]:
-    """Return what is said up to the limit, and how much more was; a full pipe would stop it."""
-    said, size = list[bytes](), 0
-    async for piece in stream:
-        if size < limit_bytes:
-            said.append(piece[: limit_bytes - size])
-        size += len(piece)
-    return b"".join(said), max(0, size - limit_bytes)
+class _Said:
+    """What is said up to the limit, and how much it was."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.pieces, self.size, self.all = list[bytes](), 0, anyio.Event()
+        self._limit = limit_bytes
+
+    async def read(self, stream: ByteReceiveStream) -> None:
+        """Read to the end, whatever the limit: a full pipe would stop the program."""
+        async for piece in stream:
+            if self.size < self._limit:
+                self.pieces.append(piece[: self._limit - self.size])
+            self.size += len(piece)
+        self.all.set()
 
 
-async def _end(process: Process) -> None:
-    """End the group, and the program with it."""
+async def _end_group(process: Process) -> None:
     if _signal(process.pid, signal.SIGTERM):
         with anyio.move_on_after(GRACE_S):
             while _signal(process.pid, 0):  # a group tells nobody when it is gone
                 await _reap(process)
         _signal(process.pid, signal.SIGKILL)
-    await process.aclose()
 
 
 async def _reap(process: Process) -> None:

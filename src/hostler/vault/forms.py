@@ -14,9 +14,8 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote, quote_plus
 
-SHORTEST = 8
-"""Characters of a value.  Less would be found in ordinary text, and could be guessed anyway."""
-LONGEST = 16_384
+from hostler.core.sealed import SHORTEST
+
 ANCHOR = 5
 """Bytes that are looked for first: few enough that a thousand values fit the processor's caches."""
 _FREE = re.compile(rb'[^"\\\x00-\x1f\x7f]+')
@@ -62,4 +61,6 @@ def _anchors_of(form: str) -> set[bytes]:
         longest = max(runs, key=len)
         start = (len(longest) - ANCHOR) // 2
         return {longest[start : start + ANCHOR]}
-    return {form.encode(), json.dumps(form, ensure_ascii=False)[1:-1].encode()}
+    start = (len(form) - ANCHOR) // 2
+    part = form[start : start + ANCHOR]
+    return {part.encode(), json.dumps(part, ensure_ascii=False)[1:-1].encode()}

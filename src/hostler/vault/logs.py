@@ -2,7 +2,8 @@
 
 A server's lines are masked by `telemetry.masking`, which sees each value of a line.
 
-Invariant: a record is masked before the first handler sees it, traceback and all.
+Invariant: a record is masked before the first handler that has the filter writes it: message,
+traceback and stack, and nothing that is wrong with it reaches who logged it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import traceback
 from dataclasses import dataclass
 
 from hostler.vault.vault import SealedVault
+
+UNTOLD = "a line that could not be made"
 
 
 def mask_logs(vault: SealedVault) -> None:
@@ -27,7 +30,11 @@ class MaskedRecords:
     vault: SealedVault
 
     def filter(self, record: logging.LogRecord) -> bool:
-        told = record.getMessage()
+        try:
+            told = record.getMessage()
+        except Exception:  # noqa: BLE001  a stranger's `__str__`, or arguments that do not fit
+            told = record.msg = UNTOLD
+            record.args = None
         trace = record.exc_text
         if record.exc_info and trace is None:
             trace = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
@@ -36,4 +43,6 @@ class MaskedRecords:
             record.msg, record.args = masked, None
         if trace is not None:  # which the formatter then takes as it is
             record.exc_text = self.vault.hide(trace)
+        if record.stack_info is not None:
+            record.stack_info = self.vault.hide(record.stack_info)
         return True

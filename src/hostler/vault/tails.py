@@ -1,9 +1,12 @@
 """Text that comes in pieces, masked as if it had come whole.
 
 Of what has come, only a tail that is a proper beginning of a form is held back: where a form that
-is complete later would begin.  All before it is decided, and passed on.
+is complete later would begin.  All before it is decided, and passed on.  A tail waits until its
+part goes on or the answer ends, whatever else comes meanwhile: to show a little of it at each
+turn would show a value bit by bit.
 
-Invariant: pieces cut anywhere, passed on and joined, are the masked whole.
+Invariant: pieces of a part, cut anywhere and with any others between, passed on and joined, are
+the masked whole.
 """
 
 from __future__ import annotations
@@ -15,16 +18,14 @@ from typing import Protocol, TypeVar
 
 from hostler.core.events import CallId
 from hostler.core.ports import Delta
-from hostler.core.sealed import Part
-from hostler.vault.forms import SHORTEST
+from hostler.core.sealed import SHORTEST, Part
 
 T = TypeVar("T")
-REMEMBERED = 1 << 16
+REMEMBERED = 1 << 13
+"""States, which take two megabytes."""
 LONGEST_REMEMBERED = 64
 SHORT = 4
 """Beginnings up to here are kept as a set: base64 meets nearly all of them."""
-TELLS_NOTHING = 4
-"""Fewer characters than this are shown when something else goes on: they would look forgotten."""
 
 
 class Masking(Protocol):
@@ -81,15 +82,13 @@ class Prefixes:
 class Tail:
     """One part of an answer, as far as it has come."""
 
-    __slots__ = ("_covered", "_masking", "_passed", "_prefixes", "_state", "_text")
+    __slots__ = ("_masking", "_passed", "_prefixes", "_state", "_text")
 
     def __init__(self, masking: Masking) -> None:
         self._masking, self._prefixes = masking, masking.prefixes
         self._text = self._state = ""
         self._passed = 0
-        """How much of `text` was passed on, as it is or under a mark."""
-        self._covered = False
-        """What was passed on ends under a mark, which what overlaps it shares."""
+        """How much of `text` was passed on under a mark, which what overlaps it shares."""
 
     def feed(self, text: str) -> str:
         """Take more of the part; return what can be passed on."""
@@ -106,28 +105,18 @@ class Tail:
         self._state = ""
         return self._decide(len(self._text))
 
-    def pause(self) -> str:
-        """Return what little is held back: something else goes on, and this may never."""
-        if len(self._text) - self._passed >= TELLS_NOTHING:
-            return ""
-        rest, self._passed, self._covered = self._text[self._passed :], len(self._text), False
-        return rest
-
     def _decide(self, upto: int) -> str:
         """Return what is decided before `upto`, masked; keep what follows."""
-        text, at, end = self._text, self._passed, self._passed if self._covered else 0
-        out = list[str]()
+        text, at, out = self._text, self._passed, list[str]()
         for start, stop, name in self._masking.found(text):
-            if start >= end:
+            if start >= at:
                 if start >= upto:
                     break
                 out += (text[at:start], name)
-            end = max(end, stop)
-            at = max(at, end)
+            at = max(at, stop)
         if at < upto:
             out.append(text[at:upto])
             at = upto
-        self._covered = end > upto
         self._text, self._passed = text[upto:], at - upto
         return "".join(out)
 
@@ -137,7 +126,6 @@ async def masked_parts(
 ) -> AsyncGenerator[Part, None]:
     """Yield an answer masked: each delta without what may be a secret, then the ending."""
     tails: dict[tuple[str, CallId | None], Tail] = {}
-    last: tuple[Tail, Delta] | None = None
     async with aclosing(parts):
         async for part in parts:
             if not isinstance(part, Delta):
@@ -149,14 +137,11 @@ async def masked_parts(
             tail = tails.get((part.part, part.call))
             if tail is None:
                 tail = tails[part.part, part.call] = Tail(masking)
-            if last is not None and last[0] is not tail and (rest := last[0].pause()):
-                yield _delta(last[1].part, rest, last[1].call)
-            last = tail, part
-            told = tail.feed(part.text)
-            if told == part.text:
+            told, name = tail.feed(part.text), masking.value(part.name)
+            if told == part.text and name == part.name:
                 yield part
-            elif told or part.name is not None:
-                yield Delta(part.part, told, part.call, part.name)
+            elif told or name is not None:
+                yield Delta(part.part, told, part.call, name)
 
 
 def _delta(kind: str, text: str, call: CallId | None) -> Delta:

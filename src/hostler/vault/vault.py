@@ -1,38 +1,39 @@
-"""The vault: secrets opened once, when the house opens; masked by, found in and sealed from memory.
+"""The vault: secrets opened once, when the house opens; found in and sealed from memory.
 
 Masking has to know every value, so the values are in memory anyway; looking one up costs nothing
 then, and a change is seen at once.
 
-Invariant: a value is sealed before it is known here, and what cannot be opened is never replaced
-by something else: its use fails.
+Invariant: a value is masked before it is sealed, and sealed before it is found here; what cannot
+be opened is never replaced by something else: its use fails.  Master keys that open all data keys
+are not let go for some that do not.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, Protocol
 
-import anyio.to_thread
+import anyio
 
-from hostler.core.errors import SetupError
+from hostler.core.errors import Conflict, SetupError
 from hostler.core.events import TenantId
 from hostler.core.ports import mint
 from hostler.core.sealed import DataKey, Mask, Named, Purpose, SealedRows, SealedSecret
 from hostler.vault.envelope import MasterKey, Unopened, new_key, seal, unseal
-from hostler.vault.forms import SHORTEST
-from hostler.vault.masker import Masker
+from hostler.vault.masks import Masks
 
 log = logging.getLogger(__name__)
 
 BATCH = 100
 """Data keys that are wrapped again in one commit."""
-KEPT_MASKS = 256
-"""Tenants whose automatons are kept, ten megabytes each with a thousand secrets."""
+MOST = 1000
+MOST_BYTES = 1 << 18
+"""Secrets of one tenant, and what they have together: masking a thousand keys takes 10 to 20 MB,
+a quarter of a megabyte of certificates 30, and whatever is hardest to mask under 100."""
 
 
 class MasterKeys(Protocol):
@@ -64,50 +65,26 @@ class SealedVault:
     _known: dict[TenantId, dict[str, _Known]] = field(
         default_factory=dict[TenantId, dict[str, _Known]]
     )
-    _learnt: dict[TenantId | None, dict[str, str]] = field(
-        default_factory=dict[TenantId | None, dict[str, str]]
-    )
-    """Names of values that are kept elsewhere, or were kept here; None: for all tenants."""
     _data_keys: dict[tuple[TenantId, str], DataKey] = field(
         default_factory=dict[tuple[TenantId, str], DataKey]
     )
-    _masks: dict[TenantId, Masker | None] = field(default_factory=dict[TenantId, Masker | None])
-    _of_all: tuple[Masker | None, ...] = ()
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _masks: Masks = field(default_factory=Masks)
+    _alone: anyio.Lock = field(default_factory=anyio.Lock)
+    """Held by whoever changes what is kept: a data key is not wrapped anew while it is used."""
 
     def mask(self, tenant: TenantId) -> Mask | None:
-        try:
-            return self._masks[tenant]
-        except KeyError:
-            pass
-        with self._lock:  # so that no mask is made of what has changed meanwhile
-            values = [*self._values(tenant), *self._learnt_by(None)]
-            made = Masker(values) if values else None
-            if len(self._masks) >= KEPT_MASKS:
-                del self._masks[next(iter(self._masks))]
-            self._masks[tenant] = made
-            return made
-
-    def mask_of_all(self) -> Mask | None:
-        """Return what masks for the operator: the values of all tenants."""
-        if not self._of_all:
-            with self._lock:
-                tenants = {*self._known, *self._learnt} - {None}
-                values = [*self._learnt_by(None)]
-                for tenant in tenants:
-                    values += self._values(tenant)
-                self._of_all = (Masker(values) if values else None,)
-        return self._of_all[0]
+        return self._masks.of(tenant)
 
     def hide(self, text: str) -> str:
         """Return the text as the operator may read it: no value of any tenant is in it."""
-        mask = self.mask_of_all()
-        return text if mask is None else mask.text(text)
+        return self._masks.hide(text)
 
-    def _values(self, tenant: TenantId | None) -> list[tuple[str, str]]:
-        known = {} if tenant is None else self._known.get(tenant, {})
-        mine = [(name, one.value) for name, one in known.items() if one.value is not None]
-        return [*mine, *self._learnt_by(tenant)]
+    def learn(self, tenant: TenantId | None, name: str, value: str) -> None:
+        """Mask a value from now on that is kept elsewhere; of None, for all tenants."""
+        self._masks.learn(tenant, name, value)
+
+    async def cover(self, tenant: TenantId, name: str, value: str) -> None:
+        await self._masks.cover(tenant, name, value)
 
     def find(self, tenant: TenantId, name: str) -> str | None:
         found = self._known.get(tenant, {}).get(name)
@@ -121,53 +98,49 @@ class SealedVault:
         known = self._known.get(tenant, {})
         return [known[name].about for name in sorted(known)]
 
-    def learn(self, tenant: TenantId | None, name: str, value: str) -> None:
-        if len(value.strip()) < SHORTEST or value in self._learnt.get(tenant, {}):
-            return
-        with self._lock:
-            self._learnt.setdefault(tenant, {})[value] = name
-            self._forget_masks(tenant)
-
     async def put(self, tenant: TenantId, name: str, kind: Purpose, value: str) -> Named:
-        now, there = self._clock(), self._known.get(tenant, {}).get(name)
-        made_at = now if there is None else there.about.created_at
-        about = Named(tenant=tenant, name=name, kind=kind, created_at=made_at, updated_at=now)
-        data_key, is_new = await self._data_key(tenant)
-        plain = self._unwrapped(data_key)
-        sealed = seal(plain, value.encode(), tenant, "secrets", "sealed", name)
-        # Masked before it is kept: nothing may be written with it from the moment it is there.
-        self.learn(tenant, name, value)
-        if there is not None and there.value is not None:
-            self.learn(tenant, name, there.value)  # what uses it may still be running
-        await self._rows.put(
-            SealedSecret(about=about, sealed=sealed, data_key=data_key.id),
-            data_key if is_new else None,
-        )
-        self._data_keys[tenant, data_key.id] = data_key
-        self._keep(tenant, _Known(about, value))
-        return about
+        async with self._alone:
+            now, there = self._clock(), self._known.get(tenant, {}).get(name)
+            self._check_room(tenant, name, value)
+            made_at = now if there is None else there.about.created_at
+            about = Named(tenant=tenant, name=name, kind=kind, created_at=made_at, updated_at=now)
+            data_key, is_new = await self._data_key(tenant)
+            place = (tenant, "secrets", "sealed", name)
+            sealed = seal(self._unwrapped(data_key), value.encode(), *place)
+            secret = SealedSecret(about=about, sealed=sealed, data_key=data_key.id)
+            self._masks.keep(tenant, name, value)
+            try:
+                # Nothing may be written with it from the moment it is there.
+                await self._masks.renew(tenant)
+                await self._rows.put(secret, data_key if is_new else None)
+            except BaseException:
+                self._masks.keep(tenant, name, None if there is None else there.value)
+                raise
+            self._data_keys[tenant, data_key.id] = data_key
+            self._known.setdefault(tenant, {})[name] = _Known(about, value)
+            return about
 
     async def drop(self, tenant: TenantId, name: str) -> bool:
-        was_there = await self._rows.drop(tenant, name)
-        with self._lock:
-            gone = self._known.get(tenant, {}).pop(name, None)
-            if gone is not None and gone.value is not None:
-                # What used it may still be running, and say it.
-                self._learnt.setdefault(tenant, {})[gone.value] = name
-            self._forget_masks(tenant)
-        return was_there
+        async with self._alone:
+            was_there = await self._rows.drop(tenant, name)
+            self._known.get(tenant, {}).pop(name, None)
+            self._masks.keep(tenant, name, None)  # what used it may still be running, and say it
+            return was_there
 
     async def rotate(self) -> int:
-        newest = (await self._read_keys(make=True, again=True))[0]
-        old = [one for one in self._data_keys.values() if one.wrapped_by != newest.id]
-        for start in range(0, len(old), BATCH):
-            batch = [
-                _wrapped(one.tenant, one.id, self._unwrapped(one), newest)
-                for one in old[start : start + BATCH]
-            ]
-            await self._rows.rewrap(batch)
-            self._data_keys |= {(one.tenant, one.id): one for one in batch}
-        return len(old)
+        async with self._alone:
+            keys = await self._read_keys(make=True, again=True)
+            self._check_all_open(keys)
+            self._keys = keys
+            old = [one for one in self._data_keys.values() if one.wrapped_by != keys[0].id]
+            for start in range(0, len(old), BATCH):
+                batch = [
+                    _wrapped(one.tenant, one.id, self._unwrapped(one), keys[0])
+                    for one in old[start : start + BATCH]
+                ]
+                await self._rows.rewrap(batch)
+                self._data_keys |= {(one.tenant, one.id): one for one in batch}
+            return len(old)
 
     async def open(self, rows: SealedRows) -> None:
         """Open all that is kept in `rows`, where what is put goes, too.
@@ -178,15 +151,13 @@ class SealedVault:
         self._kept_in, found = rows, await rows.data_keys()
         self._data_keys = {(one.tenant, one.id): one for one in found}
         if self._data_keys:
-            here = {one.id for one in await self._read_keys()}
-            missing = {one.wrapped_by for one in self._data_keys.values()} - here
-            if missing:
-                raise SetupError(
-                    f"secrets are kept under the master key {', '.join(sorted(missing))}, and what "
-                    f"is given here is {', '.join(sorted(here)) or 'none'}: give that one, too"
-                )
+            self._keys = await self._read_keys()
+            self._check_all_open(self._keys)
         for row in await rows.secrets():
-            self._keep(row.about.tenant, _Known(row.about, self._opened(row)))
+            known = _Known(row.about, self._opened(row))
+            self._known.setdefault(row.about.tenant, {})[row.about.name] = known
+            self._masks.keep(row.about.tenant, row.about.name, known.value)
+        await self._masks.open()
 
     @property
     def _rows(self) -> SealedRows:
@@ -209,19 +180,42 @@ class SealedVault:
             )
             return None
 
+    def _check_room(self, tenant: TenantId, name: str, value: str) -> None:
+        others = [one for one in self._known.get(tenant, {}).values() if one.about.name != name]
+        if len(others) >= MOST:
+            raise Conflict(f"a tenant may have {MOST} secrets", code="too_many_secrets")
+        size = sum(len((one.value or "").encode()) for one in others) + len(value.encode())
+        if size > MOST_BYTES:
+            raise Conflict(
+                f"the secrets of a tenant may have {MOST_BYTES} bytes together",
+                code="too_many_secrets",
+            )
+
     async def _read_keys(self, *, make: bool = False, again: bool = False) -> Sequence[MasterKey]:
         read = partial(self._master_keys, make=make, again=again)
-        keys = self._keys = await anyio.to_thread.run_sync(read)
+        keys = await anyio.to_thread.run_sync(read)
         for one in keys:
             self.learn(None, "master-key", one.written)
         return keys
+
+    def _check_all_open(self, keys: Sequence[MasterKey]) -> None:
+        """Raise SetupError unless each data key is wrapped by one of `keys`."""
+        here = {one.id for one in keys}
+        missing = {one.wrapped_by for one in self._data_keys.values()} - here
+        if missing:
+            raise SetupError(
+                f"secrets are kept under the master key {', '.join(sorted(missing))}, and what "
+                f"is given here is {', '.join(sorted(here)) or 'none'}: give that one, too"
+            )
 
     async def _data_key(self, tenant: TenantId) -> tuple[DataKey, bool]:
         """Return the tenant's newest data key, and whether it is new."""
         there = [one for (of, _), one in self._data_keys.items() if of == tenant]
         if there:
             return max(there, key=lambda one: one.id), False
-        return _wrapped(tenant, mint("dk"), new_key(), (await self._read_keys(make=True))[0]), True
+        if not self._keys:
+            self._keys = await self._read_keys(make=True)
+        return _wrapped(tenant, mint("dk"), new_key(), self._keys[0]), True
 
     def _unwrapped(self, data_key: DataKey) -> bytes:
         for one in self._keys:
@@ -229,21 +223,6 @@ class SealedVault:
                 place = (data_key.tenant, "data_keys", "wrapped", data_key.id)
                 return unseal(one.key, data_key.wrapped, *place)
         raise Unopened(f"the data key of {data_key.tenant} needs {data_key.wrapped_by}")
-
-    def _keep(self, tenant: TenantId, known: _Known) -> None:
-        with self._lock:
-            self._known.setdefault(tenant, {})[known.about.name] = known
-            self._forget_masks(tenant)
-
-    def _learnt_by(self, tenant: TenantId | None) -> Iterable[tuple[str, str]]:
-        return ((name, value) for value, name in self._learnt.get(tenant, {}).items())
-
-    def _forget_masks(self, tenant: TenantId | None) -> None:
-        self._of_all = ()
-        if tenant is None:
-            self._masks.clear()
-        else:
-            self._masks.pop(tenant, None)
 
 
 def _wrapped(tenant: TenantId, name: str, plain: bytes, by: MasterKey) -> DataKey:

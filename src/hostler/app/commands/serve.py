@@ -8,8 +8,9 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -19,6 +20,8 @@ from starlette.types import ASGIApp
 from hostler.app import wiring
 from hostler.app.agent import Agent, load_target
 from hostler.app.building import RESULTS, build_agents
+from hostler.app.catalogue import Catalogue, make_catalogue
+from hostler.app.endpoints import make_endpoints
 from hostler.app.first_model import first_model, needs_model
 from hostler.app.house import open_house
 from hostler.app.keys import AdminGate, admin_key, key_file
@@ -27,19 +30,19 @@ from hostler.app.server import allow_connections, listen, make_app, opened_ways,
 from hostler.app.settings import LOOPBACK, Settings, default_data, load_settings, unknown_variables
 from hostler.app.vaults import make_vault
 from hostler.core.ports import AgentSpec
-from hostler.faces.native.entry import Ways
-from hostler.faces.native.guard import hosts_of
-from hostler.faces.native.http import VERSION
-from hostler.faces.native.stream import OpenStreams
+from hostler.faces.http.endpoint import VERSION
+from hostler.faces.http.entry import Ways
+from hostler.faces.http.guard import hosts_of
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.harness.breakers import Breakers
 from hostler.service.rates import Rates
 from hostler.service.service import Service
 
 log = logging.getLogger("hostler")
 
-COLLECT = (10_000, 10, 10)
-"""New objects before the young are looked at; looks at the young before the older, and the old,
-are: garbage in cycles that lived for long is at most some hundred megabytes."""
+COLLECT = (10_000, 10, 100)
+"""New objects before the young are looked at; looks at these before the older are; looks at those
+before the old are.  Of 10,000 turns nothing was garbage in cycles that got old."""
 ASSISTANT = Agent(
     "assistant",
     description="Answers questions; calculates with a sandboxed Python.",
@@ -86,9 +89,18 @@ async def _serve(agents: list[Agent], settings: Settings) -> None:
         key, is_new = admin_key(settings.given_key, settings.data)
         vault, breakers = make_vault(settings, admin_key=key, environ=os.environ), Breakers()
         wiring.mask_telemetry(vault.hide)
+        endpoints, catalogue = make_endpoints(settings), make_catalogue(settings)
         async with (
-            build_agents(agents, settings, chosen=chosen, breakers=breakers, vault=vault) as specs,
-            _measuring(specs, settings, streams, breakers) as observing,
+            build_agents(
+                agents,
+                settings,
+                chosen=chosen,
+                breakers=breakers,
+                vault=vault,
+                endpoints=endpoints,
+                catalogue=catalogue,
+            ) as specs,
+            _measuring(specs, settings, streams, breakers, catalogue) as observing,
             open_house(
                 specs,
                 default_agent=agents[0].name,
@@ -98,18 +110,14 @@ async def _serve(agents: list[Agent], settings: Settings) -> None:
                 rates=Rates(settings.rates.limits()),
                 observing=observing,
                 vault=vault,
+                endpoints=endpoints,
+                catalog=catalogue,
             ) as service,
             opened_ways(settings.identity, service) as ways,
         ):
             if settings.given_key is None:
                 log.info("admin key: %s%s", key_file(settings.data), " (new)" if is_new else "")
             where = _url(settings, listening.getsockname()[1])
-
-            def ready() -> None:
-                log.info("serving %s on %s", ", ".join(specs), where)
-                if is_new or sys.stderr.isatty():
-                    click.echo(_next_steps(settings, where), err=True)
-
             spare_the_collector()
             await serve_http(
                 _app(service, key, streams, ways, settings),
@@ -117,8 +125,14 @@ async def _serve(agents: list[Agent], settings: Settings) -> None:
                 streams,
                 tls_cert=settings.tls_cert,
                 tls_key=settings.tls_key,
-                ready=ready,
+                ready=partial(_greet, specs, settings, where, is_new=is_new),
             )
+
+
+def _greet(specs: Iterable[str], settings: Settings, where: str, *, is_new: bool) -> None:
+    log.info("serving %s on %s", ", ".join(specs), where)
+    if is_new or sys.stderr.isatty():
+        click.echo(_next_steps(settings, where), err=True)
 
 
 def spare_the_collector() -> None:
@@ -149,7 +163,11 @@ def _app(
 
 
 def _measuring(
-    specs: Mapping[str, AgentSpec], settings: Settings, streams: OpenStreams, breakers: Breakers
+    specs: Mapping[str, AgentSpec],
+    settings: Settings,
+    streams: OpenStreams,
+    breakers: Breakers,
+    catalogue: Catalogue,
 ) -> AbstractAsyncContextManager[Observing]:
     return wiring.measuring()(
         specs,
@@ -158,6 +176,7 @@ def _measuring(
         is_open=settings.metrics_open,
         streams=lambda: streams.by_kind,
         breakers=breakers.worst,
+        models=catalogue.names(),
     )
 
 

@@ -17,7 +17,7 @@ from hostler.app.identity.proxy import TrustedProxy
 from hostler.app.identity.settings import Identity, Jwt
 from hostler.app.identity.sources import FromDiscovery, FromFile, FromUrl
 from hostler.app.identity.tokens import Issuer, Tokens
-from hostler.faces.native.entry import Way, Ways
+from hostler.faces.http.entry import Way, Ways
 
 
 @asynccontextmanager

@@ -7,14 +7,14 @@ headers mean nothing, and nobody behind this module gets to see them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from ipaddress import IPv6Address, ip_address
 
 from hostler.app.identity.claims import Exists, Refused, everywhere, principal
 from hostler.app.identity.settings import Proxy
 from hostler.core.errors import Unauthorised
 from hostler.core.events import Principal
-from hostler.faces.native.http import Caller
+from hostler.faces.http.endpoint import Caller
+from hostler.faces.http.headers import Joined
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +31,12 @@ class TrustedProxy:
     def __init__(self, said: Proxy, *, exists: Exists = everywhere) -> None:
         self._said, self._exists = said, exists
         self._networks = said.networks
-        self._user = said.user_header.lower()
+        self._headers, self._user = said.headers, said.user_header.lower()
         self._tenant = None if said.tenant_header is None else said.tenant_header.lower()
         self._roles = None if said.roles_header is None else said.roles_header.lower()
         self._peers: dict[str, bool] = {}
 
-    async def __call__(self, headers: Mapping[str, str], peer: str | None) -> Caller | None:
+    async def __call__(self, headers: Joined, peer: str | None) -> Caller | None:
         """Return whom the proxy names; None if it names nobody, or there is no proxy.
 
         A bearer key or token that came along goes first: it says more than the proxy knows.
@@ -55,13 +55,14 @@ class TrustedProxy:
             log.warning("what the proxy %s says of a caller is refused: %s", peer, why)
             raise Unauthorised("who you are was not said as it has to be") from None
 
-    async def _named(self, user: str, headers: Mapping[str, str]) -> Principal:
+    async def _named(self, user: str, headers: Joined) -> Principal:
+        # One of them may be the client's own, which the proxy passed on beside what it says.
+        if twice := self._headers & headers.twice:
+            raise Refused(f"sent more than once: {', '.join(sorted(twice))}")
+        if "," in user:  # as others than us join them
+            raise Refused("the user was named twice")
         tenant = None if self._tenant is None else headers.get(self._tenant)
         roles = "" if self._roles is None else headers.get(self._roles, "")
-        if (
-            "," in user
-        ):  # a header that was sent twice is joined so: by the client, and by the proxy
-            raise Refused("the user was named twice")
         who = principal(
             self._said,
             user=user,

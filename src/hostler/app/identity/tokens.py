@@ -27,7 +27,7 @@ from hostler.app.identity.jwks import Keys
 from hostler.app.identity.settings import Jwt
 from hostler.core.errors import Unauthorised
 from hostler.core.events import Principal
-from hostler.faces.native.http import Caller
+from hostler.faces.http.endpoint import Caller
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -138,23 +138,23 @@ class Tokens:
             raise Refused(f"it is a {header.typ[:50]!r}")
         claims = await _signed_claims(raw, header, issuer.keys)
         generation = issuer.keys.generation
-        expires_at = self._in_time(_read(_claims, claims), issuer.said.audience)
+        until = self._in_time(_read(_claims, claims), issuer.said.audience)
         who = _principal(_read(_all, claims), issuer.said)
         if not await self._exists(who.tenant):
             raise Refused(f"there is no tenant {who.tenant}")
-        return _Kept(Caller(who, expires_at), issuer, generation, expires_at + LEEWAY_S)
+        return _Kept(Caller(who, until), issuer, generation, until)
 
     def _in_time(self, claims: _Claims, audience: Sequence[str]) -> float:
-        """Return when it expires; it is for us, and now.  Raises Refused."""
+        """Return until when it is accepted; it is for us, and now.  Raises Refused."""
         named = [claims.aud] if isinstance(claims.aud, str) else claims.aud
         if not set(named) & set(audience):
             raise Refused(f"it is for {named[:5]!r}")
-        now = self._clock()
-        if not now < claims.exp + LEEWAY_S <= LAST_S:
+        now, until = self._clock(), claims.exp + LEEWAY_S
+        if not now < until <= LAST_S:
             raise Refused(f"it expired at {claims.exp}, or never does")
         if claims.nbf is not None and claims.nbf > now + LEEWAY_S:
             raise Refused(f"it is not good before {claims.nbf}")
-        return claims.exp
+        return until
 
 
 async def _signed_claims(raw: bytes, header: _Header, keys: Keys) -> bytes:

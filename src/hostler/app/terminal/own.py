@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from hostler.app.agent import Agent, load_target
 from hostler.app.building import RESULTS, build_agents
 from hostler.app.commands.serve import ASSISTANT
+from hostler.app.endpoints import make_endpoints
 from hostler.app.first_model import first_model, needs_model
 from hostler.app.house import open_house
 from hostler.app.keys import AdminGate, admin_key
@@ -30,7 +31,7 @@ from hostler.app.vaults import make_vault
 from hostler.core.errors import SetupError
 from hostler.core.ports import World
 from hostler.engine.queuer import EmbeddedEngine
-from hostler.faces.native.stream import OpenStreams
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.harness.results import Results
 from hostler.service.secrets import Sealing
 from hostler.service.service import Service, make_service
@@ -64,15 +65,17 @@ async def working(settings: Settings, agent: str | None, model: str | None) -> A
     key, _ = admin_key(settings.given_key, settings.data)
     _log_to(settings.data / LOG)
     vault = make_vault(settings, admin_key=key, environ=os.environ)
+    endpoints = make_endpoints(settings)
     mask_logs(vault)
     async with (
-        build_agents(agents, settings, chosen=chosen, vault=vault) as specs,
+        build_agents(agents, settings, chosen=chosen, vault=vault, endpoints=endpoints) as specs,
         open_house(
             specs,
             default_agent=agents[0].name,
             file=settings.database_file,
             is_server=False,
             vault=vault,
+            endpoints=endpoints,
         ) as service,
         _serving(service, key) as url,
     ):
@@ -110,16 +113,19 @@ async def deciding(settings: Settings) -> AsyncGenerator[Own]:
     try:
         sealed = SqliteSealed(store, settings.database_file)
         await vault.open(sealed)
+        endpoints, directory = make_endpoints(settings), SqliteDirectory(store)
+        await endpoints.open(directory)
         service = make_service(
             store=store,
             audits=SqliteAudits(store),
-            directory=SqliteDirectory(store),
+            directory=directory,
             engine=EmbeddedEngine(),
             signals=LocalSignals(),
             agents={},
             default_agent="",
             world=World(f"reader-{os.getpid()}"),
             sealing=Sealing(vault, sealed, Results(settings.data / RESULTS)),
+            endpoints=endpoints,
         )
         async with _serving(service, key) as url:
             yield Own(url, key, None)

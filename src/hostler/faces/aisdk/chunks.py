@@ -42,7 +42,8 @@ from hostler.core.events import (
 from hostler.core.news import Piece
 from hostler.core.state import add
 from hostler.faces.aisdk.bodies import message_of
-from hostler.faces.aisdk.wire import FINISH, encode, frame, usage_of, value_of, why
+from hostler.faces.aisdk.wire import FINISH, frame, usage_of, value_of, why
+from hostler.faces.http.form import encode
 
 Kind: TypeAlias = Literal["reasoning", "text"]
 

@@ -33,9 +33,9 @@ from hostler.faces.aisdk.bodies import (
 from hostler.faces.aisdk.chunks import Chunks
 from hostler.faces.aisdk.finding import answer_to, labelled, taken_back_by
 from hostler.faces.aisdk.stream import ChatStream
-from hostler.faces.native.answers import Answer
-from hostler.faces.native.http import REPLAYED, Call, Operation
-from hostler.faces.native.open_streams import OpenStreams
+from hostler.faces.http.answers import Answer
+from hostler.faces.http.endpoint import REPLAYED, Call, Operation
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.service.cursor import Cursor
 from hostler.service.follow import end_of
 from hostler.service.inbox import Cancelled, Message, Receipt
@@ -72,8 +72,7 @@ class Chats:
             raise _nothing()
         chat = mint("ses") if body.id is None else body.id
         session = await self._session(call, chat, body, said)
-        settings = await self.service.tenants.settings_of(who.tenant)
-        self.streams.check(who, settings.most_streams)
+        await self.streams.check(who, self.service.tenants)
         settled = await self._answer(call, session, body)
         if said is not None:
             return await self._speak(call, session, body, said)
@@ -97,8 +96,7 @@ class Chats:
         head = session.head
         if head.active is None or head.cancelled:
             return Answer(204)
-        settings = await self.service.tenants.settings_of(call.who.tenant)
-        self.streams.check(call.who, settings.most_streams)
+        await self.streams.check(call.who, self.service.tenants)
         theirs, named = self._tools(session)
         chunks = Chunks(head.active, session.id, theirs=theirs, named=named)
         return self._follow(call, session, chunks, after=head.base, settled=head.seq)

@@ -54,18 +54,17 @@ async def answer_to(
     """Return the run that answered, last, what the client calls `message`."""
     found: RunId | None = None
     has_joined, first = False, set[RunId]()
-    after = Cursor(START)
-    while message is not None:
-        page = await service.following.page(who, session, after=after, limit=PAGE)
+    after, more = Cursor(START), message is not None
+    while more:
+        page, more = await service.following.page(who, session, after=after, limit=PAGE)
         for one in page:
             fact = cast("Event", one).fact
             if isinstance(fact, UserSpoke) and fact.run is not None:
                 if fact.metadata.get(UI) == {"id": message}:
                     found, has_joined = fact.run, fact.run in first
                 first.add(fact.run)
-        if len(page) < PAGE:
-            break
-        after = Cursor(cast("Event", page[-1]).seq)
+        if more:
+            after = Cursor(cast("Event", page[-1]).seq)
     if has_joined:
         raise joined()
     return found

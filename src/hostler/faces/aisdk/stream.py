@@ -9,19 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack, aclosing
 
-import anyio
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from hostler.core.errors import HostlerError, NotFound
 from hostler.core.events import Event, Seq, SessionId
 from hostler.core.news import Piece
 from hostler.faces.aisdk.chunks import Chunks
 from hostler.faces.aisdk.wire import DONE
-from hostler.faces.native.headers import Headers
-from hostler.faces.native.http import Call
-from hostler.faces.native.open_streams import OpenStream, OpenStreams, cutter
-from hostler.faces.native.request import REQUEST_ID, request_of
-from hostler.faces.native.stream import LARGEST_CHUNK, Follow
+from hostler.faces.http.endpoint import Call
+from hostler.faces.http.headers import Headers
+from hostler.faces.http.open_streams import OpenStream, OpenStreams, cutter, while_there
+from hostler.faces.http.request import REQUEST_ID, request_of
+from hostler.faces.http.streaming import LARGEST_CHUNK, Follow, body
 
 HEADERS: Headers = (
     (b"content-type", b"text/event-stream"),
@@ -65,17 +64,15 @@ class ChatStream:
             with self._streams.one(
                 scope, send, call.who, until=call.until, session=self._session
             ) as stream:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(_until_gone, receive, tasks.cancel_scope)
+                async with while_there(receive):
                     await self._send(stream)
-                    tasks.cancel_scope.cancel()
         if stream.why == "slow" and (cut := cutter(scope)) is not None:
             cut(0, "slow")
 
     async def _send(self, stream: OpenStream) -> None:
         chunks = self._chunks
         chunks.start()
-        await stream.send(_body(chunks.drain()))
+        await stream.send(body(chunks.drain()))
 
         def at_once(items: Sequence[Event | Piece]) -> bool:
             more = chunks.more(items)
@@ -88,14 +85,14 @@ class ChatStream:
             try:
                 async for batch in batches:
                     for piece in self._pieces(batch):
-                        await stream.send(_body(piece))
+                        await stream.send(body(piece))
                     if chunks.is_over:
                         break
             except NotFound:
                 chunks.gone()
             except HostlerError:
                 return  # the store went away: a cut, after which the client resumes
-        await stream.send(_body(chunks.drain() + DONE, more=False))
+        await stream.send(body(chunks.drain() + DONE, more=False))
 
     def _pieces(self, batch: Sequence[Event | Piece]) -> list[bytes]:
         """Return what to send for a batch, in pieces of a bounded size."""
@@ -116,13 +113,3 @@ class ChatStream:
             if chunks.is_over:
                 break
         return [piece for piece in pieces if piece] if batch else [HEARTBEAT]
-
-
-def _body(body: bytes, *, more: bool = True) -> Message:
-    return {"type": "http.response.body", "body": body, "more_body": more}
-
-
-async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()

@@ -8,8 +8,8 @@ from __future__ import annotations
 import msgspec
 
 from hostler.core.events import JsonObject, Usage
+from hostler.faces.http.form import encode
 
-encode = msgspec.json.Encoder(decimal_format="string").encode
 LONGEST_ERROR = 300
 """Characters: it is shown to whoever chats."""
 FINISH = {None: "stop", "stop_when": "stop", "length": "length", "refusal": "content-filter"}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from msgspec import Struct
 from starlette.types import ASGIApp
 
 from hostler.core.audited import ACTIONS, AuditRow, ChainHead, Wanted
 from hostler.core.errors import Invalid
-from hostler.faces.native.answers import Answer
+from hostler.faces.http.answers import Answer
+from hostler.faces.http.endpoint import Call, Operation, number
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.faces.native.file_stream import JSONL, FileStream
-from hostler.faces.native.http import Call, Operation, number
-from hostler.faces.native.open_streams import OpenStreams
+from hostler.faces.native.times import FORMS, time_of
 from hostler.service.service import Service
 
 MOST = 999_999_999
@@ -37,8 +37,8 @@ class AuditOperations:
         after = number(call, "after", default=0, most=MOST, least=0)
         wanted = Wanted(
             after=after or None,
-            since=_time(call, "from"),
-            until=_time(call, "to"),
+            since=time_of(call, "from"),
+            until=time_of(call, "to"),
             action=_action(call),
             principal=call.query.get("principal"),
         )
@@ -49,6 +49,7 @@ class AuditOperations:
 
     async def export(self, call: Call) -> ASGIApp:
         after = number(call, "after", default=0, most=MOST, least=0)
+        await self.streams.check(call.who, self.service.tenants)
         pieces = await self.service.auditing.export(call.who, after=after)
         name = f"audit-{after + 1}.jsonl"
         return FileStream(call=call, streams=self.streams, name=name, pieces=pieces)
@@ -69,8 +70,8 @@ def audit_operations(do: AuditOperations) -> list[Operation]:
             query={
                 "after": f"the last `seq` of the page before: 0 to {MOST}",
                 "limit": "1 to 1000, default 100",
-                "from": "RFC 3339: not before this time",
-                "to": "RFC 3339: before this time",
+                "from": f"{FORMS}: not before this time",
+                "to": f"{FORMS}: before this time",
                 "action": "only this action, such as `key.create`",
                 "principal": "only of this principal",
             },
@@ -107,17 +108,3 @@ def _action(call: Call) -> str | None:
         wanted = f"one of: {', '.join(ACTIONS)}"
         raise Invalid(f"there is no action {action!r}", fields=[("action", wanted)])
     return action
-
-
-def _time(call: Call, name: str) -> float | None:
-    text = call.query.get(name)
-    if text is None:
-        return None
-    try:
-        at = datetime.fromisoformat(text)
-        if at.tzinfo is not None:
-            return at.timestamp()
-    except (ValueError, OverflowError):
-        pass
-    wanted = "a time with its zone, such as 2026-11-21T12:00:00Z"
-    raise Invalid(f"{name} must be {wanted}", fields=[(name, wanted)])

@@ -7,9 +7,9 @@ from itertools import groupby
 
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from hostler.faces.native.entry import Entrance, Gate, Ways
-from hostler.faces.native.http import Endpoint, Operation
-from hostler.faces.native.open_streams import OpenStreams
+from hostler.faces.http.endpoint import Endpoint, Operation
+from hostler.faces.http.entry import Entrance, Gate, Ways
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.faces.native.operations import Operations
 from hostler.faces.native.socket import Socket
 from hostler.faces.native.table import table

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from starlette.types import Receive, Scope, Send
 
 from hostler.core.errors import HostlerError
-from hostler.faces.native.http import Call
-from hostler.faces.native.open_streams import OpenStreams, cutter
-from hostler.faces.native.request import REQUEST_ID, request_of
+from hostler.faces.http.endpoint import Call
+from hostler.faces.http.open_streams import OpenStreams, cutter, while_there
+from hostler.faces.http.request import REQUEST_ID, request_of
 
 JSONL = "application/jsonl"
 
@@ -29,7 +29,6 @@ class FileStream:
     pieces: AsyncGenerator[bytes, None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del receive
         headers = [
             (b"content-type", JSONL.encode()),
             (b"content-disposition", f'attachment; filename="{self.name}"'.encode()),
@@ -45,7 +44,7 @@ class FileStream:
             session=self.call.session,
             kind="file",
         ) as stream:
-            async with aclosing(self.pieces) as pieces:
+            async with while_there(receive), aclosing(self.pieces) as pieces:
                 try:
                     async for piece in pieces:
                         body = {"type": "http.response.body", "body": piece, "more_body": True}

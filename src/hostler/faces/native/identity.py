@@ -12,10 +12,11 @@ from starlette.types import ASGIApp
 
 from hostler.core.audited import about
 from hostler.core.events import SessionId
-from hostler.faces.native import bodies, wire
+from hostler.faces.http import form
+from hostler.faces.http.answers import Answer, page
+from hostler.faces.http.endpoint import Call, Operation, number
+from hostler.faces.native import bodies
 from hostler.faces.native import identity_bodies as own
-from hostler.faces.native.answers import Answer, page
-from hostler.faces.native.http import Call, Operation, number
 from hostler.service.keys import NewKey
 from hostler.service.service import Service
 
@@ -40,7 +41,7 @@ class Identity:
             is_operator=who.is_operator,
             key=None if key is None else key.id,
             prefix=None if key is None else key.prefix,
-            expires_at=None if call.until is None else wire.stamp(call.until),
+            expires_at=None if call.until is None else form.stamp(call.until),
         )
         return Answer(200, about)
 

@@ -12,7 +12,7 @@ from msgspec.structs import asdict
 
 from hostler.core.directory import ApiKey, Grant, Tenant, TenantSettings
 from hostler.core.events import JsonObject, Role, Scope
-from hostler.faces.native.wire import stamp
+from hostler.faces.http.form import stamp
 
 
 class NewTenant(Struct, kw_only=True, forbid_unknown_fields=True):

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp
 
-from hostler.faces.native.answers import Answer
-from hostler.faces.native.http import Call, Operation
+from hostler.faces.http.answers import Answer
+from hostler.faces.http.endpoint import Call, Operation
 from hostler.service.scraping import Scraping
 
 TEXT = "text/plain"

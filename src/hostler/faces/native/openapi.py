@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from hostler.core.events import Fact, JsonObject
+from hostler.faces.http.endpoint import VERSION, Operation
 from hostler.faces.native.bodies import Problem
-from hostler.faces.native.http import VERSION, Operation
 from hostler.service.secrets import NAME
 
 REFERENCE = "#/components/schemas/{name}"

@@ -6,7 +6,7 @@ Invariant: a handler reads its call, calls one verb of the service and shapes th
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar, cast, get_args
 
@@ -17,17 +17,21 @@ from hostler.core.errors import CallerError, Invalid, NotFound
 from hostler.core.events import CallId, Event, Policy, SessionId
 from hostler.core.head import Status
 from hostler.core.news import Attendance
+from hostler.faces.http import form
+from hostler.faces.http.answers import Answer, page, problem
+from hostler.faces.http.endpoint import REPLAYED, VERSION, Call, Caller, number, one_of
+from hostler.faces.http.entry import TICKET_S, Tickets
+from hostler.faces.http.open_streams import OpenStreams
+from hostler.faces.http.streaming import Follow
 from hostler.faces.native import bodies, views, wire
-from hostler.faces.native.answers import Answer, page, problem
+from hostler.faces.native.awaited import LONGEST_WAIT_S, Awaited, prefers_wait
 from hostler.faces.native.doctor import LONGEST_EVERY_MS, MOST_TICKS, Ticks
-from hostler.faces.native.entry import TICKET_S, Tickets
 from hostler.faces.native.file_stream import FileStream
-from hostler.faces.native.http import REPLAYED, VERSION, Call, Caller, number, one_of
-from hostler.faces.native.open_streams import OpenStreams
-from hostler.faces.native.stream import EventStream, Follow
+from hostler.faces.native.stream import EventStream
+from hostler.faces.native.turns import Turns
 from hostler.service.authorise import authorise
 from hostler.service.cursor import Cursor
-from hostler.service.follow import Ends, any_end, end_of, never
+from hostler.service.follow import Ends, Seat, any_end, end_of, never
 from hostler.service.inbox import Message, Receipt
 from hostler.service.limits import check_depth
 from hostler.service.runs import Waiting
@@ -42,12 +46,9 @@ _UPGRADE = problem(
     status=426,
     headers=((b"upgrade", b"websocket"), (b"connection", b"upgrade")),
 )
-LONGEST_WAIT_S = 300
 STREAM = "text/event-stream"
 ASKED = ("open", "allow", "deny", "closed")
 """What may have become of a request for approval."""
-
-
 _receipts = msgspec.json.Decoder(Receipt)
 
 
@@ -59,6 +60,7 @@ class Operations:
     streams: OpenStreams
     tickets: Tickets
     scraping: Scraping = UNMEASURED
+    imports: Turns = field(default_factory=Turns)
 
     async def create_session(self, call: Call) -> ASGIApp:
         body = cast("bodies.NewSession", call.body)
@@ -110,11 +112,11 @@ class Operations:
         message = Message(
             content=body.content, policy=policy, metadata=body.metadata, purpose=body.purpose
         )
-        wait_s = _prefers_wait(call)
+        wait_s = prefers_wait(call)
         streams = STREAM in call.headers.get("accept", "")
         replayed = () if call.kept is None else REPLAYED
-        if streams:
-            await self._check_streams(call)
+        if streams or wait_s:
+            await self.streams.check(call.who, self.service.tenants)
         if not streams and not wait_s:
             return Answer(202, await self._receipt(call, session, message), replayed)
         with ExitStack() as stack:
@@ -126,22 +128,38 @@ class Operations:
                 follow = partial(
                     self.service.following.follow_on, seat, after=after, ends=ends, current=current
                 )
-                first = wire.sse_frame(receipt.cursor, "receipt", wire.encode(receipt))
+                first = wire.sse_frame(receipt.cursor, "receipt", form.encode(receipt))
                 return EventStream(
                     call, follow, self.streams, first=first, headers=replayed, owns=stack.pop_all()
                 )
-            ended = await self.service.runs.wait(
-                seat,
-                receipt.run,
-                after=after,
-                timeout_s=wait_s,
-                current=call.kept is None,
-                joined=receipt.policy in ("steer", "coalesce"),
+            return Awaited(
+                call,
+                self.streams,
+                partial(self._ended, call, seat, receipt, wait_s),
+                cut=partial(self._so_far, call, Answer(202, receipt, replayed)),
+                owns=stack.pop_all(),
             )
+
+    async def _ended(self, call: Call, seat: Seat, receipt: Receipt, wait_s: int) -> ASGIApp:
+        """Wait for what becomes of a message."""
+        ended = await self.service.runs.wait(
+            seat,
+            receipt.run,
+            after=Cursor.parse(receipt.cursor),
+            timeout_s=wait_s,
+            current=call.kept is None,
+            joined=receipt.policy in ("steer", "coalesce"),
+        )
+        replayed = () if call.kept is None else REPLAYED
         applied = ((b"preference-applied", b"wait=%d" % wait_s), *replayed)
         if isinstance(ended, Waiting):
             return Answer(202, views.view_waiting(receipt, ended), applied)
         return Answer(202, receipt, applied) if ended is None else Answer(200, ended, applied)
+
+    async def _so_far(self, call: Call, answer: Answer) -> ASGIApp:
+        """Answer somebody whose wait was cut, if they may still see the session."""
+        await self.service.access.key(call.who, "read", _session(call))
+        return answer
 
     async def _receipt(self, call: Call, session: SessionId, message: Message) -> Receipt:
         """Return the receipt of a message that is new, or that was sent before."""
@@ -191,7 +209,7 @@ class Operations:
     async def answer(self, call: Call) -> ASGIApp:
         body = cast("bodies.NewResult", call.body)
         check_depth("/output", body.output)
-        output = body.output if isinstance(body.output, str) else wire.encode(body.output).decode()
+        output = body.output if isinstance(body.output, str) else form.encode(body.output).decode()
         event = await self.service.waits.answer(
             call.who,
             _session(call),
@@ -215,12 +233,15 @@ class Operations:
 
     async def export(self, call: Call) -> ASGIApp:
         session = _session(call)
+        await self.streams.check(call.who, self.service.tenants)
         pieces = await self.service.archive.export(call.who, session)
         return FileStream(call=call, streams=self.streams, name=f"{session}.jsonl", pieces=pieces)
 
     async def restore(self, call: Call) -> ASGIApp:
-        assert call.pieces is not None
-        session = await self.service.archive.restore(call.who, call.pieces, id=call.query.get("id"))
+        pieces, name = call.pieces, call.query.get("id")
+        assert pieces is not None
+        async with self.imports.one():
+            session = await self.service.archive.restore(call.who, pieces, id=name)
         return Answer(201, views.view_session(session))
 
     async def storage(self, call: Call) -> ASGIApp:
@@ -248,14 +269,10 @@ class Operations:
             NotFound, Malformed: before the first of them.
         """
         session = _session(call)
-        await self._check_streams(call)
+        await self.streams.check(call.who, self.service.tenants)
         after = await self._after(call, session)
         await self.service.following.check(call.who, session, after)
         return partial(self.service.following.follow, call.who, session, after=after, ends=ends)
-
-    async def _check_streams(self, call: Call) -> None:
-        settings = await self.service.tenants.settings_of(call.who.tenant)
-        self.streams.check(call.who, settings.most_streams)
 
     async def attendance(self, call: Call) -> AbstractContextManager[Attendance] | None:
         """Return the seat of a caller who wants to see who watches, and to be seen."""
@@ -273,17 +290,21 @@ class Operations:
         limit = number(call, "limit", default=100, most=1000)
         wait_s = number(call, "wait", default=0, most=LONGEST_WAIT_S, least=0)
         after = await self._after(call, session)
-        items = await self.service.following.page(
-            call.who,
-            session,
-            after=after,
-            limit=limit + 1,
-            wait_s=wait_s,
-            deltas=call.query.get("deltas") == "true",
-        )
-        shown, more = items[:limit], len(items) > limit
-        cursor = Cursor.after(shown[-1]) if shown else after
-        return Answer(200, wire.json_page(shown, str(cursor), more=more))
+        deltas = call.query.get("deltas") == "true"
+
+        async def read() -> ASGIApp:
+            items, more = await self.service.following.page(
+                call.who, session, after=after, limit=limit, wait_s=wait_s, deltas=deltas
+            )
+            cursor = Cursor.after(items[-1]) if items else after
+            return Answer(200, wire.json_page(items, str(cursor), more=more))
+
+        if not wait_s:
+            return await read()
+        await self.streams.check(call.who, self.service.tenants)
+        await self.service.following.check(call.who, session, after)
+        nothing = Answer(200, wire.json_page([], str(after), more=False))
+        return Awaited(call, self.streams, read, cut=partial(self._so_far, call, nothing))
 
     async def open_socket(self, call: Call) -> ASGIApp:
         await self.service.sessions.get(call.who, _session(call))
@@ -317,7 +338,9 @@ class Operations:
 
     async def tick(self, call: Call) -> ASGIApp:
         count = number(call, "n", default=20, most=MOST_TICKS)
-        return Ticks(count, number(call, "every_ms", default=100, most=LONGEST_EVERY_MS))
+        every_ms = number(call, "every_ms", default=100, most=LONGEST_EVERY_MS)
+        await self.streams.check(call.who, self.service.tenants)
+        return Ticks(call, self.streams, count, every_ms)
 
     async def list_agents(self, call: Call) -> ASGIApp:
         del call
@@ -336,11 +359,8 @@ class Operations:
             raise Invalid("say what to search for", fields=[("q", "at least one word")])
         limit = number(call, "limit", default=20, most=100)
         found = await self.service.sessions.search(call.who, words, limit=limit)
-        views = [
-            bodies.HitView(session=hit.session, seq=hit.seq, kind=hit.kind, snippet=hit.snippet)
-            for hit in found
-        ]
-        return Answer(200, {"items": views, "cursor": None, "more": False})
+        seen = [bodies.HitView(**hit._asdict()) for hit in found]
+        return Answer(200, {"items": seen, "cursor": None, "more": False})
 
     async def capabilities(self, call: Call) -> ASGIApp:
         del call
@@ -375,12 +395,3 @@ def _same(result: T) -> T:
 
 def _fact(event: Event) -> msgspec.Raw:
     return msgspec.Raw(wire.data_of(event))
-
-
-def _prefers_wait(call: Call) -> int:
-    """Return the seconds of `Prefer: wait=N` (RFC 7240), 0 without it."""
-    for preference in call.headers.get("prefer", "").split(","):
-        name, _, value = preference.strip().partition("=")
-        if name.lower() == "wait" and value.isdigit():
-            return min(int(value), LONGEST_WAIT_S)
-    return 0

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 import time
 from dataclasses import dataclass
-from datetime import datetime
 from typing import cast, get_args
 
 import msgspec
@@ -21,17 +19,17 @@ from starlette.types import ASGIApp
 from hostler.core.errors import Invalid
 from hostler.core.events import RunId, RunStatus
 from hostler.core.ledger import By, RunFilter, Spent
+from hostler.faces.http.answers import Answer, page
+from hostler.faces.http.endpoint import Call, Operation, number, one_of
+from hostler.faces.http.form import encode, stamp
 from hostler.faces.native import bodies, views
-from hostler.faces.native.answers import Answer, page
-from hostler.faces.native.http import Call, Operation, number, one_of
-from hostler.faces.native.wire import encode, stamp
+from hostler.faces.native.times import FORMS, time_of
 from hostler.service.costs import Costs
 from hostler.service.marks import Mark
 from hostler.service.service import Service
 
 DAYS = 30
 """Of usage, when nothing is said."""
-DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 GROUPS = get_args(By)
 STATUSES = ("queued", "running", *get_args(RunStatus))
 _group = msgspec.json.Decoder(list[str])
@@ -79,7 +77,7 @@ def run_operations(service: Service) -> list[Operation]:
 
 def table(do: RunOperations) -> list[Operation]:
     """Return the operations, in the order of the documentation."""
-    times = {"from": "RFC 3339, or a day: from then on", "to": "as `from`: earlier than that"}
+    times = {"from": f"{FORMS}: from then on", "to": "as `from`: earlier than that"}
     pages = {"after": "the last id of the page before", "limit": "1 to 1000, default 100"}
     return [
         Operation(
@@ -135,7 +133,7 @@ def table(do: RunOperations) -> list[Operation]:
             summary="Tokens and cost of the model calls of some time",
             run=do.usage,
             query={
-                "from": f"RFC 3339, or a day; default {DAYS} days before `to`",
+                "from": f"{FORMS}; default {DAYS} days before `to`",
                 "to": "as `from`; default now",
                 "by": f"what to sum by, comma between: {', '.join(GROUPS)}; default tenant",
                 "after": "the cursor of the page before",
@@ -165,8 +163,8 @@ class RunOperations:
                 agent=call.query.get("agent"),
                 principal=call.query.get("user"),
                 purpose=call.query.get("purpose"),
-                since=_time(call, "from"),
-                before=_time(call, "to"),
+                since=time_of(call, "from"),
+                before=time_of(call, "to"),
             ),
         )
         return page([views.view_run(one) for one in found], limit)
@@ -188,9 +186,9 @@ class RunOperations:
 
     async def usage(self, call: Call) -> ASGIApp:
         limit = number(call, "limit", default=100, most=1000)
-        before = _time(call, "to")
+        before = time_of(call, "to")
         before = time.time() if before is None else before
-        since = _time(call, "from")
+        since = time_of(call, "from")
         since = before - DAYS * 86_400 if since is None else since
         by = _groups(call)
         found = await self.service.runs.usage(
@@ -209,21 +207,6 @@ class RunOperations:
 
 def _run(call: Call) -> RunId:
     return RunId(call.path["run"])
-
-
-def _time(call: Call, name: str) -> float | None:
-    """Return a time of the query as Unix seconds.  Raises Invalid."""
-    text = call.query.get(name)
-    if not text:
-        return None
-    try:
-        at = datetime.fromisoformat(f"{text}T00:00:00Z" if DAY.fullmatch(text) else text)
-        if at.tzinfo is not None:
-            return at.timestamp()
-    except (ValueError, OverflowError):
-        pass
-    wanted = "a time like 2026-01-31T12:00:00Z, or a day like 2026-01-31"
-    raise Invalid(f"{name} must be {wanted}", fields=[(name, wanted)])
 
 
 def _groups(call: Call) -> list[By]:

@@ -11,11 +11,10 @@ from typing import Annotated, cast
 from msgspec import Meta, Struct
 from starlette.types import ASGIApp
 
-from hostler.core.sealed import Named, Purpose, Scrubbed
-from hostler.faces.native.answers import Answer
-from hostler.faces.native.http import Call, Operation
-from hostler.faces.native.wire import stamp
-from hostler.service.secrets import LONGEST
+from hostler.core.sealed import LONGEST, Named, Purpose, Scrubbed
+from hostler.faces.http.answers import Answer
+from hostler.faces.http.endpoint import Call, Operation
+from hostler.faces.http.form import stamp
 from hostler.service.service import Service
 
 PATH = "/api/secrets"
@@ -60,6 +59,8 @@ class ScrubView(Struct, kw_only=True):
     facts: int
     rows: int
     files: int
+    unread: int
+    """Facts that this build cannot read, and so left as they are."""
     sessions: list[str]
 
 
@@ -168,5 +169,6 @@ def _scrubbed(done: Scrubbed) -> ScrubView:
         facts=done.facts,
         rows=done.rows,
         files=done.files,
+        unread=done.unread,
         sessions=list(done.sessions),
     )

@@ -9,13 +9,13 @@ Invariant: what a client says is answered, or the close says why; no rule is wri
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, aclosing
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import anyio
 import msgspec
 from msgspec import Raw, Struct
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from hostler.core.errors import (
     CallerError,
@@ -28,16 +28,18 @@ from hostler.core.errors import (
     Unavailable,
 )
 from hostler.core.events import Event
-from hostler.core.news import Attendance, Piece
-from hostler.faces.native.answers import Answer, problem
-from hostler.faces.native.decode import decoded
-from hostler.faces.native.entry import Entrance
-from hostler.faces.native.http import LARGEST_BODY, REPLAYED, Call, Endpoint, answered, read_call
-from hostler.faces.native.open_streams import SLOW, OpenStream, OpenStreams, Why, cutter
+from hostler.core.news import Piece, Presence
+from hostler.faces.http.answers import Answer, problem
+from hostler.faces.http.decode import decoded
+from hostler.faces.http.endpoint import LARGEST_BODY, REPLAYED, Call, Endpoint, answered, read_call
+from hostler.faces.http.entry import Entrance
+from hostler.faces.http.form import encode
+from hostler.faces.http.open_streams import SLOW, OpenStream, OpenStreams, Why, cutter
+from hostler.faces.http.request import trailed
+from hostler.faces.http.streaming import Follow
 from hostler.faces.native.operations import Operations
-from hostler.faces.native.request import trailed
-from hostler.faces.native.stream import Follow
-from hostler.faces.native.wire import encode, text, text_presence
+from hostler.faces.native.stream import send_presence
+from hostler.faces.native.wire import text, text_presence
 from hostler.service.rates import Rates
 
 SESSION = "/api/sessions/{session}"
@@ -56,6 +58,7 @@ BAD_KEY, GONE, DRAINING, AGAIN = 4401, 4404, 1012, 1013
 CLOSING: Mapping[Why, tuple[int, str]] = {
     "draining": (DRAINING, "the server stops; come back with your cursor"),
     "revoked": (BAD_KEY, "the key, ticket or link is good no more"),
+    "unshared": (BAD_KEY, "the session is not shared with you as it was"),
     "slow": (SLOW, "too slow; come back with your cursor"),
 }
 
@@ -98,6 +101,7 @@ class Socket:
             call = await read_call(scope, self.entry.for_socket, self.operations.service.auditing)
             self.rates.take(call.who, "requests")
             follow = await self.operations.follow(call)
+            attendance = await self.operations.attendance(call)
         except Unauthorised as error:
             # A close code can be seen by a page's script; the status of a refusal cannot.
             await send({"type": "websocket.accept"})
@@ -106,7 +110,6 @@ class Socket:
         except (CallerError, Unavailable) as error:
             await problem(error)(scope, receive, send)
             return
-        attendance = await self.operations.attendance(call)
         await send({"type": "websocket.accept"})
         talk = _Talk(call, self.endpoints)
         end: tuple[int, str] | None = None
@@ -117,7 +120,7 @@ class Socket:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(talk.listen, receive, stream, tasks.cancel_scope)
                 if attendance is not None:
-                    tasks.start_soon(_send_presence, attendance, stream)
+                    tasks.start_soon(send_presence, attendance, stream, _presence)
                 end = await _send_frames(follow, stream)
                 tasks.cancel_scope.cancel()
             if end is not None:  # and nothing is answered any more
@@ -219,13 +222,8 @@ async def _send_frames(follow: Follow, stream: OpenStream) -> tuple[int, str]:
     return 1000, ""
 
 
-async def _send_presence(
-    attendance: AbstractContextManager[Attendance], stream: OpenStream
-) -> None:
-    with attendance as seat:
-        while True:
-            message = text_presence(await seat.next())
-            await stream.send({"type": "websocket.send", "text": message})
+def _presence(presence: Presence) -> Message:
+    return {"type": "websocket.send", "text": text_presence(presence)}
 
 
 async def _close(why: Why, scope: Scope, send: Send) -> None:

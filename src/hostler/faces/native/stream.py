@@ -5,19 +5,18 @@ Invariant: a stream begins at once, is never silent for long, and is sent in chu
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, aclosing
-from typing import Protocol, TypeAlias
 
-import anyio
 from starlette.types import Message, Receive, Scope, Send
 
 from hostler.core.errors import HostlerError, NotFound
 from hostler.core.events import Event
-from hostler.core.news import AtOnce, Attendance, Piece
-from hostler.faces.native.http import Call
-from hostler.faces.native.open_streams import OpenStream, OpenStreams, cutter
-from hostler.faces.native.request import REQUEST_ID, request_of
+from hostler.core.news import Attendance, Piece, Presence
+from hostler.faces.http.endpoint import Call
+from hostler.faces.http.open_streams import OpenStream, OpenStreams, cutter, while_there
+from hostler.faces.http.request import REQUEST_ID, request_of
+from hostler.faces.http.streaming import LARGEST_CHUNK, Follow, body, chunks
 from hostler.faces.native.wire import sse, sse_presence
 
 HEADERS = [
@@ -27,16 +26,6 @@ HEADERS = [
 ]
 OPENING = b"retry: 1000\n: open\n\n"
 HEARTBEAT = b": still here\n\n"
-LARGEST_CHUNK = 64 * 1024
-"""Frames are joined up to here, or sent alone: what waits for a client stays small."""
-
-Batches: TypeAlias = AsyncGenerator[Sequence[Event | Piece], None]
-
-
-class Follow(Protocol):
-    def __call__(self, *, at_once: AtOnce) -> Batches:
-        """Begin to follow a session; what `at_once` takes is in no batch."""
-        ...
 
 
 class EventStream:
@@ -68,17 +57,15 @@ class EventStream:
             with self._streams.one(
                 scope, send, call.who, until=call.until, session=call.session
             ) as stream:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(_until_gone, receive, tasks.cancel_scope)
+                async with while_there(receive) as tasks:
                     if self._attendance is not None:
-                        tasks.start_soon(_send_presence, self._attendance, stream)
+                        tasks.start_soon(send_presence, self._attendance, stream, _presence)
                     await self._send(stream)
-                    tasks.cancel_scope.cancel()
         if stream.why == "slow" and (cut := cutter(scope)) is not None:
             cut(0, "slow")
 
     async def _send(self, stream: OpenStream) -> None:
-        await stream.send(_body(OPENING + self._first))
+        await stream.send(body(OPENING + self._first))
 
         def at_once(items: Sequence[Event | Piece]) -> bool:
             chunk = b"".join(map(sse, items))
@@ -88,39 +75,24 @@ class EventStream:
             try:
                 async for batch in batches:
                     for chunk in chunks(map(sse, batch)) if batch else (HEARTBEAT,):
-                        await stream.send(_body(chunk))
+                        await stream.send(body(chunk))
             except NotFound:
                 pass  # the session was deleted: whoever comes back is told so
             except HostlerError:
                 return  # the store went away: a cut that the client resumes
-        await stream.send(_body(b"", more=False))
+        await stream.send(body(b"", more=False))
 
 
-def chunks(frames: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the frames joined, as many as fit a chunk."""
-    joined, size = list[bytes](), 0
-    for frame in frames:
-        if joined and size + len(frame) > LARGEST_CHUNK:
-            yield b"".join(joined)
-            joined, size = [], 0
-        joined.append(frame)
-        size += len(frame)
-    yield b"".join(joined)
-
-
-def _body(body: bytes, *, more: bool = True) -> Message:
-    return {"type": "http.response.body", "body": body, "more_body": more}
-
-
-async def _send_presence(
-    attendance: AbstractContextManager[Attendance], stream: OpenStream
+async def send_presence(
+    attendance: AbstractContextManager[Attendance],
+    stream: OpenStream,
+    message: Callable[[Presence], Message],
 ) -> None:
+    """Send who watches, as a message of the stream's kind, whenever that changes."""
     with attendance as seat:
         while True:
-            await stream.send(_body(sse_presence(await seat.next())))
+            await stream.send(message(await seat.next()))
 
 
-async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
+def _presence(presence: Presence) -> Message:
+    return body(sse_presence(presence))

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp
 
 from hostler.core.events import JsonObject
-from hostler.faces.native import bodies, identity, secrets
-from hostler.faces.native.answers import Answer
+from hostler.faces.http.answers import Answer
+from hostler.faces.http.endpoint import Call, Operation
+from hostler.faces.native import bodies, endpoints, identity, secrets
 from hostler.faces.native.audit import AuditOperations, audit_operations
 from hostler.faces.native.file_stream import JSONL
-from hostler.faces.native.http import Call, Operation
 from hostler.faces.native.metrics import metrics_table
 from hostler.faces.native.openapi import openapi
 from hostler.faces.native.operations import Operations
@@ -257,7 +257,7 @@ def table(do: Operations, others: Sequence[Operation] = ()) -> list[Operation]:
             audited="share.create",
             body=bodies.NewShare,
             returns={201: bodies.NewShareView},
-            errors=(403, 404, 422),
+            errors=(403, 404, 409, 422),
             keeps=False,
         ),
         Operation(
@@ -314,6 +314,7 @@ def table(do: Operations, others: Sequence[Operation] = ()) -> list[Operation]:
         ),
         *audit_operations(AuditOperations(do.service, do.streams)),
         *secrets.table(do.service),
+        *endpoints.table(do.service),
         Operation(
             method="GET",
             path="/api/agents",

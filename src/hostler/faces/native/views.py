@@ -8,8 +8,8 @@ from hostler.core.events import Fault
 from hostler.core.ledger import Rating
 from hostler.core.ports import AgentSpec
 from hostler.core.records import Approval, RunRow, Session, Share, Storage
+from hostler.faces.http.form import stamp
 from hostler.faces.native import bodies
-from hostler.faces.native.wire import stamp
 from hostler.service.inbox import Receipt
 from hostler.service.runs import RunDetail, Waiting
 

@@ -9,17 +9,13 @@ Invariant: `data` of a fact has `seq`, `at` and `session` before the fact's own 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from functools import lru_cache
 
-import msgspec
 from msgspec import Struct
 
 from hostler.core.events import AttemptId, CallId, Event
 from hostler.core.news import Piece, Presence
+from hostler.faces.http.form import encode, stamp
 from hostler.service.cursor import Cursor
-
-encode = msgspec.json.Encoder(decimal_format="string").encode
 
 
 class _Delta(Struct, omit_defaults=True, gc=False):
@@ -28,17 +24,6 @@ class _Delta(Struct, omit_defaults=True, gc=False):
     text: str
     call: CallId | None = None
     name: str | None = None
-
-
-@lru_cache(maxsize=64)
-def _second(at: int) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def stamp(at: float) -> str:
-    """Return Unix seconds as RFC 3339 with milliseconds."""
-    second, ms = divmod(int(at * 1000), 1000)
-    return f"{_second(second)}.{ms:03d}Z"
 
 
 def data_of(item: Event | Piece) -> bytes:

@@ -34,6 +34,17 @@ UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE tenant = ? AND id = ?
 -- name: touch_key
 UPDATE keys SET used_at = max(coalesce(used_at, 0), ?) WHERE tenant = ? AND id = ?
 
+-- name: endpoints
+SELECT * FROM endpoints ORDER BY tenant, provider
+
+-- name: put_endpoint
+INSERT INTO endpoints VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (tenant, provider) DO UPDATE SET
+    base_url = excluded.base_url, updated_at = excluded.updated_at
+
+-- name: drop_endpoint
+DELETE FROM endpoints WHERE tenant = ? AND provider = ?
+
 -- name: grant
 INSERT INTO grants VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (tenant, session, user) DO UPDATE SET

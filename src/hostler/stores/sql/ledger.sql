@@ -60,6 +60,39 @@ INSERT INTO feedback VALUES {rows}
 ON CONFLICT (tenant, run, principal, key) DO UPDATE SET
     score = excluded.score, comment = excluded.comment, at = excluded.at
 
+-- name: upsert_direct_calls
+-- A later row of a call says all of it.
+INSERT INTO direct_calls VALUES {rows}
+ON CONFLICT (tenant, id) DO UPDATE SET
+    principal = excluded.principal,
+    purpose = excluded.purpose,
+    provider = excluded.provider,
+    model = excluded.model,
+    status = excluded.status,
+    error_type = excluded.error_type,
+    error_message = excluded.error_message,
+    input_tokens = excluded.input_tokens,
+    output_tokens = excluded.output_tokens,
+    cache_read_tokens = excluded.cache_read_tokens,
+    cache_write_tokens = excluded.cache_write_tokens,
+    reasoning_tokens = excluded.reasoning_tokens,
+    cost = excluded.cost,
+    price_version = excluded.price_version,
+    unpriced = excluded.unpriced,
+    asked_at = excluded.asked_at,
+    ended_at = excluded.ended_at,
+    first_token_us = excluded.first_token_us
+
+-- name: drop_open_direct_calls
+UPDATE direct_calls INDEXED BY direct_calls_open
+SET status = 'dropped', unpriced = 1, ended_at = max(?, asked_at) WHERE status = 'open'
+
+-- name: forget_direct_calls
+-- Some, oldest first; what is open has an end to come.
+DELETE FROM direct_calls WHERE (tenant, id) IN
+    (SELECT tenant, id FROM direct_calls INDEXED BY direct_calls_by_time
+    WHERE tenant = ? AND asked_at < ? AND status <> 'open' ORDER BY asked_at LIMIT ?)
+
 -- name: has_run
 SELECT 1 FROM agent_runs WHERE tenant = ? AND id = ?
 
@@ -119,10 +152,22 @@ SELECT {groups}, count(DISTINCT c.run), count(*), sum(c.status = 'failed'),
     sum(CAST(round(c.cost * 1e12) AS INTEGER) / 1000000),
     sum(CAST(round(c.cost * 1e12) AS INTEGER) % 1000000),
     sum(c.unpriced)
-FROM llm_calls c INDEXED BY llm_calls_by_time
-CROSS JOIN agent_runs r ON r.tenant = c.tenant AND r.id = c.run
-WHERE c.tenant = :tenant AND c.asked_at >= :since AND c.asked_at < :before
-    AND EXISTS (SELECT 1 FROM seen s WHERE s.tenant = :tenant AND s.user = :seen_by AND s.session = r.session) -- if seen_by
+FROM (
+    SELECT c.tenant, c.run, coalesce(r.principal, '') AS user, coalesce(r.agent, '') AS agent,
+        c.provider, c.model, c.status, c.input_tokens, c.output_tokens, c.cache_read_tokens,
+        c.cache_write_tokens, c.reasoning_tokens, c.cost, c.unpriced, c.asked_at
+    FROM llm_calls c INDEXED BY llm_calls_by_time
+    CROSS JOIN agent_runs r ON r.tenant = c.tenant AND r.id = c.run
+    WHERE c.tenant = :tenant AND c.asked_at >= :since AND c.asked_at < :before
+        AND EXISTS (SELECT 1 FROM seen s WHERE s.tenant = :tenant AND s.user = :seen_by AND s.session = r.session) -- if seen_by
+    UNION ALL
+    SELECT d.tenant, NULL, d.principal, '',
+        d.provider, d.model, d.status, d.input_tokens, d.output_tokens, d.cache_read_tokens,
+        d.cache_write_tokens, d.reasoning_tokens, d.cost, d.unpriced, d.asked_at
+    FROM direct_calls d INDEXED BY direct_calls_by_time
+    WHERE d.tenant = :tenant AND d.asked_at >= :since AND d.asked_at < :before
+        AND d.principal = :seen_by -- if seen_by
+) c
 GROUP BY {groups}
 {past}
 ORDER BY {groups} LIMIT :limit
@@ -136,6 +181,9 @@ UPDATE heads SET head = ? WHERE tenant = ? AND session = ?
 
 -- name: mark_stale
 INSERT OR IGNORE INTO stale SELECT tenant, id FROM sessions
+
+-- name: mark_one_stale
+INSERT OR IGNORE INTO stale VALUES (?, ?)
 
 -- name: stale
 SELECT tenant, session FROM stale LIMIT ?

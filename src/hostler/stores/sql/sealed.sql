@@ -26,16 +26,6 @@ UPDATE data_keys SET wrapped = ?, wrapped_by = ? WHERE tenant = ? AND id = ?
 -- name: put_scrub
 INSERT INTO scrubs (tenant, id, at, record) VALUES (?, ?, ?, ?)
 
--- name: scrub_tables
--- Ordinary tables: what an index for full-text search keeps for itself is told by its own words.
-SELECT name FROM sqlite_schema WHERE type = 'table' AND sql NOT LIKE 'CREATE VIRTUAL%'
-    AND name NOT LIKE 'sqlite_%' AND name NOT LIKE 'said_words%'
-    AND name <> 'audit' -- holds no contents, and a chain that was changed proves nothing
-ORDER BY name
-
--- name: scrub_columns
-SELECT name, type, pk FROM pragma_table_info(?) ORDER BY cid
-
 -- name: scrub_facts
 SELECT session, seq, fact FROM events
 WHERE tenant = ? AND (session, seq) > (?, ?) ORDER BY session, seq LIMIT ?

@@ -82,8 +82,11 @@ WHERE h.tenant = :tenant AND h.status = :status AND h.status <> 'idle'
 ORDER BY s.created_at DESC, s.id DESC LIMIT :limit
 
 -- name: relabel
-UPDATE sessions SET title = ?, metadata = ?
-WHERE tenant = ? AND id = ?
+-- What is not named stays as it is, whatever else was written since it was read.
+UPDATE sessions SET
+    title = iif(:retitles, :title, title),
+    metadata = coalesce(:metadata, metadata)
+WHERE tenant = :tenant AND id = :id
 
 -- name: touch
 UPDATE heads SET updated_at = ? WHERE tenant = ? AND session = ?
@@ -99,6 +102,18 @@ WHERE tenant = ? AND session = ? AND seq > ? AND seq <= ?
 SELECT group_concat(seq), group_concat(at), group_concat(fact) FROM events
 WHERE tenant = ? AND session = ? AND seq > ? AND seq <= ?
     AND EXISTS (SELECT 1 FROM sessions WHERE tenant = ? AND id = ?)
+
+-- name: page_end
+-- Where a page past a position ends: with the event with which it has so many characters, if that
+-- is before another position.
+WITH RECURSIVE page (seq, size) AS (
+    SELECT ?3, 0
+    UNION ALL
+    SELECT e.seq, page.size + length(e.fact)
+    FROM page CROSS JOIN events e ON e.tenant = ?1 AND e.session = ?2 AND e.seq = page.seq + 1
+    WHERE page.size < ?5 AND e.seq <= ?4
+)
+SELECT max(seq) FROM page
 
 -- name: past
 SELECT group_concat(seq), group_concat(fact) FROM events

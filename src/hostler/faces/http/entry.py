@@ -13,7 +13,8 @@ from typing import Protocol
 
 from hostler.core.errors import Unauthorised
 from hostler.core.events import Principal
-from hostler.faces.native.http import Caller
+from hostler.faces.http.endpoint import Caller
+from hostler.faces.http.headers import Joined
 from hostler.service.keys import Keys
 from hostler.service.shares import Shares, is_token
 from hostler.service.tenants import Tenants
@@ -22,7 +23,7 @@ TICKET_S = 60
 
 
 class Way(Protocol):
-    async def __call__(self, headers: Mapping[str, str], peer: str | None) -> Caller | None:
+    async def __call__(self, headers: Joined, peer: str | None) -> Caller | None:
         """Return who calls; None: this way was not taken.  `peer`: the address of the socket.
 
         Raises Unauthorised: it was, and does not lead in.
@@ -89,18 +90,17 @@ class Entrance:
     tickets: Tickets = field(default_factory=Tickets)
     ways: Ways = field(default_factory=Ways)
 
-    async def __call__(
-        self, headers: dict[str, str], query: Mapping[str, str], peer: str | None
-    ) -> Caller:
+    async def __call__(self, headers: Joined, query: Mapping[str, str], peer: str | None) -> Caller:
+        key = headers.get("x-api-key")
+        if key is not None and "authorization" not in headers:
+            headers["authorization"] = f"Bearer {key}"  # as clients of Anthropic's API send it
         caller = await self._caller(headers, query, peer)
         self._hide(headers)
         if not caller.who.is_operator:  # so that the limits of the tenant are known
             await self.tenants.settings_of(caller.who.tenant)
         return caller
 
-    async def _caller(
-        self, headers: Mapping[str, str], query: Mapping[str, str], peer: str | None
-    ) -> Caller:
+    async def _caller(self, headers: Joined, query: Mapping[str, str], peer: str | None) -> Caller:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             token = query.get("share", "")
@@ -121,7 +121,7 @@ class Entrance:
         return Caller(who if tenant is None else await self.tenants.acting(who, tenant), until)
 
     async def for_socket(
-        self, headers: dict[str, str], query: Mapping[str, str], peer: str | None
+        self, headers: Joined, query: Mapping[str, str], peer: str | None
     ) -> Caller:
         """As for any operation, or by ticket."""
         ticket = query.get("ticket")
@@ -130,6 +130,6 @@ class Entrance:
         self._hide(headers)
         return self.tickets.take(ticket)
 
-    def _hide(self, headers: dict[str, str]) -> None:
+    def _hide(self, headers: Joined) -> None:
         for name in self.ways.hidden:
             headers.pop(name, None)

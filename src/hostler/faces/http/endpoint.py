@@ -6,7 +6,6 @@ Invariant: whatever a client sends is answered with a documented status; a 500 s
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,17 +26,17 @@ from hostler.core.errors import (
     Invalid,
     Malformed,
     Repeated,
-    TooLarge,
     Unauthorised,
     Unavailable,
 )
 from hostler.core.events import Principal, PrincipalId, SessionId, TenantId
-from hostler.faces.native.answers import Answer, details_of, problem
-from hostler.faces.native.decode import decoded
-from hostler.faces.native.deeds import address_of, entry_of
-from hostler.faces.native.headers import adding, joined, standing
-from hostler.faces.native.request import trailed
-from hostler.faces.native.wire import encode
+from hostler.faces.http.answers import Answer, Telling, details_of, tell
+from hostler.faces.http.decode import decoded, digits
+from hostler.faces.http.deeds import address_of, entry_of
+from hostler.faces.http.form import encode
+from hostler.faces.http.headers import Joined, adding, joined, standing
+from hostler.faces.http.incoming import pieces_of as _pieces
+from hostler.faces.http.request import trailed
 from hostler.service.admission import Begins
 from hostler.service.auditing import Auditing
 from hostler.service.authorise import confine
@@ -64,9 +63,7 @@ class Caller(NamedTuple):
 
 
 class Entry(Protocol):
-    async def __call__(
-        self, headers: dict[str, str], query: Mapping[str, str], peer: str | None
-    ) -> Caller:
+    async def __call__(self, headers: Joined, query: Mapping[str, str], peer: str | None) -> Caller:
         """Return who calls, and take out of `headers` what is nobody else's business.
 
         `peer`: the address of the socket.  Raises Unauthorised.
@@ -142,6 +139,8 @@ class Operation:
     """Needs no key."""
     keeps: bool = True
     """An idempotency key is honoured; False: the answer has a secret, which is kept nowhere."""
+    tell: Telling = tell
+    """How errors are told."""
     audited: str | None = None
     """The action as which it is in the audit log, one of `core.audited.ACTIONS`."""
 
@@ -174,6 +173,7 @@ class Endpoint:
         self._rates, self._auditing, self._hide = rates, auditing, hide
         self._in_progress = set[tuple[TenantId, str]]()
         self._operations = {operation.method: operation for operation in operations}
+        self._first = operations[0]
         self._decoders = {
             operation.method: msgspec.json.Decoder(operation.body)
             for operation in operations
@@ -184,7 +184,8 @@ class Endpoint:
         what = f"{scope['method']} {scope['path']}"
         whose, began = list[Principal](), time.perf_counter()
         with trailed(scope):
-            answer = await answered(self._answer(scope, receive, whose), what)
+            telling = self._operations.get(scope["method"], self._first).tell
+            answer = await answered(self._answer(scope, receive, whose), what, telling)
             if log.isEnabledFor(logging.DEBUG):
                 access(scope, answer, began)
             told = standing(self._rates, whose[0]) if whose else ()
@@ -277,15 +278,15 @@ class Endpoint:
             self._in_progress.discard(mark)
 
 
-async def answered(answering: Awaitable[ASGIApp], what: str) -> ASGIApp:
-    """Return the answer, which is a problem when there is none."""
+async def answered(answering: Awaitable[ASGIApp], what: str, telling: Telling = tell) -> ASGIApp:
+    """Return the answer, which tells what went wrong when there is none."""
     try:
         return await answering
     except (CallerError, Unavailable) as error:
-        return problem(error)
+        return telling(error)
     except Exception:
         log.exception("%s failed", what)
-        return Answer(500, details_of(500, "internal", "this is a bug; the server logged it"))
+        return telling(None)
 
 
 def access(scope: Scope, answer: ASGIApp, began: float) -> None:
@@ -338,10 +339,11 @@ def number(call: Call, name: str, *, default: int, most: int, least: int = 1) ->
     text = call.query.get(name)
     if text is None:
         return default
-    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not least <= int(text) <= most:
+    given = digits(text)
+    if given is None or not least <= given <= most:
         wanted = f"a whole number from {least} to {most}"
         raise Invalid(f"{name} must be {wanted}", fields=[(name, wanted)])
-    return int(text)
+    return given
 
 
 def one_of(call: Call, name: str, allowed: Sequence[str]) -> str | None:
@@ -365,28 +367,3 @@ def _query(raw: bytes) -> dict[str, str]:
         return dict(parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict"))
     except (UnicodeDecodeError, ValueError) as error:
         raise Malformed("the query string is not percent-encoded UTF-8") from error
-
-
-async def _pieces(
-    headers: Mapping[str, str], receive: Receive, most: int
-) -> AsyncGenerator[bytes, None]:
-    """Yield the request's body as it comes.
-
-    Raises:
-        TooLarge: it is over `most` bytes, known before it is read where the client says so.
-    """
-    declared = headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > most:
-        raise TooLarge(f"the body is {declared} bytes; {most} are allowed")
-    size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Malformed("the client went away before the end of its request")
-        piece = message.get("body", b"")
-        size += len(piece)
-        if size > most:
-            raise TooLarge(f"the body is over {most} bytes")
-        more = message.get("more_body", False)
-        if piece:
-            yield piece

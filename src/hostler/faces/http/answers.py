@@ -6,16 +6,16 @@ Invariant: an error has a documented status and code, and the id of its request.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeAlias, cast
 
 from starlette.types import Receive, Scope, Send
 
 from hostler.core.errors import CallerError, Invalid, NotFound, TooMany, Unavailable
-from hostler.faces.native.headers import Headers
-from hostler.faces.native.request import REQUEST_ID, request_of
-from hostler.faces.native.wire import encode, stamp
+from hostler.faces.http.form import encode, stamp
+from hostler.faces.http.headers import Headers
+from hostler.faces.http.request import REQUEST_ID, request_of
 
 PROBLEM = b"application/problem+json"
 
@@ -50,6 +50,17 @@ class Answer:
         await send({"type": f"{kind}.response.body", "body": body})
 
 
+Telling: TypeAlias = "Callable[[CallerError | Unavailable | None], Answer]"
+"""How a face tells what went wrong; None: it is a bug of ours, of which nothing is told."""
+
+
+def tell(error: CallerError | Unavailable | None) -> Answer:
+    """Tell what went wrong as the native API does."""
+    if error is None:
+        return Answer(500, details_of(500, "internal", "this is a bug; the server logged it"))
+    return problem(error)
+
+
 async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer for a path that is no route."""
     await problem(NotFound("there is no such route"))(scope, receive, send)
@@ -61,6 +72,7 @@ _HEADERS: Mapping[int | str, Headers] = {
     "invalid_token": ((b"www-authenticate", b'Bearer error="invalid_token"'),),
     # What is left of the body is not read, so nothing that follows on this connection can be.
     413: ((b"connection", b"close"),),
+    "slow_body": ((b"connection", b"close"),),
 }
 
 

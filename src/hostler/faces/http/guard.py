@@ -19,8 +19,8 @@ from ipaddress import ip_address
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hostler.core.errors import CallerError, Forbidden
-from hostler.faces.native.answers import Answer, problem
-from hostler.faces.native.headers import Headers, adding
+from hostler.faces.http.answers import Answer, problem
+from hostler.faces.http.headers import Headers, adding
 
 ANY = "*"
 LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})

@@ -36,3 +36,9 @@ def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 def _pointer(path: str) -> str:
     """Return msgspec's `$.content[0].text` as a JSON pointer."""
     return re.sub(r"\[(\d+|\.\.\.)\]", r"/\1", path.removeprefix("$")).replace(".", "/")
+
+
+def digits(text: str) -> int | None:
+    """Return a whole number that a client wrote; None if it is none, or beyond all reason."""
+    # `isdigit` also says yes to what `int` refuses: other scripts' digits, and thousands of them.
+    return int(text) if re.fullmatch(r"\d{1,18}", text, re.ASCII) else None

@@ -11,17 +11,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Literal, TypeAlias, cast, get_args
 
 import anyio
 import anyio.lowlevel
-from starlette.types import Message, Scope, Send
+from anyio.abc import TaskGroup
+from starlette.types import Message, Receive, Scope, Send
 
 from hostler.core.errors import TooMany
 from hostler.core.events import Principal, PrincipalId, SessionId, TenantId
 from hostler.service.limits import MOST_STREAMS
+from hostler.service.tenants import Tenants
 
 SLOW_S = 30.0
 """A chunk that is not taken in this time ends its stream: less than 2 KiB a second."""
@@ -37,8 +39,8 @@ NOW, WRITE = "hostler.now", "write"
 """And the one under which it takes more of what is being sent, if the client keeps up."""
 
 Write: TypeAlias = Callable[[bytes], bool]
-Kind: TypeAlias = Literal["sse", "socket", "file"]
-Why: TypeAlias = Literal["draining", "revoked", "slow"]
+Kind: TypeAlias = Literal["sse", "socket", "file", "poll"]
+Why: TypeAlias = Literal["draining", "revoked", "unshared", "slow"]
 
 
 class OpenStream:
@@ -98,9 +100,10 @@ class OpenStreams:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def check(self, who: Principal, most: int | None = None) -> None:
-        """Return if `who` may open one more; `most`: of their tenant's.  Raises TooMany."""
-        most = self._most if most is None else min(most, self._most)
+    async def check(self, who: Principal, tenants: Tenants) -> None:
+        """Return if `who` may open one more.  Raises TooMany."""
+        own = (await tenants.settings_of(who.tenant)).most_streams
+        most = self._most if own is None else min(own, self._most)
         if self._of[who.tenant, who.id] >= most:
             raise TooMany(f"{most:,} streams are open, which is all there may be")
 
@@ -162,7 +165,7 @@ class OpenStreams:
         for stream in self._streams:
             who = stream.who
             if (who.tenant, who.id, stream.session) == (tenant, user, session):
-                stream.cut("revoked")
+                stream.cut("unshared")
 
     def _rest(self) -> None:
         if self._timer is not None:
@@ -173,6 +176,21 @@ class OpenStreams:
         for stream in self._streams:
             stream.look(self._slow_s)
         self._timer = asyncio.get_running_loop().call_later(self._slow_s / LOOKS, self._look)
+
+
+@asynccontextmanager
+async def while_there(receive: Receive) -> AsyncGenerator[TaskGroup]:
+    """Leave what is in this context, and what it starts, when the client goes away."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_until_gone, receive, tasks.cancel_scope)
+        yield tasks
+        tasks.cancel_scope.cancel()
+
+
+async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
 
 
 def _writer(scope: Scope) -> Write | None:

@@ -5,7 +5,7 @@ Invariant: what is sent twice is joined, never picked from: who picks can be mad
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -19,16 +19,31 @@ Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 _NAMES = {policy: policy.encode() for policy in POLICIES}
 
 
-def joined(raw: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+class Joined(dict[str, str]):
+    """The headers of a request by name."""
+
+    __slots__ = ("twice",)
+
+    def __init__(self, by_name: Mapping[str, str], twice: frozenset[str] = frozenset()) -> None:
+        super().__init__(by_name)
+        self.twice = twice
+        """Names of those that were sent more than once."""
+
+
+def joined(raw: Sequence[tuple[bytes, bytes]]) -> Joined:
     """Return the headers of a request by name (RFC 9110 section 5.3)."""
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
     if len(headers) == len(raw):
-        return headers
+        return Joined(headers)
     several: dict[str, str] = {}
+    twice = set[str]()
     for name, value in raw:
         key, text = name.decode("latin-1"), value.decode("latin-1")
-        several[key] = f"{several[key]}, {text}" if key in several else text
-    return several
+        if key in several:
+            twice.add(key)
+            text = f"{several[key]}, {text}"
+        several[key] = text
+    return Joined(several, frozenset(twice))
 
 
 def adding(send: Send, headers: Headers) -> Send:
@@ -51,8 +66,11 @@ def standing(rates: Rates, who: Principal) -> Headers:
     known = rates.standing(who)
     if not known:
         return ()
-    left = b", ".join([b'"%b";r=%d;t=%d' % (_NAMES[one[0]], one[2], one[3]) for one in known])
-    return (_policies(tuple([one[:2] for one in known])), (b"ratelimit", left))
+    left = b", ".join(
+        [b'"%b";r=%d;t=%d' % (_NAMES[one.policy], one.left, one.full_in_s) for one in known]
+    )
+    told = _policies(tuple([(one.policy, one.rate) for one in known]))
+    return (told, (b"ratelimit", left))
 
 
 @lru_cache(maxsize=256)

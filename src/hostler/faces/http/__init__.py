@@ -1,0 +1,1 @@
+"""What all faces over HTTP share: who calls, what they send, how they are answered, and streams."""

@@ -1,0 +1,98 @@
+"""What the facts of an imported file may hold: ids of our form, sensible times, possible numbers.
+
+Invariant: a fact that passes can be stored, summed and shown.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+from msgspec.structs import asdict
+
+from hostler.core.errors import Invalid
+from hostler.core.events import (
+    ApprovalAsked,
+    Fact,
+    ModelFailed,
+    ModelReplied,
+    RunEnded,
+    RunRated,
+    ToolStarted,
+    Usage,
+    UserSpoke,
+)
+from hostler.core.ledger import MOST_COST, MOST_TOKENS
+from hostler.service.limits import check_client_tools
+from hostler.service.marks import Mark
+from hostler.service.times import LATEST, seconds
+
+LONGEST_AGENT = 128
+"""Characters of an agent's name: every list of sessions carries it."""
+MOST = 2**53
+"""Of any other number: what JSON can carry everywhere."""
+DIGITS = 30
+"""Behind the point of a cost."""
+_ID = re.compile(r"[a-z]{1,8}_[A-Za-z0-9_-]{1,64}", re.ASCII)
+_IDS = ("run", "input", "call", "attempt", "before")
+_NUMBERS = ("seen", "choice", "claim", "at")
+_TIMES = ("retry_after_s", "first_token_s")
+
+
+def check_agent(name: str) -> None:
+    """Refuse a name that no agent has.  Raises Invalid."""
+    if not 0 < len(name) <= LONGEST_AGENT:
+        wanted = f"1 to {LONGEST_AGENT} characters"
+        raise Invalid("the agent's name is too long", fields=[("/session/agent", wanted)])
+
+
+def check_fact(fact: Fact) -> None:
+    """Refuse a fact that no server of ours could have written.  Raises Invalid."""
+    for name in _IDS:
+        _check_id(name, getattr(fact, name, None))
+    for name in _NUMBERS:
+        _check_number(name, getattr(fact, name, 0), MOST)
+    for name in _TIMES:
+        _check_number(name, getattr(fact, name, None) or 0, LATEST)
+    _check_values(fact)
+
+
+def _check_values(fact: Fact) -> None:
+    if isinstance(fact, ApprovalAsked | ToolStarted) and fact.expires_at is not None:
+        seconds(fact.expires_at)
+    elif isinstance(fact, ModelReplied):
+        for call in fact.calls:
+            _check_id("call", call.id)
+        check_usage(fact.usage, MOST_TOKENS)
+    elif isinstance(fact, ModelFailed):
+        check_usage(fact.usage, MOST_TOKENS)
+    elif isinstance(fact, RunEnded):
+        check_usage(fact.usage, MOST)
+    elif isinstance(fact, UserSpoke) and fact.client_tools is not None:
+        check_client_tools(fact.client_tools)  # names may be masked
+    elif isinstance(fact, RunRated):
+        Mark(score=fact.score).check()  # its key may be masked, and so no label any more
+
+
+def check_usage(usage: Usage, most: int) -> None:
+    """Refuse counts that are none.  Raises Invalid."""
+    for name, value in asdict(usage).items():
+        if name.endswith("_tokens"):
+            _check_number(name, value, most)
+    if usage.cost is not None and not _is_amount(usage.cost):
+        raise Invalid("a cost is no amount of dollars")
+
+
+def _is_amount(cost: Decimal) -> bool:
+    exponent = cost.as_tuple().exponent
+    return cost.is_finite() and 0 <= cost <= MOST_COST and int(exponent) >= -DIGITS
+
+
+def _check_id(name: str, value: str | None) -> None:
+    if value is not None and not _ID.fullmatch(value):
+        raise Invalid(f"the id of this {name} has another form than ^{_ID.pattern}$")
+
+
+def _check_number(name: str, value: float, most: float) -> None:
+    if not 0 <= value <= most:
+        raise Invalid(f"{name} is not from 0 to {most:.0f}")
