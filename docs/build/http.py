@@ -19,6 +19,7 @@ from hostler.faces.aisdk.face import chat_operations
 from hostler.faces.http.endpoint import VERSION
 from hostler.faces.http.entry import Tickets
 from hostler.faces.http.open_streams import OpenStreams
+from hostler.faces.messages.face import messages_operations
 from hostler.faces.native import bodies
 from hostler.faces.native.openapi import openapi
 from hostler.faces.native.operations import Operations
@@ -94,8 +95,8 @@ def document() -> Mapping[str, object]:
     """Return the document that a server of this build gives."""
     # The handlers are only named here, never called, so they need nothing to work on.
     service, streams = cast("Service", None), OpenStreams()
-    native = Operations(service, streams, Tickets())
-    return openapi(operations(native, chat_operations(service, streams)))
+    others = (*chat_operations(service, streams), *messages_operations(service, streams))
+    return openapi(operations(Operations(service, streams, Tickets()), others))
 
 
 def openapi_json() -> str:

@@ -119,6 +119,12 @@ def test_no_more_sessions_are_made_than_can_be_spoken_in() -> None:
     assert load.lets_in("session"), "who does not speak is not waited for"
 
 
+def test_sessions_in_which_nobody_speaks_are_no_load() -> None:
+    load = Load()
+    assert all(load.lets_in("session") for _ in range(MOST_ACTIVE * 3))
+    assert load.lets_in()
+
+
 def test_a_loop_that_is_late_all_the_time_lets_nobody_in() -> None:
     load = Load()
     load.look(LATE_S * 2, for_s=BURST_S * 0.9)

@@ -29,6 +29,7 @@ from hostler.faces.http.answers import not_found
 from hostler.faces.http.entry import Gate, Ways
 from hostler.faces.http.guard import ANY, Guard
 from hostler.faces.http.open_streams import SLOW_S, OpenStreams
+from hostler.faces.messages.face import messages_operations
 from hostler.faces.native.face import native_routes
 from hostler.faces.native.socket import LARGEST_MESSAGE
 from hostler.service.service import Service
@@ -57,8 +58,8 @@ def make_app(
 
     `hosts` and `origins`: see `Guard`.
     """
-    chats = chat_operations(service, streams)
-    routes = native_routes(service, gate, streams, ways=ways, others=chats)
+    others = (*chat_operations(service, streams), *messages_operations(service, streams))
+    routes = native_routes(service, gate, streams, ways=ways, others=others)
     router = Router(routes, default=not_found)
     return Guard(router, hosts=hosts, origins=origins)
 

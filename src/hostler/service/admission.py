@@ -91,11 +91,12 @@ class Admission:
         Raises:
             Unavailable: not now (`overloaded`).
         """
-        share, coming = 1.0, float(self._entering)
+        share, expected, more = 1.0, 0.0, -1.0
         if begins == "session":
-            share, coming = SESSIONS_UP_TO, coming + self._expected
-        if self.active() + coming < share * self.most and self._is_worked_off(share, coming):
-            self._expected = max(0.0, self._expected + (1.0 if begins == "session" else -1.0))
+            share, expected, more = SESSIONS_UP_TO, self._expected, 1.0
+        active, coming = self.active() + self._entering, self._entering + expected
+        if active < share * self.most and self._is_worked_off(share, coming):
+            self._expected = max(0.0, self._expected + more)
             return
         self.refused += 1
         told = "there is more to do than this server can; nothing was stored, try again"

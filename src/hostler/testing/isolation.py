@@ -72,6 +72,29 @@ def _plain(*names: str) -> frozenset[str]:
 
 NO_VAULT = (409,)
 """Answered by a house that has no master key."""
+NO_MODEL = (404,)
+"""Answered to a question for a model that is not there."""
+_ASKED: JsonObject = {"model": "nobody:nothing", "messages": [{"role": "user", "content": "hello"}]}
+_COUNTED = (
+    "query.beta",
+    "header.anthropic-version",
+    "header.anthropic-beta",
+    "body.model",
+    "body.messages",
+    "body.system",
+    "body.tools",
+    "body.tool_choice",
+    "body.thinking",
+    "body.output_config",
+)
+_QUESTION = (
+    *_COUNTED,
+    "body.max_tokens",
+    "body.stop_sequences",
+    "body.temperature",
+    "body.top_p",
+    "body.stream",
+)
 _PAGES: Mapping[str, Kind] = {"query.after": "session"}
 _STREAM: tuple[Mapping[str, str], ...] = ({}, {"Accept": "text/event-stream"})
 POLICIES: Mapping[str, Policy] = {
@@ -231,6 +254,10 @@ POLICIES: Mapping[str, Policy] = {
     ),
     "remove_endpoint": Policy(needs="admin", ids={"path.provider": "endpoint"}, answers=(404,)),
     "metrics": Policy(needs="operator", answers=(404,), may_be_open=True),
+    "create_message": Policy(
+        needs="write", plain=_plain(*_QUESTION), body=_ASKED, answers=NO_MODEL
+    ),
+    "count_tokens": Policy(plain=_plain(*_COUNTED), body=_ASKED, answers=NO_MODEL),
     "list_agents": Policy(),
     "get_agent": Policy(plain=_plain("path.agent"), answers=(404,)),
     "me": Policy(),

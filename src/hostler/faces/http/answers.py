@@ -27,7 +27,8 @@ class Answer:
     status: int
     body: object = None
     headers: tuple[tuple[bytes, bytes], ...] = ()
-    media: bytes = b"application/json"
+    media: bytes | None = None
+    """None: JSON, or of an error, a problem."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         del receive
@@ -36,7 +37,7 @@ class Answer:
         if self.status >= 400 and isinstance(told, dict):
             told = {**cast("dict[str, object]", told), "request_id": request}
         body = told if isinstance(told, bytes) else b"" if told is None else encode(told)
-        media = self.media if self.status < 400 else PROBLEM
+        media = self.media or (b"application/json" if self.status < 400 else PROBLEM)
         headers = [
             (b"content-length", b"%d" % len(body)),
             (REQUEST_ID, request.encode()),

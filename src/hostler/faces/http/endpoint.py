@@ -141,6 +141,8 @@ class Operation:
     """An idempotency key is honoured; False: the answer has a secret, which is kept nowhere."""
     tell: Telling = tell
     """How errors are told."""
+    tells: object = None
+    """The type of what it tells; None: problems."""
     audited: str | None = None
     """The action as which it is in the audit log, one of `core.audited.ACTIONS`."""
 

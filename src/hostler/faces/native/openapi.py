@@ -32,7 +32,10 @@ STATUS = {
     422: "Readable, but wrong",
     426: "A WebSocket, asked for without an upgrade",
     429: "As many as one caller may have at once, or may ask for in this time",
+    500: "A bug of the server",
     503: "The store, or the server with all it has to do, cannot serve now",
+    504: "A model did not answer in time",
+    529: "The server, or a model, has too much to do",
 }
 
 WHOLE = re.compile(r"(\d+) to (\d+)(?:, default (\d+))?")
@@ -76,7 +79,7 @@ def _any(one: type) -> JsonObject:
 def _types(operations: Sequence[Operation]) -> list[object]:
     found: list[object] = [Problem, Fact]
     for operation in operations:
-        for one in (operation.body, *operation.returns.values()):
+        for one in (operation.body, operation.tells, *operation.returns.values()):
             if one is not None and one not in found:
                 found.append(one)
     return found
@@ -105,7 +108,7 @@ def _operation(operation: Operation, schemas: Mapping[str, JsonObject]) -> JsonO
                 str(status): _answer(operation, status, one, schemas)
                 for status, one in operation.returns.items()
             },
-            **{str(status): _problem(status) for status in sorted(set(errors))},
+            **{str(status): _told(operation, status, schemas) for status in sorted(set(errors))},
         },
     }
     if operation.body is not None:
@@ -163,7 +166,11 @@ def _answer(
     return answer
 
 
-def _problem(status: int) -> JsonObject:
+def _told(operation: Operation, status: int, schemas: Mapping[str, JsonObject]) -> JsonObject:
+    # A name that is not this server's is refused before it is known what was asked.
+    if operation.tells is not None and status != 421:
+        content = {"application/json": {"schema": schemas[repr(operation.tells)]}}
+        return {"description": STATUS[status], "content": content}
     schema = {"$ref": REFERENCE.format(name="Problem")}
     return {
         "description": STATUS[status],

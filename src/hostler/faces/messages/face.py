@@ -1,0 +1,142 @@
+"""The Messages face as operations, to be mounted beside the native ones by `app`.
+
+Invariant: translation only; who may, how often and what is kept of it is the service's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from math import ceil
+
+import msgspec
+from starlette.types import ASGIApp
+
+from hostler.core.events import FilePart, ImagePart, ModelSaid, Said, TextPart, ToolSaid
+from hostler.core.ports import Request, mint
+from hostler.faces.http.endpoint import Call, Operation
+from hostler.faces.http.open_streams import OpenStreams
+from hostler.faces.messages.asking import Streamed, Whole
+from hostler.faces.messages.bodies import Count, ErrorBody, Message, NewCount, NewQuestion
+from hostler.faces.messages.errors import VendorAnswer, tell
+from hostler.faces.messages.question import request_of, shows_thinking
+from hostler.faces.messages.writer import Writer, message
+from hostler.service.authorise import authorise
+from hostler.service.service import Service
+
+CHARS_PER_TOKEN = 4
+TOKENS_OF_A_MESSAGE = 4
+"""What stands round each."""
+TOKENS_OF_AN_IMAGE = 1_500
+BASE64_PER_TOKEN = 80
+"""Of a file that is no text: about ten pages a megabyte, each as dear as an image."""
+_SESSION = "x-claude-code-session-id"
+_SANE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_HEADERS: Mapping[str, str] = {
+    "anthropic-version": "any",
+    "anthropic-beta": "any; unknown ones are no error",
+}
+
+
+def messages_operations(service: Service, streams: OpenStreams) -> list[Operation]:
+    """Return the operations of this face."""
+    do = _Operations(service, streams)
+    query = {"beta": "true or left out: the same"}
+    return [
+        Operation(
+            method="POST",
+            path="/v1/messages",
+            name="create_message",
+            summary="Ask a model as clients of Anthropic's API do; the answer is a message, or streamed",
+            run=do.ask,
+            begins="run",
+            body=NewQuestion,
+            query=query,
+            headers=_HEADERS,
+            returns={200: Message},
+            streams=True,
+            errors=(404, 413, 500, 504, 529),
+            keeps=False,
+            tell=tell,
+            tells=ErrorBody,
+        ),
+        Operation(
+            method="POST",
+            path="/v1/messages/count_tokens",
+            name="count_tokens",
+            summary="Estimate how many tokens a question has, by its characters",
+            run=do.count,
+            body=NewCount,
+            query=query,
+            headers=_HEADERS,
+            returns={200: Count},
+            errors=(404,),
+            keeps=False,
+            tell=tell,
+            tells=ErrorBody,
+        ),
+    ]
+
+
+class _Operations:
+    def __init__(self, service: Service, streams: OpenStreams) -> None:
+        self._service, self._streams = service, streams
+
+    async def ask(self, call: Call) -> ASGIApp:
+        asked, direct = call.body, self._service.direct
+        assert isinstance(asked, NewQuestion)
+        # `ask` asks it again, and too late for the refusal to be written down.
+        authorise(call.who, "write", None)
+        model = direct.find(call.who, asked.model)
+        await self._streams.check(call.who, self._service.tenants)
+        session = call.headers.get(_SESSION, "")
+        request = request_of(asked, session=session if _SANE.fullmatch(session) else "")
+        parts, id_ = direct.ask(call.who, model, request), mint("msg")
+        shown = shows_thinking(asked)
+        if asked.stream:
+            writer = Writer(id_, asked.model, shows_thinking=shown)
+            return Streamed(call, self._streams, parts, writer)
+        written = partial(message, id_, asked.model, shows_thinking=shown)
+        return Whole(call, self._streams, parts, written)
+
+    async def count(self, call: Call) -> ASGIApp:
+        asked = call.body
+        assert isinstance(asked, NewCount)
+        self._service.direct.find(call.who, asked.model)
+        return VendorAnswer(200, Count(input_tokens=estimated(request_of(asked))))
+
+
+def estimated(request: Request) -> int:
+    """Return about how many tokens a question has."""
+    tools = sum(len(msgspec.json.encode(one)) for one in request.tools)
+    chars = len(request.system) + tools
+    tokens = sum(_tokens(one) for one in request.transcript)
+    return max(1, ceil(chars / CHARS_PER_TOKEN) + tokens)
+
+
+def _tokens(said: Said) -> int:
+    if isinstance(said, ToolSaid):
+        texts: Sequence[str] = (said.output,)
+    elif isinstance(said, ModelSaid):
+        calls = [msgspec.json.encode(one.arguments).decode() for one in said.calls]
+        texts = (said.text, said.thinking or "", *(one.name for one in said.calls), *calls)
+    elif isinstance(said.content, str):
+        texts = (said.content,)
+    else:
+        shown = sum(_shown(one) for one in said.content if not isinstance(one, TextPart))
+        texts = [one.text for one in said.content if isinstance(one, TextPart)]
+        return shown + _of(texts)
+    return _of(texts)
+
+
+def _of(texts: Sequence[str]) -> int:
+    return TOKENS_OF_A_MESSAGE + ceil(sum(map(len, texts)) / CHARS_PER_TOKEN)
+
+
+def _shown(part: ImagePart | FilePart) -> int:
+    if isinstance(part, ImagePart) or part.data is None:
+        return TOKENS_OF_AN_IMAGE
+    is_text = (part.media_type or "").startswith("text/")
+    each = CHARS_PER_TOKEN if is_text else BASE64_PER_TOKEN
+    return ceil(len(part.data) / each)
