@@ -8,7 +8,8 @@ How a page is written so that it can be tried (`CONTRIBUTING.md` tells writers t
     ```json title="a.json"      any language with a title: written to that file
     ```sh not-run: REASON       not tried, and says why
 
-A page has a folder of its own, in which `.venv` and `examples` are the repository's.  A block that
+A page has a folder of its own, in which `.venv` and `examples` are the repository's, and so are the
+packages from npm.  A block that
 begins with `make run` or `hostler serve` starts a server, which runs until the end of the page on
 a free port instead of 8420; models that nobody names are `scripted:demo`.
 """
@@ -30,6 +31,7 @@ from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 from tests.canaries import printed as heard
 from tests.canaries import provider_keys
+from tests.programs import node, npm_packages
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -195,6 +197,7 @@ async def shell(folder: Path) -> AsyncGenerator[Shell]:
     home.mkdir()
     (folder / ".venv").symlink_to(venv)
     (folder / "examples").symlink_to(ROOT / "examples")
+    (folder / "node_modules").symlink_to(npm_packages() / "node_modules")
     environment = {
         "HOME": str(home),
         **provider_keys(),
@@ -202,7 +205,7 @@ async def shell(folder: Path) -> AsyncGenerator[Shell]:
         "HOSTLER_PORT": "0",
         "LANG": "C.UTF-8",
         "NO_COLOR": "1",
-        "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join((f"{venv / 'bin'}", f"{Path(node()).parent}", os.environ["PATH"])),
         "PYTHONDONTWRITEBYTECODE": "1",
         "TERM": "dumb",
     }

@@ -40,6 +40,7 @@ replaces them. `data` is `{attempt, part, text, call?, name?}`; `part` is `text`
 """
 VALUES = (
     events.ToolCall,
+    events.ClientTool,
     events.Usage,
     events.Fault,
     events.TextPart,

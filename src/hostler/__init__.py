@@ -12,8 +12,8 @@ agent = Agent("forecaster", instructions="Be brief.", tools=[weather])
 
 from hostler.app.agent import Agent, Budget, Finished, Frame
 from hostler.core.errors import HostlerError, SetupError, ToolDown, ToolError
+from hostler.core.events import ClientTool
 from hostler.core.ports import CallContext
-from hostler.core.records import ClientTool
 from hostler.harness.permissions import Permissions
 from hostler.tools.command import run_command
 from hostler.tools.function import tool

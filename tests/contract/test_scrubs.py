@@ -12,9 +12,21 @@ import pytest
 from msgspec.structs import replace
 
 from hostler.core.errors import Unavailable
-from hostler.core.events import CancelRequested, Key, PrincipalId, RunId, RunRated, Seq, TenantId
-from hostler.core.records import ClientTool
+from hostler.core.events import (
+    CancelRequested,
+    ClientTool,
+    Key,
+    PrincipalId,
+    RunId,
+    RunRated,
+    Seq,
+    SessionRewound,
+    TenantId,
+    UserSpoke,
+)
+from hostler.core.memory import remember
 from hostler.core.sealed import Scrubbed, SealedRows
+from hostler.core.state import fold
 from hostler.core.store import Store
 from hostler.stores.memory import MemoryStore
 from hostler.stores.memory_sealed import MemorySealed
@@ -160,6 +172,31 @@ async def test_a_scrub_reaches_what_tells_of_runs_and_kept_answers(
     assert (row.status, row.output_summary) == ("done", "took [secret:github]")
     assert (rating.key, rating.comment) == ("[secret:github]", "[secret:github]")
     assert (record.facts, record.rows, record.unread) == (3, 1, 0)
+
+
+async def test_a_scrub_reaches_tools_that_messages_brought_and_leaves_what_was_taken_back(
+    kept: tuple[Store, SealedRows],
+) -> None:
+    store, rows = kept
+    session, run = a_new_session("a"), RunId("run_0123456789")
+    await store.create(session)
+    key = Key(A, session.id)
+    brings = replace(spoke(run), client_tools=(ClientTool(name="look", description=VALUE),))
+    await store.append(key, [brings, *a_run(run, "well", claim=1)])
+    await store.append(key, [SessionRewound(run=None, before=run, principal=PrincipalId("p"))])
+    mask = Masker([("github", VALUE), ("odd", run)])
+
+    record = await rows.scrub(A, mask, DONE)
+
+    tools = (ClientTool(name="look", description="[secret:github]"),)
+    log = await whole_log(store, key)
+    assert [one.fact.client_tools for one in log if isinstance(one.fact, UserSpoke)] == [tools]
+    assert (await store.session(key)).client_tools == tools
+    recall = await store.recall(key)
+    assert recall.client_tools == tools
+    assert fold(remember(recall.past), recall.events).transcript == []
+    assert (await store.run(A, run)).status == "done"
+    assert (record.facts, record.rows) == (1, 1)
 
 
 async def test_a_scrub_goes_on_to_the_last_row_and_leaves_other_tenants_alone(

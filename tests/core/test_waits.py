@@ -20,6 +20,7 @@ from hostler.core.events import (
     ApprovalGiven,
     CallId,
     CancelRequested,
+    ClientTool,
     Event,
     Fact,
     JsonObject,
@@ -39,7 +40,6 @@ from hostler.core.gate import CHANGED, LATE, admit, digest
 from hostler.core.head import Head, advance
 from hostler.core.loop import NO_RESULT
 from hostler.core.ports import Reply, Request, ToolSpec
-from hostler.core.records import ClientTool
 from hostler.core.state import LEFT, Run, State, ToolSaid, fold
 from hostler.harness.clients import OfClient
 from hostler.harness.permissions import Permissions

@@ -17,6 +17,7 @@ from tests.crash.session_sketch import Sketch, last_closed
 from hostler.core.errors import NotFound
 from hostler.core.events import (
     CallId,
+    ClientTool,
     Event,
     Key,
     Policy,
@@ -25,7 +26,7 @@ from hostler.core.events import (
     ToolCall,
 )
 from hostler.core.ports import Failure, Reply
-from hostler.core.records import ClientTool, Session
+from hostler.core.records import Session
 from hostler.engine.reconcile import reconcile
 from hostler.service.inbox import Cancelled, Message, Receipt
 from hostler.service.once import Answering

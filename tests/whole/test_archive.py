@@ -23,9 +23,8 @@ from tests.waiting import (
 
 from hostler import Agent, tool
 from hostler.core.errors import NotFound, TooLarge
-from hostler.core.events import Principal, PrincipalId, TenantId
+from hostler.core.events import ClientTool, Principal, PrincipalId, TenantId
 from hostler.core.ports import AgentSpec, Reply, World
-from hostler.core.records import ClientTool
 from hostler.service.archive import LINES_AT_ONCE, Archive
 from hostler.service.limits import LARGEST_ARCHIVE, LARGEST_ARCHIVE_LINE
 from hostler.service.room import Room
@@ -275,6 +274,7 @@ SPOKE: Json = {
 }
 STARTED: Json = {"kind": "run_started", "run": "run_1"}
 ENDED: Json = {"kind": "run_ended", "run": "run_1", "status": "done", "usage": {}}
+REWOUND: Json = {"kind": "session_rewound", "run": None, "before": "run_1", "principal": "p"}
 
 SPENT: Json = {
     "kind": "model_failed",
@@ -380,6 +380,13 @@ DAMAGE: dict[str, tuple[Sequence[object], int]] = {
             *(a_line(at, {**SPOKE, "run": f"run_{at}"}) for at in range(1, 104)),
         ],
         103,
+    ),
+    "what goes is taken back": ([HEAD, a_line(1, SPOKE), a_line(2, REWOUND)], 3),
+    "a run takes back": ([HEAD, a_line(1, {**REWOUND, "run": "run_1"}), GOOD[1]], 2),
+    "no id of ours is taken back": ([HEAD, a_line(1, {**REWOUND, "before": "x"}), GOOD[1]], 2),
+    "more tools than may be": (
+        [HEAD, a_line(1, {**SPOKE, "client_tools": [{"name": "t"}] * 65}), a_line(2, STARTED)],
+        2,
     ),
     "of no run": ([HEAD, a_line(1, SPOKE), a_line(2, {**STARTED, "run": None})], 3),
 }

@@ -20,9 +20,8 @@ from tests.waiting import a_model, parked, serving_agents
 from hostler import Agent
 from hostler.app.upkeep import again_and_again
 from hostler.core.errors import NotFound, Unavailable
-from hostler.core.events import Key, SessionId, TenantId, ToolSaid
+from hostler.core.events import ClientTool, Key, SessionId, TenantId, ToolSaid
 from hostler.core.ports import AgentSpec, Reply, Request, World
-from hostler.core.records import ClientTool
 from hostler.core.store import Store
 from hostler.harness.results import Results
 from hostler.harness.toolbox import Toolbox

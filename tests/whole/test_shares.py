@@ -67,6 +67,7 @@ async def test_a_link_opens_nothing_else(serve: Serve) -> None:
         document = await client.get("/openapi.json")
         ours = f"/api/sessions/{session}"
         allowed = {("GET", ours), ("GET", f"{ours}/events"), ("GET", f"{ours}/socket")}
+        allowed.add(("GET", f"/api/chat/{session}/stream"))  # the same, for another client
         public = {"/healthz", "/readyz"}
 
         for path, methods in cast("dict[str, Json]", document["paths"]).items():

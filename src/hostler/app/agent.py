@@ -28,9 +28,8 @@ from msgspec import Struct
 from hostler.app import wiring
 from hostler.core.decide import MOST_WAIT_S, Limits
 from hostler.core.errors import SetupError
-from hostler.core.events import JsonObject, Policy
+from hostler.core.events import ClientTool, JsonObject, Policy
 from hostler.core.ports import Model, Tool
-from hostler.core.records import ClientTool
 from hostler.core.state import Run
 from hostler.harness.permissions import ALL, Permissions
 

@@ -24,13 +24,14 @@ from hostler.app import wiring
 from hostler.app.connections import HttpConnection, SocketConnection
 from hostler.app.identity.settings import Identity
 from hostler.core.errors import SetupError
-from hostler.faces.chat.face import chat_operations
+from hostler.faces.aisdk import face as aisdk
+from hostler.faces.chat import face as chat
 from hostler.faces.http.answers import not_found
 from hostler.faces.http.endpoint import Operation
 from hostler.faces.http.entry import Gate, Ways
 from hostler.faces.http.guard import ANY, Guard
 from hostler.faces.http.open_streams import SLOW_S, OpenStreams
-from hostler.faces.messages.face import messages_operations
+from hostler.faces.messages import face as messages
 from hostler.faces.native.face import native_routes
 from hostler.faces.native.socket import LARGEST_MESSAGE
 from hostler.service.service import Service
@@ -67,7 +68,11 @@ def make_app(
 
 def other_operations(service: Service, streams: OpenStreams) -> list[Operation]:
     """Return the operations of the faces for clients that were made for others' servers."""
-    return [*chat_operations(service, streams), *messages_operations(service, streams)]
+    return [
+        *aisdk.chat_operations(service, streams),
+        *chat.chat_operations(service, streams),
+        *messages.messages_operations(service, streams),
+    ]
 
 
 @asynccontextmanager

@@ -24,6 +24,7 @@ from hostler.core.events import (
     RunStarted,
     Seq,
     SessionForked,
+    SessionRewound,
     Stop,
     ToolCall,
     Unknown,
@@ -65,7 +66,9 @@ class Finished(msgspec.Struct, frozen=True, tag_field="kind", tag="tool_finished
     output: str
 
 
-Spoken: TypeAlias = UserSpoke | RunStarted | Replied | Finished | ApprovalGiven | SessionForked
+Spoken: TypeAlias = (
+    UserSpoke | RunStarted | Replied | Finished | ApprovalGiven | SessionForked | SessionRewound
+)
 SPOKEN = tuple(str(member.__struct_config__.tag) for member in get_args(Spoken))
 """Of runs that ended, these kinds are all that matters later; see `memory.remember`."""
 

@@ -111,6 +111,19 @@ Part: TypeAlias = TextPart | ImagePart | FilePart
 Content: TypeAlias = str | tuple[Part, ...]
 
 
+class ClientTool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tool that a session's clients bring; they answer its calls."""
+
+    name: str
+    """Letters, digits, `_` and `-`, at most 64; none of the agent's."""
+    description: str = ""
+    """What the model reads about it."""
+    parameters: JsonObject = {}
+    """JSON Schema of the arguments object."""
+    timeout_s: float = 86_400.0
+    """How long a call waits for its result before it is an error."""
+
+
 class ToolCall(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a model asked for, as it asked: the name may be unknown, the arguments unfit."""
 
@@ -173,6 +186,8 @@ class UserSpoke(FactBase, frozen=True, tag="user_spoke"):
     """The trace that the client's request belongs to (W3C Trace Context); the run goes on in it."""
     tracestate: str | None = None
     """What came with `traceparent`."""
+    client_tools: tuple[ClientTool, ...] | None = None
+    """The tools that the session's clients bring from here on; None: as before."""
 
 
 class RunRated(FactBase, frozen=True, tag="run_rated"):
@@ -220,6 +235,15 @@ class SessionForked(FactBase, frozen=True, tag="session_forked"):
     """The last position of its log that belongs to this one too."""
     principal: PrincipalId
     """Who forked it."""
+
+
+class SessionRewound(FactBase, frozen=True, tag="session_rewound"):
+    """What was said since a run began is no more part of the conversation.  The log keeps it."""
+
+    before: RunId
+    """The conversation is again what it was before this run began."""
+    principal: PrincipalId
+    """Who took it back."""
 
 
 # -- written by whoever drives the run -------------------------------------------------------
@@ -359,6 +383,7 @@ Fact: TypeAlias = (
     | CancelRequested
     | ApprovalGiven
     | SessionForked
+    | SessionRewound
     | InputProcessed
     | InputDropped
     | RunClaimed

@@ -19,6 +19,7 @@ from hostler.core.events import (
     RunStarted,
     Said,
     Seq,
+    SessionRewound,
     ToolCall,
     ToolSaid,
     UserSaid,
@@ -47,6 +48,8 @@ def remember(past: Past) -> State:
         elif isinstance(fact, RunStarted):
             memory.began(fact.run)
         else:
+            if isinstance(fact, SessionRewound):
+                memory.began(None)
             approve(memory.state, fact)
     memory.settle()
     memory.join()
@@ -92,6 +95,8 @@ class _Memory:
         self.settle()
         self.join()
         self._run = run
+        if run is not None:
+            self.state.begun[run] = len(self._said)
         begun = self.state.pending.pop(run, []) if run is not None else []
         self._said += [UserSaid(spoke.content) for spoke, _ in begun]
 

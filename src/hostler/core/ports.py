@@ -20,6 +20,7 @@ from hostler.core.errors import SetupError, ToolError
 from hostler.core.events import (
     NO_USAGE,
     CallId,
+    ClientTool,
     JsonObject,
     Policy,
     RunId,
@@ -30,9 +31,6 @@ from hostler.core.events import (
     ToolFinished,
     ToolStarted,
     Usage,
-)
-from hostler.core.records import (
-    ClientTool,
 )
 
 _chance = random.Random(secrets.randbits(256))  # noqa: S311  ids name things, they open none

@@ -12,6 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from hostler.core.events import (
     CallId,
+    ClientTool,
     Event,
     InputId,
     JsonObject,
@@ -25,19 +26,6 @@ from hostler.core.events import (
 )
 from hostler.core.head import Head
 from hostler.core.memory import Past
-
-
-class ClientTool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A tool that a session's clients bring; they answer its calls."""
-
-    name: str
-    """Letters, digits, `_` and `-`, at most 64; none of the agent's."""
-    description: str = ""
-    """What the model reads about it."""
-    parameters: JsonObject = {}
-    """JSON Schema of the arguments object."""
-    timeout_s: float = 86_400.0
-    """How long a call waits for its result before it is an error."""
 
 
 class Segment(NamedTuple):

@@ -45,6 +45,7 @@ from hostler.core.events import (
     Said,
     Seq,
     SessionForked,
+    SessionRewound,
     Stop,
     TextPart,
     ToolCall,
@@ -121,6 +122,8 @@ class State:
 
     seq: Seq = START
     transcript: list[Said] = field(default_factory=list[Said])
+    begun: dict[RunId, int] = field(default_factory=dict[RunId, int])
+    """How long the transcript was when each run that is part of it began."""
     pending: dict[RunId, list[tuple[UserSpoke, Seq]]] = field(
         default_factory=dict[RunId, list[tuple[UserSpoke, Seq]]]
     )
@@ -158,7 +161,7 @@ def _apply(s: State, event: Event, fact: Fact | Unknown) -> None:
     match fact:
         case UserSpoke() | InputProcessed() | InputDropped() | CancelRequested():
             _inbox(s, event, fact)
-        case ApprovalGiven() | SessionForked():
+        case ApprovalGiven() | SessionForked() | SessionRewound():
             approve(s, fact)
         case ModelAsked() | ModelReplied() | ModelFailed() | AttemptDropped():
             if s.run is not None:
@@ -241,8 +244,11 @@ def _is_empty(fact: ModelReplied) -> bool:
     return not (fact.text or fact.calls or fact.stop == "refusal")
 
 
-def approve(s: State, fact: ApprovalGiven | SessionForked) -> None:
-    """Take in what somebody outside decided about calls."""
+def approve(s: State, fact: ApprovalGiven | SessionForked | SessionRewound) -> None:
+    """Take in what somebody outside decided about calls, or about what was said."""
+    if isinstance(fact, SessionRewound):
+        _rewind(s, fact.before)
+        return
     if isinstance(fact, SessionForked):
         s.approved.clear()  # was given for the other session
         return
@@ -251,6 +257,16 @@ def approve(s: State, fact: ApprovalGiven | SessionForked) -> None:
     if s.run is not None and fact.call in s.run.gated:
         s.run.given.setdefault(fact.call, fact)
         s.run.claims = 0
+
+
+def _rewind(s: State, run: RunId) -> None:
+    if s.run is not None:
+        _settle(s, s.run)
+        s.run = None
+    if run in s.begun:
+        del s.transcript[s.begun[run] :]
+        kept = [*s.begun][: [*s.begun].index(run)]
+        s.begun = {one: s.begun[one] for one in kept}
 
 
 def _tool(s: State, r: Run, fact: ToolStarted | ToolFinished | ApprovalAsked) -> None:
@@ -340,6 +356,7 @@ def _life(s: State, event: Event, fact: RunClaimed | RunStarted | RunEnded) -> N
         s.pending.pop(fact.run, None)
         s.cancels.pop(fact.run, None)
         return
+    s.begun[fact.run] = len(s.transcript)
     said = s.pending.pop(fact.run, [])
     s.transcript.extend(UserSaid(spoke.content) for spoke, _ in said)
     inputs = [(spoke.input, seq) for spoke, seq in said]

@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 from hostler.core.errors import ToolError
-from hostler.core.events import JsonObject
+from hostler.core.events import ClientTool, JsonObject
 from hostler.core.ports import CallContext, ToolSpec
-from hostler.core.records import ClientTool
 
 
 @runtime_checkable

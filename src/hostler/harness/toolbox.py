@@ -29,9 +29,17 @@ from msgspec.structs import replace
 
 from hostler.core.decide import MOST_WAIT_S
 from hostler.core.errors import SetupError, ToolDown, ToolError
-from hostler.core.events import Key, Outcome, RunId, RunKey, ToolCall, ToolFinished, ToolStarted
+from hostler.core.events import (
+    ClientTool,
+    Key,
+    Outcome,
+    RunId,
+    RunKey,
+    ToolCall,
+    ToolFinished,
+    ToolStarted,
+)
 from hostler.core.ports import CallContext, Tool, ToolSpec, mint
-from hostler.core.records import ClientTool
 from hostler.core.trail import of_call
 from hostler.harness.breakers import Breakers, Passage
 from hostler.harness.clients import Demanding, OfClient

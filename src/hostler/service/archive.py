@@ -23,6 +23,7 @@ from hostler.core.audited import about
 from hostler.core.errors import Conflict, Invalid, TooLarge
 from hostler.core.events import (
     START,
+    ClientTool,
     Event,
     JsonObject,
     Key,
@@ -31,7 +32,7 @@ from hostler.core.events import (
     Unknown,
 )
 from hostler.core.ports import AgentSpec, World
-from hostler.core.records import ClientTool, Session
+from hostler.core.records import Session
 from hostler.core.sealed import Mask, Secrets, masked
 from hostler.core.store import Store
 from hostler.service.archive_checks import check_agent
@@ -42,8 +43,9 @@ from hostler.service.limits import (
     check_labels,
 )
 from hostler.service.room import Room
-from hostler.service.sessions import ID, check_tools
+from hostler.service.sessions import ID
 from hostler.service.times import moment, seconds
+from hostler.service.turns import check_tools
 
 VERSION = 1
 PAGE = 500

@@ -20,8 +20,10 @@ from hostler.core.events import (
     RunRated,
     ToolStarted,
     Usage,
+    UserSpoke,
 )
 from hostler.core.ledger import MOST_COST, MOST_TOKENS
+from hostler.service.limits import check_client_tools
 from hostler.service.marks import Mark
 from hostler.service.times import LATEST, seconds
 
@@ -32,7 +34,7 @@ MOST = 2**53
 DIGITS = 30
 """Behind the point of a cost."""
 _ID = re.compile(r"[a-z]{1,8}_[A-Za-z0-9_-]{1,64}", re.ASCII)
-_IDS = ("run", "input", "call", "attempt")
+_IDS = ("run", "input", "call", "attempt", "before")
 _NUMBERS = ("seen", "choice", "claim", "at")
 _TIMES = ("retry_after_s", "first_token_s")
 
@@ -52,6 +54,10 @@ def check_fact(fact: Fact) -> None:
         _check_number(name, getattr(fact, name, 0), MOST)
     for name in _TIMES:
         _check_number(name, getattr(fact, name, None) or 0, LATEST)
+    _check_values(fact)
+
+
+def _check_values(fact: Fact) -> None:
     if isinstance(fact, ApprovalAsked | ToolStarted) and fact.expires_at is not None:
         seconds(fact.expires_at)
     elif isinstance(fact, ModelReplied):
@@ -62,6 +68,8 @@ def check_fact(fact: Fact) -> None:
         check_usage(fact.usage, MOST_TOKENS)
     elif isinstance(fact, RunEnded):
         check_usage(fact.usage, MOST)
+    elif isinstance(fact, UserSpoke) and fact.client_tools is not None:
+        check_client_tools(fact.client_tools)  # names may be masked
     elif isinstance(fact, RunRated):
         Mark(score=fact.score).check()  # its key may be masked, and so no label any more
 

@@ -28,6 +28,7 @@ from hostler.core.events import (
     Seq,
     SessionForked,
     SessionId,
+    SessionRewound,
     Unknown,
     Usage,
     UserSpoke,
@@ -104,7 +105,8 @@ class Restored:
     def _check_order(self, fact: Fact) -> None:
         """Refuse a fact that no log could have here: rows are kept from it.  Raises Invalid."""
         run, kind = fact.run, KIND_OF[type(fact)]
-        if isinstance(fact, SessionForked):
+        rewinds = isinstance(fact, SessionRewound) and run is None and self.head.active is None
+        if rewinds or isinstance(fact, SessionForked):
             return
         if run is None:
             raise Invalid(f"a {kind} of no run")

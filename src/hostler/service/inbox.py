@@ -14,14 +14,15 @@ Invariant: a receipt is given only for what is stored, and whatever is stored en
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec import Struct, structs
 
-from hostler.core.errors import Conflict, Moved, NotFound, Unavailable
+from hostler.core.errors import Conflict, NotFound
 from hostler.core.events import (
     CancelRequested,
+    ClientTool,
     Content,
     Fact,
     InputDropped,
@@ -40,21 +41,20 @@ from hostler.core.events import (
 )
 from hostler.core.head import Head
 from hostler.core.memory import remember
-from hostler.core.ports import Engine, Job, World
+from hostler.core.ports import AgentSpec, Engine, Job, World
 from hostler.core.records import Appended, Once
 from hostler.core.state import fold
 from hostler.core.store import Store
 from hostler.core.trail import Trail, here
 from hostler.service.admission import Admission
 from hostler.service.authorise import Access
+from hostler.service.by_head import by_head
 from hostler.service.cursor import Cursor
 from hostler.service.limits import check_content, check_label, check_metadata
 from hostler.service.once import Answering, once_of
 from hostler.service.rates import Rates
 from hostler.service.room import Running
-
-TRIES = 50
-"""How often a write that depends on the head is tried against a log that keeps moving."""
+from hostler.service.turns import brought, taken_back
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
@@ -86,6 +86,10 @@ class Message:
     policy: Policy
     metadata: JsonObject
     purpose: str | None = None
+    before: RunId | None = None
+    """Say it there, and take back what was said since this run began."""
+    client_tools: Sequence[ClientTool] | None = None
+    """What the session's clients bring from here on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +103,7 @@ class Inbox:
     access: Access = field(default_factory=Access)
     running: Running | None = None
     rates: Rates = field(default_factory=Rates)
+    agents: Mapping[str, AgentSpec] = field(default_factory=dict[str, AgentSpec])
 
     async def speak(
         self,
@@ -112,8 +117,9 @@ class Inbox:
 
         Raises:
             NotFound: no such session.
-            Conflict: `reject` while a run is going (`busy`); or the queue is full (`queue_full`).
-            TooLarge, Invalid: over a limit.
+            Conflict: `reject` or `before` while a run is going (`busy`); the queue is full
+                (`queue_full`); or the run of `before` was taken back (`taken_back`).
+            TooLarge, Invalid: over a limit, or these are tools that the agent cannot have.
             TooMany: so many runs were begun of late (`rate`).
         """
         key, policy = await self.access.key(who, "write", session), message.policy
@@ -132,19 +138,33 @@ class Inbox:
             purpose=message.purpose,
             traceparent=trail.traceparent,
             tracestate=trail.tracestate,
+            client_tools=await self._brought(key, message.client_tools),
         )
         once = once_of(answering, lambda done: _receipt(key, spoke, done))
         with self.admission.entering():
             if self.running is None:
-                done = await self._store(key, spoke, once)
+                done = await self._store(key, spoke, once, message.before)
             else:
                 async with self.running.one(key):
-                    done = await self._store(key, spoke, once)
+                    done = await self._store(key, spoke, once, message.before)
         if policy == "interrupt" and len(done.events) > 1:
             await self._wake(key, done.events[0].fact.run)
         return _receipt(key, spoke, done)
 
-    async def _store(self, key: Key, spoke: UserSpoke, once: Once | None) -> Appended:
+    async def _brought(
+        self, key: Key, tools: Sequence[ClientTool] | None
+    ) -> tuple[ClientTool, ...] | None:
+        return None if tools is None else await brought(self.store, self.agents, key, tools)
+
+    async def _store(
+        self, key: Key, spoke: UserSpoke, once: Once | None, before: RunId | None
+    ) -> Appended:
+        if before is not None:
+
+            async def facts(head: Head) -> list[Fact]:
+                return [await taken_back(self.store, key, head, before, spoke), spoke]
+
+            return await by_head(self.store, key, facts, once=once)
         if spoke.policy == "queue":
             return await self.store.append(key, [spoke], once=once)
         return await by_head(
@@ -232,31 +252,6 @@ class Inbox:
         """See that a cancelled run that is not being driven, because it waits, ends now."""
         if run is not None:
             await self.engine.enqueue(Job(RunKey(*key, run)))
-
-
-async def by_head(
-    store: Store,
-    key: Key,
-    facts: Callable[[Head], Awaitable[Sequence[Fact]]],
-    *,
-    once: Once | None = None,
-) -> Appended:
-    """Write what `facts` says to the head as it is; nothing may come between.
-
-    Raises:
-        Unavailable: the log kept moving.
-        NotFound: no such session.
-    """
-    for _ in range(TRIES):
-        head = await store.head(key)
-        written = await facts(head)
-        if not written and once is None:
-            return Appended([], head)
-        try:
-            return await store.append(key, written, expected=head.seq, once=once)
-        except Moved:
-            continue
-    raise Unavailable("the session is written to faster than this could be decided")
 
 
 def _receipt(key: Key, spoke: UserSpoke, done: Appended) -> Receipt:

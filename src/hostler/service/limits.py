@@ -15,9 +15,8 @@ import msgspec
 
 from hostler.core.decide import MOST_CALLS
 from hostler.core.errors import Invalid, TooLarge
-from hostler.core.events import Content, JsonObject, TextPart
+from hostler.core.events import ClientTool, Content, JsonObject, TextPart
 from hostler.core.head import LONGEST_QUEUE
-from hostler.core.records import ClientTool
 
 __all__ = ["LONGEST_QUEUE", "MOST_CALLS"]
 

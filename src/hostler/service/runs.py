@@ -120,6 +120,14 @@ class Runs:
             feedback=await self.store.ledger.ratings(who.tenant, run),
         )
 
+    async def of_session(self, who: Principal, session: SessionId, run: RunId) -> RunRow:
+        """Return where a run is in the log of a session that one may read.  Raises NotFound."""
+        key = await self.following.access.key(who, "read", session)
+        row = await self.store.run(key.tenant, run)
+        if row.session != key.session:
+            raise NotFound(f"no run {run}")
+        return row
+
     async def costs(self, who: Principal, run: RunId) -> Costs:
         """Return what in a run cost what, and what its prompts were made of.  Raises NotFound."""
         row = await self._row(who, run, "read")

@@ -109,8 +109,7 @@ def make_service(
 ) -> Service:
     """Put the verbs together; without `admission`, all work is let in, without `rates`, at once."""
     admission, access, rates = admission or Admission(), Access(directory), rates or Rates()
-    vault = None if sealing is None else sealing.vault
-    tenants = Tenants(directory, world, agents)
+    tenants, vault = Tenants(directory, world, agents), None if sealing is None else sealing.vault
     rates.settings_of = tenants.known_settings
     inbox = Inbox(
         store=store,
@@ -120,6 +119,7 @@ def make_service(
         access=access,
         running=Running(store, tenants.settings_of),
         rates=rates,
+        agents=agents,
     )
     forgetting = forgetting or Forgetting(store=store, signals=signals)
     sessions = Sessions(

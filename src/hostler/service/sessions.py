@@ -14,9 +14,10 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from hostler.core.audited import leading_up
-from hostler.core.errors import Conflict, Invalid, NotFound, SetupError
+from hostler.core.errors import Conflict, Invalid, NotFound
 from hostler.core.events import (
     START,
+    ClientTool,
     JsonObject,
     Key,
     Policy,
@@ -27,7 +28,7 @@ from hostler.core.events import (
 )
 from hostler.core.head import Head
 from hostler.core.ports import AgentSpec, World
-from hostler.core.records import ClientTool, Hit, Labels, Segment, Session, Storage
+from hostler.core.records import Hit, Labels, Segment, Session, Storage
 from hostler.core.sealed import Secrets, masked
 from hostler.core.state import State, fold
 from hostler.core.store import Store
@@ -35,12 +36,13 @@ from hostler.service.authorise import Access, authorise, seen_by
 from hostler.service.cursor import Cursor
 from hostler.service.follow import Following, end_of
 from hostler.service.inbox import Inbox
-from hostler.service.limits import check_client_tools, check_labels
+from hostler.service.limits import check_labels
 from hostler.service.log import pages_of
 from hostler.service.once import Answering, once_of
 from hostler.service.retention import Forgetting
 from hostler.service.room import Room
 from hostler.service.tenants import Tenants
+from hostler.service.turns import check_tools
 
 ID = re.compile(r"ses_[A-Za-z0-9_-]{8,64}", re.ASCII)
 DEFAULT_POLICY: Policy = "queue"
@@ -61,21 +63,6 @@ def _lineage(parent: Session, at: Seq) -> tuple[Segment, ...]:
             segments.append(Segment(segment.session, upto))
             start = upto
     return tuple(segments)
-
-
-def check_tools(agent: AgentSpec, tools: Sequence[ClientTool]) -> None:
-    """Refuse clients' tools that an agent cannot have beside its own.  Raises Invalid."""
-    check_client_tools(tools)
-    wanted = "tools with a schema each, and names of their own"
-    own = agent.tools
-    taken = {spec.name for spec in own.specs} & {tool.name for tool in tools}
-    if taken:
-        told = f"the agent has tools of these names: {', '.join(sorted(taken))}"
-        raise Invalid(told, fields=[("/client_tools", wanted)])
-    try:
-        own.with_clients(tools)
-    except SetupError as error:
-        raise Invalid(str(error), fields=[("/client_tools", wanted)]) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

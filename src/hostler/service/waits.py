@@ -46,7 +46,7 @@ from hostler.core.sealed import Secrets, masked
 from hostler.core.state import fold
 from hostler.core.store import Store
 from hostler.service.authorise import Access, authorise, seen_by
-from hostler.service.inbox import by_head
+from hostler.service.by_head import by_head
 from hostler.service.log import pages_of
 from hostler.service.once import Answering, once_of
 

@@ -220,12 +220,11 @@ class MemoryStore:
         head, mask = kept.session.head, self._mask(key.tenant)
         done = project(key, head, facts, at=at, fence=fence, expected=expected, mask=mask)
         appended = Appended(done.events, done.head)
+        self._answers.keep(key.tenant, once, appended)
         if done.events:
             kept.log.extend(done.events)
             kept.session.head, kept.session.updated_at = done.head, at
             self._change_rows(key, kept.session, done)
-        self._answers.keep(key.tenant, once, appended)
-        if done.events:
             self._observer(key, done.events)
         if done.activated is not None and self._outbox is not None:
             await self._outbox(RunKey(*key, done.activated))
@@ -242,12 +241,11 @@ class MemoryStore:
 
     async def recall(self, key: Key) -> Recall:
         kept = self._get(key)
-        base = kept.session.head.base
+        session, base = kept.session, kept.session.head.base
         said = [event for event in kept.log[: max(base - 1, 0)] if event.kind in SPOKEN]
         spoken = codec.load_spoken(b",".join(event.raw for event in said))
         past = Past([event.seq for event in said], spoken)
         events = kept.log[max(base - 1, 0) :]
-        session = kept.session
         return Recall(session.head, session.agent, session.client_tools, past, events)
 
     async def unfinished(self) -> Sequence[RunKey]:
@@ -391,6 +389,8 @@ class MemoryStore:
 
     def _change_rows(self, key: Key, session: Session, done: Projection) -> None:
         self.rows.enter(key, session, done.ledger)
+        if done.client_tools is not None:
+            session.client_tools = done.client_tools
         for call, change in done.approvals.items():
             if change.asked is not None:
                 self._approvals[key, call] = new_approval(key, change, change.asked)

@@ -19,6 +19,7 @@ from hostler.core.events import (
     ApprovalAsked,
     ApprovalGiven,
     CallId,
+    ClientTool,
     Event,
     Fact,
     Key,
@@ -61,6 +62,8 @@ class Projection:
     approvals: dict[CallId, ApprovalChange] = field(default_factory=dict[CallId, ApprovalChange])
     said: list[tuple[Seq, str, str]] = field(default_factory=list[tuple[Seq, str, str]])
     """(seq, kind, text) for the search index."""
+    client_tools: tuple[ClientTool, ...] | None = None
+    """Which the session has from here on."""
     activated: RunId | None = None
     """The run that became active, and so needs a job."""
 
@@ -102,6 +105,8 @@ def _take(done: Projection, key: Key, at: float, fact: Fact, mask: Mask | None) 
         fact, raw = mask.fact(fact, raw)  # all that follows is of the masked one
     done.events.append(Event(session=key.session, seq=seq, at=at, fact=fact, raw=raw))
     done.head = advance(before, seq, fact)
+    if isinstance(fact, UserSpoke) and fact.client_tools is not None:
+        done.client_tools = fact.client_tools
     text = said_in(fact)
     if text or isinstance(fact, UserSpoke):
         done.said.append((seq, KIND_OF[type(fact)], text))
@@ -140,6 +145,7 @@ def restored(
         _take(done, key, event.at, fact, mask)
         if isinstance(fact, SessionForked):  # the runs so far are another session's
             done.ledger, done.approvals = Ledger(), {}
+    done.client_tools = None  # the row has them, masked and of the first line
     book = done.ledger
     book.models = {of: one for of, one in book.models.items() if of[0] in book.runs}
     book.tools = {of: one for of, one in book.tools.items() if of[0] in book.runs}

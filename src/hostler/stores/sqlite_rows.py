@@ -17,6 +17,7 @@ from hostler.core.codec import SPOKEN
 from hostler.core.errors import NotFound
 from hostler.core.events import (
     START,
+    ClientTool,
     Event,
     Fact,
     JsonObject,
@@ -29,16 +30,7 @@ from hostler.core.events import (
 )
 from hostler.core.head import Head
 from hostler.core.memory import Past
-from hostler.core.records import (
-    Approval,
-    ClientTool,
-    Hit,
-    Recall,
-    Segment,
-    Session,
-    Share,
-    Storage,
-)
+from hostler.core.records import Approval, Hit, Recall, Segment, Session, Share, Storage
 from hostler.stores.projection import said_in, snippet, words
 from hostler.stores.sqlite_file import queries
 from hostler.stores.times import to_seconds

@@ -15,8 +15,7 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 
 from hostler.core import codec
-from hostler.core.events import TenantId, Unknown
-from hostler.core.records import ClientTool
+from hostler.core.events import ClientTool, TenantId, Unknown
 from hostler.core.sealed import Mask
 from hostler.stores.masking import masked_answer
 from hostler.stores.projection import said_in

@@ -18,7 +18,7 @@ from msgspec import UNSET
 
 from hostler.core.codec import load
 from hostler.core.errors import Conflict, HostlerError, NotFound, Repeated
-from hostler.core.events import CallId, Event, Fact, Key, SessionId, TenantId
+from hostler.core.events import CallId, ClientTool, Event, Fact, Key, SessionId, TenantId
 from hostler.core.head import Head
 from hostler.core.records import Appended, Labels, Once, Session
 from hostler.core.sealed import Mask
@@ -209,7 +209,7 @@ class Writer:
             session.title,
             _json.encode(session.metadata).decode(),
             to_us(session.created_at),
-            _json.encode(session.client_tools).decode() if session.client_tools else None,
+            _tools_json(session.client_tools),
             _json.encode(session.lineage).decode() if session.lineage else None,
         )
         return bool(self.db.execute(SQL["create_session"], row).rowcount)
@@ -279,6 +279,8 @@ class Writer:
         made = ledger_rows(key, known.agent, known.owner, done.ledger)
         for name, more in made.items():
             rows.ledger.setdefault(name, []).extend(more)
+        if done.client_tools is not None:
+            self.db.execute(SQL["set_client_tools"], (_tools_json(done.client_tools), *key))
         rows.approvals += [
             _approval_row(key, call, change) for call, change in done.approvals.items()
         ]
@@ -313,6 +315,10 @@ def forget(db: sqlite3.Connection, key: Key) -> Sequence[SessionId]:
             db.execute(SQL["delete_events"], (*one, upto))
             gone += () if upto else (one.session,)
     return gone
+
+
+def _tools_json(tools: Sequence[ClientTool]) -> str | None:
+    return _json.encode(tools).decode() if tools else None
 
 
 def relabel(db: sqlite3.Connection, key: Key, labels: Labels) -> None:

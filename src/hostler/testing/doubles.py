@@ -13,6 +13,7 @@ from hostler.core.decide import Limits
 from hostler.core.errors import ToolError
 from hostler.core.events import (
     CallId,
+    ClientTool,
     Event,
     Fact,
     JsonObject,
@@ -38,12 +39,7 @@ from hostler.core.ports import (
     ToolSpec,
     mint,
 )
-from hostler.core.records import (
-    Appended,
-    ClientTool,
-    Once,
-    Session,
-)
+from hostler.core.records import Appended, Once, Session
 from hostler.core.store import Store
 
 Answer = Callable[[Request], Reply | Failure]

@@ -37,6 +37,7 @@ from hostler.testing.store_suite_absurd import ABSURDITIES
 from hostler.testing.store_suite_direct import DIRECT
 from hostler.testing.store_suite_forks import FORKS
 from hostler.testing.store_suite_records import RECORDS
+from hostler.testing.store_suite_turns import TURNS
 from hostler.testing.store_suite_waits import WAITS
 
 
@@ -442,6 +443,7 @@ STORE_SUITE: Sequence[Check] = (
     *WAITS,
     *FORKS,
     *RECORDS,
+    *TURNS,
     *DIRECT,
 )
 

@@ -27,7 +27,7 @@ T = TypeVar("T")
 LEFT = frozenset(
     {
         *("run", "input", "call", "attempt", "id", "principal", "digest", "worker", "tenant"),
-        *("policy", "stop", "outcome", "status", "decision", "kind", "media_type"),
+        *("policy", "stop", "outcome", "status", "decision", "kind", "media_type", "before"),
     }
 )
 """Fields of structs that hold our own ids and words from closed lists."""

@@ -33,8 +33,8 @@ _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _VARY = (b"vary", b"origin")
 _ASKED = (
-    b"authorization, content-type, hostler-tenant, idempotency-key, last-event-id, prefer, "
-    b"traceparent, tracestate"
+    b"authorization, content-type, hostler-agent, hostler-tenant, idempotency-key, last-event-id, "
+    b"prefer, traceparent, tracestate, user-agent"
 )
 _PREFLIGHT: Headers = (
     (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE"),

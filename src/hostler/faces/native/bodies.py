@@ -8,8 +8,17 @@ from __future__ import annotations
 from msgspec import UNSET, Struct, UnsetType
 
 from hostler.core.errors import Invalid
-from hostler.core.events import Content, Fault, JsonObject, Policy, RunId, TextPart, Usage, Verdict
-from hostler.core.records import ClientTool
+from hostler.core.events import (
+    ClientTool,
+    Content,
+    Fault,
+    JsonObject,
+    Policy,
+    RunId,
+    TextPart,
+    Usage,
+    Verdict,
+)
 from hostler.service.inbox import Receipt
 
 

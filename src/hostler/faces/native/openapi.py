@@ -162,7 +162,7 @@ def _answer(
     if one is not None:
         content: JsonObject = {operation.gives: {"schema": schemas[repr(one)]}}
         if operation.streams and status == 200:
-            content["text/event-stream"] = {"schema": {"type": "string"}}
+            content.setdefault("text/event-stream", {"schema": {"type": "string"}})
         answer["content"] = content
     return answer
 

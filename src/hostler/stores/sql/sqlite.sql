@@ -8,6 +8,9 @@ INSERT INTO sessions
     (tenant, id, agent, principal, title, metadata, created_at, client_tools, lineage)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 
+-- name: set_client_tools
+UPDATE sessions SET client_tools = ? WHERE tenant = ? AND id = ?
+
 -- name: insert_heads (tenant, session, head, status, active, updated_at, due)
 INSERT INTO heads VALUES {rows}
 ON CONFLICT (tenant, session) DO UPDATE SET
@@ -114,7 +117,7 @@ SELECT max(seq) FROM page
 
 -- name: past
 SELECT group_concat(seq), group_concat(fact) FROM events
-WHERE tenant = ? AND session = ? AND seq > ? AND seq <= ? AND kind IN (?, ?, ?, ?, ?, ?)
+WHERE tenant = ? AND session = ? AND seq > ? AND seq <= ? AND kind IN (?, ?, ?, ?, ?, ?, ?)
 
 -- name: unfinished
 SELECT tenant, session, active FROM heads WHERE due <= ?
