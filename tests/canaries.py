@@ -153,7 +153,11 @@ class LogEars(logging.Handler):
         self.setFormatter(formatter(as_text=False, colours=False))
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.ears.hear(f"a line of {record.name}", self.format(record))
+        try:
+            line = self.format(record)
+        except (TypeError, ValueError):  # arguments that do not fit: no line comes of it
+            return
+        self.ears.hear(f"a line of {record.name}", line)
 
     __hash__ = logging.Handler.__hash__
 

@@ -80,6 +80,18 @@ async def test_a_key_may_come_as_anthropic_s_clients_send_it() -> None:
     assert status == 200
 
 
+async def test_a_path_that_is_none_is_told_in_the_words_of_those_whose_it_looks_like() -> None:
+    async with chatting(Says()) as client:
+        for path, members in (
+            ("/v1/nothing", {"error"}),
+            ("/v1/models/a%0Ab", {"error"}),
+            ("/v1/messages/nothing", {"type", "error"}),
+            ("/api/nothing", {"type", "title", "status", "detail", "code"}),
+        ):
+            status, told = await client.call("GET", path)
+            assert (status, set(told)) == (404, members), path
+
+
 async def test_too_many_calls_are_told_when_to_come_back() -> None:
     rates = Rates(lambda _: Limits(None, Rate.of(0.01, 1)))
     async with chatting(Says(), rates=rates) as client, the_sdk(client) as sdk:

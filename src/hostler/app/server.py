@@ -18,19 +18,21 @@ from typing import cast
 import anyio
 import uvicorn
 from starlette.routing import Router
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hostler.app import wiring
 from hostler.app.connections import HttpConnection, SocketConnection
 from hostler.app.identity.settings import Identity
-from hostler.core.errors import SetupError
+from hostler.core.errors import NotFound, SetupError
 from hostler.faces.aisdk import face as aisdk
+from hostler.faces.chat import errors as chat_errors
 from hostler.faces.chat import face as chat
-from hostler.faces.http.answers import not_found
+from hostler.faces.http import answers as http
 from hostler.faces.http.endpoint import Operation
 from hostler.faces.http.entry import Gate, Ways
 from hostler.faces.http.guard import ANY, Guard
 from hostler.faces.http.open_streams import SLOW_S, OpenStreams
+from hostler.faces.messages import errors as messages_errors
 from hostler.faces.messages import face as messages
 from hostler.faces.native.face import native_routes
 from hostler.faces.native.socket import LARGEST_MESSAGE
@@ -62,8 +64,16 @@ def make_app(
     """
     others = other_operations(service, streams)
     routes = native_routes(service, gate, streams, ways=ways, others=others)
-    router = Router(routes, default=not_found)
+    router = Router(routes, default=_not_found)
     return Guard(router, hosts=hosts, origins=origins)
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer for a path that is no route, in the words of those whose path it looks like."""
+    tell, path = http.tell, str(scope["path"])
+    if path.startswith("/v1/"):
+        tell = messages_errors.tell if path.startswith("/v1/messages") else chat_errors.tell_chat
+    await tell(NotFound("there is no such route"))(scope, receive, send)
 
 
 def other_operations(service: Service, streams: OpenStreams) -> list[Operation]:

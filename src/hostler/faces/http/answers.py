@@ -12,7 +12,7 @@ from typing import TypeAlias, cast
 
 from starlette.types import Receive, Scope, Send
 
-from hostler.core.errors import CallerError, Invalid, NotFound, TooMany, Unavailable
+from hostler.core.errors import CallerError, Invalid, TooMany, Unavailable
 from hostler.faces.http.form import encode, stamp
 from hostler.faces.http.headers import Headers
 from hostler.faces.http.request import REQUEST_ID, request_of
@@ -60,11 +60,6 @@ def tell(error: CallerError | Unavailable | None) -> Answer:
     if error is None:
         return Answer(500, details_of(500, "internal", "this is a bug; the server logged it"))
     return problem(error)
-
-
-async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer for a path that is no route."""
-    await problem(NotFound("there is no such route"))(scope, receive, send)
 
 
 _HEADERS: Mapping[int | str, Headers] = {
