@@ -155,7 +155,7 @@ class LogEars(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
-        except (TypeError, ValueError):  # arguments that do not fit: no line comes of it
+        except Exception:  # noqa: BLE001  arguments that cannot be told: no line comes of it
             return
         self.ears.hear(f"a line of {record.name}", line)
 
