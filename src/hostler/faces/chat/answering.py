@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hostler.core.errors import Unauthorised, Unavailable
+from hostler.core.errors import Unavailable
 from hostler.core.ports import Delta, Failure, Reply
 from hostler.faces.chat.errors import error_event, failed, failed_body, tell_chat, unavailable_body
 from hostler.faces.chat.writing import Chunks, Named, completion
@@ -21,14 +21,9 @@ from hostler.faces.http.answers import Answer
 from hostler.faces.http.endpoint import Call, answered
 from hostler.faces.http.open_streams import OpenStream, OpenStreams, cutter, while_there
 from hostler.faces.http.request import REQUEST_ID, request_of
-from hostler.faces.http.streaming import body
+from hostler.faces.http.streaming import HEADERS, body, why_cut
 
 Parts: TypeAlias = AsyncGenerator[Delta | Reply | Failure, None]
-HEADERS = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store, no-transform"),
-    (b"x-accel-buffering", b"no"),
-)
 
 
 class Answering:
@@ -59,7 +54,7 @@ class Answering:
         elif isinstance(answer, Answer):
             await answer(scope, receive, send)
         elif answer is None and stream.why is not None:
-            await tell_chat(_over(stream))(scope, receive, send)
+            await tell_chat(why_cut(stream))(scope, receive, send)
 
     async def _begin(self, stream: OpenStream) -> ASGIApp:
         """Return the answer, or what streams it when the model has begun."""
@@ -107,10 +102,3 @@ class _Stream:
         except Unavailable as error:  # the end cannot be kept, so it is not told
             return error_event(unavailable_body(error))
         raise AssertionError("a direct call ends with a reply or a failure")
-
-
-def _over(stream: OpenStream) -> Unauthorised | Unavailable:
-    """Return why an answer was cut before it began."""
-    if stream.why == "revoked":
-        return Unauthorised("the key is good no more")
-    return Unavailable("the server is stopping")

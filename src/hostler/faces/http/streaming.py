@@ -7,9 +7,16 @@ from typing import Protocol, TypeAlias
 
 from starlette.types import Message
 
+from hostler.core.errors import Unauthorised, Unavailable
 from hostler.core.events import Event
 from hostler.core.news import AtOnce, Piece
+from hostler.faces.http.open_streams import OpenStream
 
+HEADERS = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
 LARGEST_CHUNK = 64 * 1024
 """Frames are joined up to here, or sent alone: what waits for a client stays small."""
 
@@ -36,3 +43,10 @@ def chunks(frames: Iterable[bytes]) -> Iterator[bytes]:
 
 def body(body: bytes, *, more: bool = True) -> Message:
     return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+def why_cut(stream: OpenStream) -> Unauthorised | Unavailable:
+    """Return why an answer was cut before it began."""
+    if stream.why == "revoked":
+        return Unauthorised("the key, ticket or link is good no more")
+    return Unavailable("the server is about to stop")

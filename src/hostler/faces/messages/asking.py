@@ -20,13 +20,12 @@ from typing import TypeAlias
 import anyio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hostler.core.errors import Unauthorised, Unavailable
 from hostler.core.ports import Delta, Failure, Reply
 from hostler.faces.http.answers import Answer
 from hostler.faces.http.endpoint import Call, answered
 from hostler.faces.http.open_streams import OpenStream, OpenStreams, cutter, while_there
 from hostler.faces.http.request import REQUEST_ID, request_of
-from hostler.faces.http.streaming import LARGEST_CHUNK, body
+from hostler.faces.http.streaming import HEADERS, LARGEST_CHUNK, body, why_cut
 from hostler.faces.messages.errors import VendorAnswer, event, failed, tell
 from hostler.faces.messages.writer import PING, Writer
 
@@ -34,11 +33,6 @@ Parts: TypeAlias = AsyncGenerator[Delta | Reply | Failure, None]
 
 PING_S = 15.0
 """Between signs of life; proxies drop what is silent for a minute."""
-HEADERS = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store, no-transform"),
-    (b"x-accel-buffering", b"no"),
-)
 
 
 class Whole:
@@ -56,7 +50,7 @@ class Whole:
             async with while_there(receive):
                 answer = await answered(self._answer(), what, tell)
         if answer is None and stream.why is not None:
-            answer = _cut(stream)
+            answer = tell(why_cut(stream))
         if answer is not None:  # else nobody is there to be answered
             await answer(scope, receive, send)
 
@@ -88,7 +82,7 @@ class Streamed:
                 if isinstance(answer, Answer):
                     refused = await pipe.refuse(answer)
         if refused is None and stream.why is not None and not pipe.is_begun:
-            refused = _cut(stream)
+            refused = tell(why_cut(stream))
         if refused is not None:
             await refused(scope, receive, send)
         elif stream.why == "slow" and (cut := cutter(scope)) is not None:
@@ -185,13 +179,6 @@ class _Pipe:
             return answer
         await self.send(more=False, last=event(answer, self._request))
         return None
-
-
-def _cut(stream: OpenStream) -> Answer:
-    """Tell why nothing was said."""
-    if stream.why == "revoked":
-        return tell(Unauthorised("the key, ticket or link is good no more"))
-    return tell(Unavailable("the server is about to stop"))
 
 
 async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:

@@ -13,7 +13,8 @@ from starlette.types import Receive, Scope, Send
 from hostler.faces.http.endpoint import Call
 from hostler.faces.http.form import encode
 from hostler.faces.http.open_streams import OpenStream, OpenStreams, cutter, while_there
-from hostler.faces.native.stream import HEADERS, OPENING
+from hostler.faces.http.streaming import HEADERS
+from hostler.faces.native.stream import OPENING
 
 MOST_TICKS = 200
 LONGEST_EVERY_MS = 5000

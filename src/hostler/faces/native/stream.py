@@ -16,14 +16,9 @@ from hostler.core.news import Attendance, Piece, Presence
 from hostler.faces.http.endpoint import Call
 from hostler.faces.http.open_streams import OpenStream, OpenStreams, cutter, while_there
 from hostler.faces.http.request import REQUEST_ID, request_of
-from hostler.faces.http.streaming import LARGEST_CHUNK, Follow, body, chunks
+from hostler.faces.http.streaming import HEADERS, LARGEST_CHUNK, Follow, body, chunks
 from hostler.faces.native.wire import sse, sse_presence
 
-HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store, no-transform"),
-    (b"x-accel-buffering", b"no"),
-]
 OPENING = b"retry: 1000\n: open\n\n"
 HEARTBEAT = b": still here\n\n"
 
