@@ -184,6 +184,18 @@ async def test_leaving_cancels_the_handlers_in_flight() -> None:
     assert ended == ["run_1"]
 
 
+async def test_leaving_ends_at_once_though_others_wait_for_a_slot() -> None:
+    recorder = Recorder(held={"run_0"})
+    with anyio.fail_after(5):
+        async with serving(recorder, slots=1) as engine:
+            for i in range(5):
+                await engine.enqueue(Job(key(f"run_{i}")))
+            await recorder.until(1)
+            await anyio.wait_all_tasks_blocked()
+
+    assert recorder.handled == ["run_0"]
+
+
 async def test_a_run_that_is_handled_is_no_job_that_each_dequeue_looks_at() -> None:
     runs = [f"run_{i}" for i in range(50)]
     recorder = Recorder(held=set(runs))

@@ -85,19 +85,24 @@ class EmbeddedEngine:
         return key in self._live
 
     async def serve(self, handler: Handler, *, slots: int) -> None:
-        free = anyio.Semaphore(slots)
+        free, leaving = anyio.Semaphore(slots), False
 
         async def handle(key: RunKey) -> None:
+            nonlocal leaving
             try:
                 await self._handle(key, handler)
             except Exception:
                 log.exception("handling run %s failed", key.run)
+            except BaseException:  # cancelled: whoever waits for this slot must not begin
+                leaving = True
+                raise
             finally:
                 free.release()
 
         async def entry(queued: QueuedJob) -> None:
             await free.acquire()
-            tasks.start_soon(handle, _key.decode(queued.payload or b""))
+            if not leaving:
+                tasks.start_soon(handle, _key.decode(queued.payload or b""))
 
         async with anyio.create_task_group() as tasks:
             self._queuer.entrypoint(ENTRYPOINT)(entry)
