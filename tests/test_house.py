@@ -19,26 +19,28 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LINES_PER_FILE = 500
 LINES_PER_FUNCTION = 50
 LINES_OF = {
-    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022 and 0025 to 0027 say why these are so
-    "core": 4040,
+    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022 and 0025 to 0028 say why these are so
+    "core": 4250,
     "core/audited.py": 250,
     "core/errors.py": 140,
-    "core/events.py": 455,
+    "core/events.py": 480,
     "core/directory.py": 180,
     "core/codec.py": 140,
     "core/head.py": 160,
     "core/ledger.py": 215,
     "core/memory.py": 120,
     "core/records.py": 185,
-    "core/state.py": 380,
-    "core/decide.py": 250,
+    "core/state.py": 405,
+    "core/decide.py": 255,
     "core/gate.py": 130,
     "core/ports.py": 370,
     "core/store.py": 240,
     "core/sealed.py": 180,
     "core/news.py": 120,
     "core/trail.py": 120,
-    "core/loop.py": 440,
+    "core/streamed.py": 140,
+    "core/terms.py": 65,
+    "core/loop.py": 475,
 }
 LINES_IN = {
     "models": 400,

@@ -39,6 +39,7 @@ DROPS_INTRO = """
 PROBLEMS = {
     "already_answered": "Somebody was first: `decision` or `outcome`, `principal` and `at` say what they answered.",
     "bad_archive": "The body is no export of a session, or a damaged one; `detail` names the line.",
+    "not_waiting": "What is answered is of a run that is not going any more.",
     "busy": "A run is going, and the message's policy is `reject`, or it takes back what was said.",
     "exists": "The id is taken by a session that was made with another body.",
     "expired": "Nobody answered in time, or the run ended before somebody did.",
@@ -92,6 +93,10 @@ ENDS = {
         "wait_too_long",
     ): "The last model of the chain is to be asked again later than the run has time for.",
     ("failed", "stuck"): "It repeated itself, failed or said nothing several times in a row.",
+    (
+        "failed",
+        "unanswered",
+    ): "No client answered a call in time, and its message had said to end then.",
     ("cancelled", "imported"): "It was open in the archive that its session was imported from.",
     ("cancelled", "replaced"): "It was waiting, and a message with the policy `replace` came.",
 }

@@ -13,7 +13,7 @@ from docs.build.source import Field, Undocumented, about, constants, fields
 from msgspec import Struct
 from msgspec.structs import fields as struct_fields
 
-from hostler.core import events
+from hostler.core import events, terms
 from hostler.service import inbox
 
 INTRO = """
@@ -41,6 +41,12 @@ replaces them. `data` is `{attempt, part, text, call?, name?}`; `part` is `text`
 VALUES = (
     events.ToolCall,
     events.ClientTool,
+    terms.Terms,
+    terms.Wanted,
+    events.UserSaid,
+    events.ModelSaid,
+    events.ToolSaid,
+    events.Stretch,
     events.Usage,
     events.Fault,
     events.TextPart,
@@ -56,6 +62,8 @@ PLAIN = {
     "Decimal": "decimal string",
     "datetime": "string, RFC 3339",
     "JsonObject": "object",
+    "_Object": "object",
+    "Said": "[said](#usersaid) by a user, a model or a tool",
     "Content": "string, or a list of [parts](#textpart)",
 }
 USUAL = {
@@ -79,7 +87,11 @@ USUAL = {
     "policy": "What it did with the run that was going.",
     "principal": "Who did it.",
     "provider": "As in `provider:model`.",
+    "replay": "What the same provider wants back verbatim; opaque.",
     "reasoning_tokens": "Of the output, what was thought and not said.",
+    "part": "What it is.",
+    "failed": "Whether the call failed.",
+    "output": "What the model reads.",
     "reason": "Why; see [errors](errors.md).",
     "status": "How it ended.",
     "stop": "Why the model stopped.",
@@ -90,6 +102,9 @@ USUAL = {
 }
 """What fields mean that have the same name in many places, or one that says nearly all."""
 SAID = {
+    "UserSaid": "What a user said, in a history.",
+    "ModelSaid": "What a model said, in a history.",
+    "Stretch": "A part of a reply as it streamed, up to where another part came: a list of these, in this order, without the last ones that are null.",
     "Fault": "What went wrong with a model call.",
     "TextPart": "Words.",
 }

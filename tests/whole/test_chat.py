@@ -28,8 +28,9 @@ from hostler.core.events import (
     Usage,
     UserSaid,
 )
-from hostler.core.ports import Delta, Reply, Wanted
+from hostler.core.ports import Delta, Reply
 from hostler.core.sealed import Part
+from hostler.core.terms import Wanted
 
 pytestmark = pytest.mark.anyio
 Messages = list[ChatCompletionMessageParam]

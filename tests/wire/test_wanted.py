@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from hostler.core.events import JsonObject, UserSaid
-from hostler.core.ports import AS_IT_IS, Request, ToolSpec, Wanted
+from hostler.core.ports import Request, ToolSpec
+from hostler.core.terms import AS_IT_IS, Wanted
 from hostler.models import anthropic_request, chat_request, gemini_request, responses_request
 from hostler.models.capabilities import capabilities
 from hostler.models.responses_request import Maker

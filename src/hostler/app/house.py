@@ -17,8 +17,8 @@ from typing import NamedTuple, cast
 
 import anyio
 
-from hostler.app.catalogue import served
 from hostler.app.observing import UNOBSERVED, Observing
+from hostler.app.roster import roster
 from hostler.app.upkeep import Work, upkeep
 from hostler.core.audited import Audits
 from hostler.core.directory import Directory
@@ -70,13 +70,13 @@ async def open_house(
 ) -> AsyncGenerator[Service]:
     """Open the store (in memory without a `file`), drive what is unfinished, yield the verbs.
 
-    Runs of agents that are not among `agents` end with an error that says so; if this is no server,
-    they are left for one.  `results`: the folder of long results.  `catalog`: what clients may ask
-    themselves; without it, the models of these agents.  Raises SetupError.
+    Runs of agents that are not here end with an error that says so, or are left for a server if this
+    is none.  `results`: the folder of long results.  `catalog`: see `roster`.  Raises SetupError.
     """
     seen, left = observing or UNOBSERVED, results and Results(results)
-    engine, signals = EmbeddedEngine(), LocalSignals(first=seen.first)
+    agents, catalog = roster(agents, catalog)
     world = World(f"{socket.gethostname()}-{os.getpid()}")
+    engine, signals = EmbeddedEngine(), LocalSignals(first=seen.first)
     store, beside = _store(file, seen, signals, partial(_ring, engine), vault)
     known = seen.naming(partial(_agent, agents, is_server=is_server))
     driver = Driver(agents=known, store=store, signals=signals, world=world, secrets=vault)
@@ -97,7 +97,7 @@ async def open_house(
         forgetting=Forgetting(store=store, signals=signals, leftovers=left),
         sealing=None if vault is None else Sealing(vault, beside.sealed, left),
         endpoints=endpoints,
-        models=Models(catalog=catalog or served(agents.values()), told=seen.direct),
+        models=Models(catalog=catalog, told=seen.direct),
     )
     with closing(store):
         await _read(beside, service.endpoints.endpoints, vault)

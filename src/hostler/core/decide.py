@@ -76,6 +76,8 @@ class Limits:
     """How long a call waits for an approval before it is denied."""
     stuck_after: int = 5
     """Equal calls with equal results in a row; 0 switches this check off."""
+    may_be_stuck: bool = False
+    """It never ends as stuck: who answers its calls says when it is enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,10 @@ def _calls(r: Run, limits: Limits, now: float) -> Action:
     if not fresh and not lost:
         return Rest()
     # What a client has is not waited for beyond the budget; what a worker lost is told as it was.
-    stop = _spent(r, limits, now) if fresh or any(one.expires_at for one in lost) else None
+    late = any(one.expires_at for one in lost)
+    if late and r.terms.ends_unanswered:
+        return End("failed", "unanswered")
+    stop = _spent(r, limits, now) if fresh or late else None
     return stop or CallTools(fresh, lost)
 
 
@@ -191,7 +196,9 @@ def _limited(r: Run, limits: Limits, now: float) -> End | None:
         return End("done", "stop_when")
     if r.steps >= limits.max_steps:
         return End("failed", "step_limit")
-    return End("failed", "stuck") if _is_stuck(r, limits.stuck_after) else _spent(r, limits, now)
+    if not limits.may_be_stuck and _is_stuck(r, limits.stuck_after):
+        return End("failed", "stuck")
+    return _spent(r, limits, now)
 
 
 def _spent(r: Run, limits: Limits, now: float) -> End | None:

@@ -4,7 +4,7 @@ A fact is named in the past tense, is immutable and JSON-safe.  The union `Fact`
 member means teaching `fold`, the codec's tests and the faces.  Facts evolve by added fields with
 defaults; a field is never renamed, re-typed or given a new meaning.
 
-Invariant: nothing here imports anything of ours, performs I/O or knows the time.
+Invariant: nothing here imports anything of ours but `terms`, performs I/O or knows the time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from decimal import Decimal
 from typing import Literal, NamedTuple, NewType, TypeAlias, get_args
 
 from msgspec import Struct, field
+
+from hostler.core.terms import Terms
 
 TenantId = NewType("TenantId", str)
 SessionId = NewType("SessionId", str)
@@ -163,6 +165,45 @@ class Fault(Struct, frozen=True, kw_only=True):
     message: str
 
 
+# -- the conversation that facts add up to ---------------------------------------------------
+
+
+class UserSaid(Struct, frozen=True, gc=False, tag_field="by", tag="user"):
+    content: Content
+
+
+class ModelSaid(Struct, frozen=True, gc=False, tag_field="by", tag="model", omit_defaults=True):
+    text: str
+    calls: tuple[ToolCall, ...] = ()
+    thinking: str | None = None
+    replay: JsonObject | None = None
+
+
+class ToolSaid(Struct, frozen=True, gc=False, tag_field="by", tag="tool", omit_defaults=True):
+    """Stands right after the reply that made the call, in the order of its calls."""
+
+    call: ToolCall
+    output: str
+    failed: bool = field(default=False)
+
+
+Said: TypeAlias = UserSaid | ModelSaid | ToolSaid
+
+
+class Stretch(Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """A part of a reply as it streamed, up to where another part came."""
+
+    part: Literal["text", "thinking", "arguments"]
+    sizes: tuple[int, ...]
+    """Characters of each piece in which it came, in order."""
+    call: CallId | None = None
+    """Of `arguments`: which call."""
+    name: str | None = None
+    """Of a call that is in no reply: the tool's name."""
+    said: str | None = None
+    """What the pieces are of, where the fact does not have it in these very characters."""
+
+
 class FactBase(Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults=True, gc=False):
     """The form all facts share, and no behaviour: `run` is None outside of a run."""
 
@@ -173,7 +214,10 @@ class FactBase(Struct, frozen=True, kw_only=True, tag_field="kind", omit_default
 
 
 class UserSpoke(FactBase, frozen=True, tag="user_spoke"):
-    """An input was accepted.  `run` was minted for it, or is the run it joins."""
+    """An input was accepted.  `run` was minted for it, or is the run it joins.
+
+    An empty `content` says nothing: it comes with a history, terms, or answers to what waits.
+    """
 
     input: InputId
     content: Content
@@ -188,6 +232,10 @@ class UserSpoke(FactBase, frozen=True, tag="user_spoke"):
     """What came with `traceparent`."""
     client_tools: tuple[ClientTool, ...] | None = None
     """The tools that the session's clients bring from here on; None: as before."""
+    history: tuple[Said, ...] = ()
+    """What was said before, as the client tells it: the conversation has it before `content`."""
+    terms: Terms | None = None
+    """What the message asks of its run, from here on; None: as before."""
 
 
 class RunRated(FactBase, frozen=True, tag="run_rated"):
@@ -300,6 +348,8 @@ class ModelReplied(FactBase, frozen=True, tag="model_replied"):
     """Usage as the provider reported it."""
     first_token_s: float | None = None
     """Seconds from the question to the first delta; null when nothing came before the end."""
+    streamed: tuple[Stretch, ...] = ()
+    """How it came, so that a replay can have the same pieces."""
 
 
 class ModelFailed(FactBase, frozen=True, tag="model_failed"):
@@ -321,6 +371,8 @@ class AttemptDropped(FactBase, frozen=True, tag="attempt_dropped"):
     attempt: AttemptId
     reason: str
     text: str | None = None
+    streamed: tuple[Stretch, ...] = ()
+    """How all of it came; of a lost worker's, nobody knows."""
 
 
 class ApprovalAsked(FactBase, frozen=True, tag="approval_asked"):
@@ -422,28 +474,3 @@ class Event(Struct, kw_only=True):
     def kind(self) -> str:
         fact = self.fact
         return fact.kind if isinstance(fact, Unknown) else KIND_OF[type(fact)]
-
-
-# -- the conversation that facts add up to ---------------------------------------------------
-
-
-class UserSaid(Struct, frozen=True, gc=False):
-    content: Content
-
-
-class ModelSaid(Struct, frozen=True, gc=False):
-    text: str
-    calls: tuple[ToolCall, ...] = ()
-    thinking: str | None = None
-    replay: JsonObject | None = None
-
-
-class ToolSaid(Struct, frozen=True, gc=False):
-    """Stands right after the reply that made the call, in the order of its calls."""
-
-    call: ToolCall
-    output: str
-    failed: bool = field(default=False)
-
-
-Said: TypeAlias = UserSaid | ModelSaid | ToolSaid

@@ -48,6 +48,7 @@ from hostler.core.events import (
     RunId,
     RunKey,
     RunStarted,
+    Said,
     Seq,
     ToolFinished,
     ToolStarted,
@@ -68,8 +69,10 @@ from hostler.core.ports import (
     World,
 )
 from hostler.core.sealed import Part, Secrets
-from hostler.core.state import LOST, Run, State, fold, prompt
+from hostler.core.state import LOST, Run, State, fold, prompt, terms_of
 from hostler.core.store import Store
+from hostler.core.streamed import Streamed
+from hostler.core.terms import AS_IT_IS, Terms
 
 TOGETHER_S = 0.25
 """Text that comes within it is taken as one piece while others wait: most of its cost is per piece."""
@@ -208,7 +211,7 @@ class Drive:
         """
         log = _Log(self.store, self.key, self.world)
         state = await log.state()
-        agent = self.agents(log.agent)
+        agent = self._agent(log, state)
         if agent is None or log.active != self.key.run:  # it has ended, or its turn has not come
             return None
         first = decide(state, self.key.run, limits=agent.limits, now=self.world.clock())
@@ -218,7 +221,7 @@ class Drive:
         del state  # and none is held below: an effect may take long, and a state be large
         while True:
             self.interrupt.rung = False
-            action, r = await self._decided(log, agent)
+            agent, action, r = await self._decided(log, agent)
             if isinstance(action, Begin):
                 log.note([RunStarted(run=self.key.run)])
             elif r is not None and isinstance(action, AskModel):
@@ -228,9 +231,13 @@ class Drive:
             elif await self._is_over(action, r, log):
                 return action.until if isinstance(action, Wait) else None
 
-    async def _decided(self, log: _Log, agent: AgentSpec) -> tuple[Action, Run | None]:
+    async def _decided(self, log: _Log, agent: AgentSpec) -> tuple[AgentSpec, Action, Run | None]:
         state, now = await log.state(), self.world.clock()
-        return decide(state, self.key.run, limits=agent.limits, now=now), state.run
+        agent = self._agent(log, state) or agent
+        return agent, decide(state, self.key.run, limits=agent.limits, now=now), state.run
+
+    def _agent(self, log: _Log, state: State) -> AgentSpec | None:
+        return self.agents(terms_of(state, self.key.run).agent or log.agent)
 
     def _claim(self, state: State, log: _Log) -> None:
         run = self.key.run
@@ -271,18 +278,10 @@ class Drive:
             return
         stream = self._masked(
             model,
-            Request(
-                system=agent.instructions,
-                transcript=prompt(await log.state()),
-                tools=agent.tools.with_clients(log.client_tools).specs,
-                session=self.key.session,
-                tenant=self.key.tenant,
-                max_output_tokens=agent.max_output_tokens,
-                options=agent.options,
-            ),
+            asking(agent, r.terms, prompt(await log.state()), log.client_tools, self.key),
         )
         seen, at, failures = processed(r), r.asking, r.failures
-        last, said, first_s, began = None, list[str](), None, self.world.clock()
+        last, said, first_s, began = None, Streamed(), None, self.world.clock()
         log.forget(above=KEEP_CHARACTERS)
         with self.interrupt.guard():
             async with aclosing(stream) as parts:
@@ -291,16 +290,15 @@ class Drive:
                         if first_s is None:
                             first_s = round(max(0.0, self.world.clock() - began), 6)
                         self.signals.delta(self.key, at, attempt, part)
-                        if part.part == "text":
-                            said.append(part.text)
+                        said.add(part)
                         if self.crowded():
                             await anyio.sleep(TOGETHER_S)
                     else:
                         last = part
         if isinstance(last, Reply):
-            log.note([_replied(r.id, attempt, at, last, first_s), *seen])
+            log.note([_replied(r.id, attempt, at, last, first_s, said), *seen])
         else:
-            log.note(self._gave_up(attempt, last, "".join(said), failures, first_s))
+            log.note(self._gave_up(attempt, last, said, failures, first_s))
 
     def _masked(self, model: Model, request: Request) -> AsyncGenerator[Part, None]:
         mask = None if self.secrets is None else self.secrets.mask(self.key.tenant)
@@ -321,12 +319,15 @@ class Drive:
         self,
         attempt: AttemptId,
         last: Failure | None,
-        said: str,
+        said: Streamed,
         failures: int,
         first_s: float | None,
     ) -> list[Fact]:
         run, reason = self.key.run, "interrupted" if self.interrupt.rung else "failed"
-        dropped = AttemptDropped(run=run, attempt=attempt, reason=reason, text=said or None)
+        text, streamed = said.text() or None, said.stretches()
+        dropped = AttemptDropped(
+            run=run, attempt=attempt, reason=reason, text=text, streamed=streamed
+        )
         if last is None and self.interrupt.rung:
             return [dropped]
         last = last or Failure(code="truncated", message="the stream just ended", again=True)
@@ -341,7 +342,7 @@ class Drive:
             usage=last.usage,
             first_token_s=first_s,
         )
-        return [failed, dropped] if said else [failed]
+        return [failed, dropped] if streamed else [failed]
 
     async def _call(self, action: CallTools, r: Run, log: _Log, agent: AgentSpec) -> None:
         """Run the open calls; each outcome is written as it comes, the last one noted."""
@@ -384,8 +385,34 @@ class Drive:
         log.note(unwritten)
 
 
+def asking(
+    agent: AgentSpec,
+    terms: Terms,
+    transcript: Sequence[Said],
+    client_tools: Sequence[ClientTool],
+    key: RunKey,
+) -> Request:
+    """Return what an agent asks its model on these terms."""
+    own, told = agent.instructions, terms.instructions
+    return Request(
+        system=own if told is None else f"{own}\n\n{told}".strip(),
+        transcript=transcript,
+        tools=agent.tools.with_clients(client_tools).specs,
+        session=key.session,
+        tenant=key.tenant,
+        max_output_tokens=terms.max_output_tokens or agent.max_output_tokens,
+        wanted=AS_IT_IS if terms.wanted == AS_IT_IS else terms.wanted,
+        options=agent.options,
+    )
+
+
 def _replied(
-    run: RunId, attempt: AttemptId, seen: Seq, reply: Reply, first_s: float | None
+    run: RunId,
+    attempt: AttemptId,
+    seen: Seq,
+    reply: Reply,
+    first_s: float | None,
+    said: Streamed,
 ) -> ModelReplied:
     return ModelReplied(
         run=run,
@@ -399,6 +426,7 @@ def _replied(
         replay=reply.replay,
         raw_usage=reply.raw_usage,
         first_token_s=first_s,
+        streamed=said.stretches(reply),
     )
 
 

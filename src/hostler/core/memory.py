@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from hostler.core.codec import Finished, Replied, Spoken
 from hostler.core.events import (
-    Content,
     ModelSaid,
     RunId,
     RunStarted,
@@ -22,10 +21,9 @@ from hostler.core.events import (
     SessionRewound,
     ToolCall,
     ToolSaid,
-    UserSaid,
     UserSpoke,
 )
-from hostler.core.state import NEVER_RAN, State, approve, size_of
+from hostler.core.state import NEVER_RAN, State, approve, said_by, size_of
 
 
 class Past(NamedTuple):
@@ -67,17 +65,18 @@ class _Memory:
         self._run: RunId | None = None
         self._calls: tuple[ToolCall, ...] = ()
         self._outcomes: dict[str, Finished] = {}
-        self._steers: list[tuple[Seq, Content]] = []
+        self._steers: list[tuple[Seq, Said]] = []
 
     def replied(self, fact: Replied) -> None:
         if self._calls:
             self.settle()
         if self._steers:
-            self._said += [UserSaid(content) for at, content in self._steers if at < fact.seen]
+            self._said += [said for at, said in self._steers if at < fact.seen]
             self._steers = [steer for steer in self._steers if steer[0] > fact.seen]
         if fact.text or fact.calls or fact.stop == "refusal":
-            self.size += len(fact.text) + len(fact.thinking or "") + 200 * len(fact.calls)
-            self._said.append(ModelSaid(fact.text, fact.calls, fact.thinking, fact.replay))
+            said = ModelSaid(fact.text, fact.calls, fact.thinking, fact.replay)
+            self.size += size_of(said)
+            self._said.append(said)
         self._calls = fact.calls
 
     def finished(self, fact: Finished) -> None:
@@ -85,9 +84,10 @@ class _Memory:
         self._outcomes[fact.call] = fact
 
     def spoke(self, seq: Seq, fact: UserSpoke) -> None:
-        self.size += size_of(fact.content)
+        said = said_by(fact)
+        self.size += sum(map(size_of, said))
         if fact.run == self._run:
-            self._steers.append((seq, fact.content))
+            self._steers += [(seq, one) for one in said]
         elif fact.run is not None:
             self.state.pending.setdefault(fact.run, []).append((fact, seq))
 
@@ -98,7 +98,8 @@ class _Memory:
         if run is not None:
             self.state.begun[run] = len(self._said)
         begun = self.state.pending.pop(run, []) if run is not None else []
-        self._said += [UserSaid(spoke.content) for spoke, _ in begun]
+        for spoke, _ in begun:
+            self._said += said_by(spoke)
 
     def settle(self) -> None:
         """Put the answers of the last reply's calls after it."""
@@ -113,5 +114,5 @@ class _Memory:
 
     def join(self) -> None:
         """Put in what was said to a run after its last reply."""
-        self._said += [UserSaid(content) for _, content in self._steers]
+        self._said += [said for _, said in self._steers]
         self._steers = []

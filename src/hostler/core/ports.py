@@ -32,6 +32,7 @@ from hostler.core.events import (
     ToolStarted,
     Usage,
 )
+from hostler.core.terms import AS_IT_IS, Wanted
 
 _chance = random.Random(secrets.randbits(256))  # noqa: S311  ids name things, they open none
 
@@ -83,33 +84,6 @@ class ToolSpec(Struct, frozen=True, kw_only=True):
     """Names of the tenant's secrets that it may use; no model is shown them."""
 
 
-class Wanted(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is wanted of one answer, in nobody's words.  None: as the model does it by itself.
-
-    A provider that has no word for something is not told of it.
-    """
-
-    temperature: float | None = None
-    top_p: float | None = None
-    stop: tuple[str, ...] = ()
-    """The answer ends before the first of these."""
-    calls: Literal["any", "none", "some"] = "any"
-    """Whether it may call tools, must not, or must."""
-    tool: str | None = None
-    """The tool that it must call."""
-    parallel: bool = True
-    """False: one call at a time."""
-    json: bool = False
-    """The text is a JSON object."""
-    json_schema: JsonObject | None = None
-    """The JSON Schema that it has to fit, if it is one."""
-    effort: str | None = None
-    """How much to think: `none`, `minimal`, `low`, `medium`, `high`, `xhigh` or `max`."""
-
-
-AS_IT_IS = Wanted()
-
-
 class Request(Struct, frozen=True, kw_only=True):
     """One question to a model.  `transcript` is only lent: read it before the first await."""
 
@@ -135,6 +109,8 @@ class Delta(Struct, gc=False):
     """Of `arguments`: which call."""
     name: str | None = None
     """Of the first `arguments` of a call: the tool's name."""
+    sizes: tuple[int, ...] = ()
+    """Characters of each of the deltas that were joined to this one; empty: it is one."""
 
 
 class Reply(Struct, frozen=True, kw_only=True):

@@ -27,7 +27,6 @@ from hostler.core.events import (
     AttemptId,
     CallId,
     CancelRequested,
-    Content,
     Event,
     Fact,
     InputDropped,
@@ -57,6 +56,7 @@ from hostler.core.events import (
     UserSaid,
     UserSpoke,
 )
+from hostler.core.terms import NO_TERMS, Terms
 
 ENDS_ATTEMPT = frozenset({"model_replied", "model_failed", "attempt_dropped", "run_claimed"})
 """After these, the text of an attempt that was in flight is out of date."""
@@ -105,7 +105,7 @@ class Run:
     given: dict[CallId, ApprovalGiven] = field(default_factory=dict[CallId, ApprovalGiven])
     open: dict[CallId, ToolStarted] = field(default_factory=dict[CallId, ToolStarted])
     answers: dict[CallId, ToolFinished] = field(default_factory=dict[CallId, ToolFinished])
-    held: list[UserSaid] = field(default_factory=list[UserSaid])
+    held: list[Said] = field(default_factory=list[Said])
     called: dict[str, int] = field(default_factory=dict[str, int])
     usage: Usage = field(default_factory=Usage)
     empty: int = 0
@@ -114,6 +114,8 @@ class Run:
     """What the steps since the last success said, in which every call failed."""
     marks: list[int] = field(default_factory=list[int])
     """Fingerprints of the last steps: calls and outputs."""
+    terms: Terms = NO_TERMS
+    """What the last message that asked for anything asks of it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -135,6 +137,14 @@ class State:
     """The log holds a kind of a newer build."""
     size: int = 0
     """Characters in `transcript`: what keeping this state costs, roughly."""
+
+
+def terms_of(state: State, run: RunId) -> Terms:
+    """Return what is asked of a run that has not ended."""
+    if state.run is not None and state.run.id == run:
+        return state.run.terms
+    asked = [spoke.terms for spoke, _ in state.pending.get(run, ()) if spoke.terms is not None]
+    return asked[-1] if asked else NO_TERMS
 
 
 def fold(state: State, events: Iterable[Event]) -> State:
@@ -185,14 +195,14 @@ def _inbox(
     r = s.run
     match fact:
         case UserSpoke(run=run) if run is not None:
-            s.size += size_of(fact.content)
+            said = said_by(fact)
+            s.size += sum(map(size_of, said))
             if r is None or r.id != run:
                 s.pending.setdefault(run, []).append((fact, event.seq))
                 return
-            r.heard = event.seq
+            r.heard, r.terms = event.seq, fact.terms or r.terms
             r.inputs.append((fact.input, event.seq))
-            busy = r.asked or r.asking
-            (r.held if busy else s.transcript).append(UserSaid(fact.content))
+            (r.held if r.asked or r.asking else s.transcript).extend(said)
         case InputProcessed(input=i) | InputDropped(input=i) if r is not None:
             r.inputs = [one for one in r.inputs if one[0] != i]
         case CancelRequested(run=run) if run is not None:
@@ -235,8 +245,9 @@ def _replied(s: State, r: Run, fact: ModelReplied) -> None:
 
 def _say(s: State, fact: ModelReplied) -> tuple[ToolCall, ...]:
     if not _is_empty(fact):
-        s.size += len(fact.text) + len(fact.thinking or "") + 200 * len(fact.calls)
-        s.transcript.append(ModelSaid(fact.text, fact.calls, fact.thinking, fact.replay))
+        said = ModelSaid(fact.text, fact.calls, fact.thinking, fact.replay)
+        s.size += size_of(said)
+        s.transcript.append(said)
     return fact.calls
 
 
@@ -335,8 +346,19 @@ def _answers(
             yield ToolSaid(call, done.output, failed=done.outcome != "ok")
 
 
-def size_of(content: Content) -> int:
-    """Return how many characters a message has, roughly what keeping it costs."""
+def said_by(spoke: UserSpoke) -> list[Said]:
+    """Return what a message adds to the conversation."""
+    own: list[Said] = [UserSaid(spoke.content)] if spoke.content else []
+    return [*spoke.history, *own]
+
+
+def size_of(said: Said) -> int:
+    """Return how many characters it has, roughly what keeping it costs."""
+    if isinstance(said, ToolSaid):
+        return len(said.output)
+    if isinstance(said, ModelSaid):
+        return len(said.text) + len(said.thinking or "") + 200 * len(said.calls)
+    content = said.content
     if isinstance(content, str):
         return len(content)
     return sum(len(p.text if isinstance(p, TextPart) else p.data or "") for p in content)
@@ -357,10 +379,12 @@ def _life(s: State, event: Event, fact: RunClaimed | RunStarted | RunEnded) -> N
         s.cancels.pop(fact.run, None)
         return
     s.begun[fact.run] = len(s.transcript)
-    said = s.pending.pop(fact.run, [])
-    s.transcript.extend(UserSaid(spoke.content) for spoke, _ in said)
-    inputs = [(spoke.input, seq) for spoke, seq in said]
-    s.run = Run(id=fact.run, started_at=event.at, inputs=inputs, heard=event.seq)
+    inputs, terms = list[tuple[InputId, Seq]](), NO_TERMS
+    for spoke, seq in s.pending.pop(fact.run, []):
+        s.transcript.extend(said_by(spoke))
+        inputs.append((spoke.input, seq))
+        terms = spoke.terms or terms
+    s.run = Run(id=fact.run, started_at=event.at, inputs=inputs, heard=event.seq, terms=terms)
 
 
 def add(a: Usage, b: Usage) -> Usage:

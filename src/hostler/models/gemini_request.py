@@ -30,7 +30,8 @@ from hostler.core.events import (
     ToolSaid,
     UserSaid,
 )
-from hostler.core.ports import AS_IT_IS, Request, ToolSpec, Wanted
+from hostler.core.ports import Request, ToolSpec
+from hostler.core.terms import AS_IT_IS, Wanted
 from hostler.models.calls import wire_id
 from hostler.models.capabilities import Capabilities
 from hostler.models.content import in_words, media_type

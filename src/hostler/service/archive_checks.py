@@ -26,6 +26,7 @@ from hostler.core.ledger import MOST_COST, MOST_TOKENS
 from hostler.service.limits import check_client_tools
 from hostler.service.marks import Mark
 from hostler.service.times import LATEST, seconds
+from hostler.service.turns import check_history, check_wanted
 
 LONGEST_AGENT = 128
 """Characters of an agent's name: every list of sessions carries it."""
@@ -68,8 +69,11 @@ def _check_values(fact: Fact) -> None:
         check_usage(fact.usage, MOST_TOKENS)
     elif isinstance(fact, RunEnded):
         check_usage(fact.usage, MOST)
-    elif isinstance(fact, UserSpoke) and fact.client_tools is not None:
-        check_client_tools(fact.client_tools)  # names may be masked
+    elif isinstance(fact, UserSpoke):
+        check_client_tools(fact.client_tools or ())  # names may be masked
+        check_history(fact.history)
+        if fact.terms is not None:
+            check_wanted(fact.terms.wanted)
     elif isinstance(fact, RunRated):
         Mark(score=fact.score).check()  # its key may be masked, and so no label any more
 

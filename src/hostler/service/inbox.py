@@ -34,6 +34,7 @@ from hostler.core.events import (
     RunEnded,
     RunId,
     RunKey,
+    Said,
     Seq,
     SessionId,
     Usage,
@@ -45,6 +46,7 @@ from hostler.core.ports import AgentSpec, Engine, Job, World
 from hostler.core.records import Appended, Once
 from hostler.core.state import fold
 from hostler.core.store import Store
+from hostler.core.terms import Terms
 from hostler.core.trail import Trail, here
 from hostler.service.admission import Admission
 from hostler.service.authorise import Access
@@ -54,7 +56,7 @@ from hostler.service.limits import check_content, check_label, check_metadata
 from hostler.service.once import Answering, once_of
 from hostler.service.rates import Rates
 from hostler.service.room import Running
-from hostler.service.turns import brought, taken_back
+from hostler.service.turns import brought, check_history, check_terms, taken_back
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
@@ -90,6 +92,10 @@ class Message:
     """Say it there, and take back what was said since this run began."""
     client_tools: Sequence[ClientTool] | None = None
     """What the session's clients bring from here on."""
+    history: Sequence[Said] = ()
+    """What was said before, as the client tells it."""
+    terms: Terms | None = None
+    """What is asked of the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,28 +125,12 @@ class Inbox:
             NotFound: no such session.
             Conflict: `reject` or `before` while a run is going (`busy`); the queue is full
                 (`queue_full`); or the run of `before` was taken back (`taken_back`).
-            TooLarge, Invalid: over a limit, or these are tools that the agent cannot have.
+            TooLarge, Invalid: over a limit, or what it brings cannot be had (`turns`).
             TooMany: so many runs were begun of late (`rate`).
         """
         key, policy = await self.access.key(who, "write", session), message.policy
-        check_content(message.content)
-        check_metadata(message.metadata)
-        check_label("/purpose", message.purpose)
-        self.rates.take(who, "runs")
-        trail = here.get() or Trail()
-        spoke = UserSpoke(
-            run=RunId(self.world.mint("run")),
-            input=InputId(self.world.mint("inp")),
-            content=message.content,
-            policy=policy,
-            principal=who.id,
-            metadata=message.metadata,
-            purpose=message.purpose,
-            traceparent=trail.traceparent,
-            tracestate=trail.tracestate,
-            client_tools=await self._brought(key, message.client_tools),
-        )
-        once = once_of(answering, lambda done: _receipt(key, spoke, done))
+        spoke = await self.spoken(who, key, message)
+        once = once_of(answering, lambda done: receipt(key, spoke, done))
         with self.admission.entering():
             if self.running is None:
                 done = await self._store(key, spoke, once, message.before)
@@ -149,12 +139,38 @@ class Inbox:
                     done = await self._store(key, spoke, once, message.before)
         if policy == "interrupt" and len(done.events) > 1:
             await self._wake(key, done.events[0].fact.run)
-        return _receipt(key, spoke, done)
+        return receipt(key, spoke, done)
 
-    async def _brought(
-        self, key: Key, tools: Sequence[ClientTool] | None
-    ) -> tuple[ClientTool, ...] | None:
-        return None if tools is None else await brought(self.store, self.agents, key, tools)
+    async def spoken(self, who: Principal, key: Key, message: Message) -> UserSpoke:
+        """Return a message as a fact, for a run of its own.  Raises as `speak`."""
+        check_content(message.content)
+        check_metadata(message.metadata)
+        check_label("/purpose", message.purpose)
+        check_history(message.history)
+        check_terms(message.terms, self.agents)
+        self.rates.take(who, "runs")
+        trail = here.get() or Trail()
+        return UserSpoke(
+            run=RunId(self.world.mint("run")),
+            input=InputId(self.world.mint("inp")),
+            content=message.content,
+            policy=message.policy,
+            principal=who.id,
+            metadata=message.metadata,
+            purpose=message.purpose,
+            traceparent=trail.traceparent,
+            tracestate=trail.tracestate,
+            client_tools=await self._brought(key, message),
+            history=tuple(message.history),
+            terms=message.terms,
+        )
+
+    async def _brought(self, key: Key, message: Message) -> tuple[ClientTool, ...] | None:
+        tools, terms = message.client_tools, message.terms
+        if tools is None:
+            return None
+        agent = None if terms is None else terms.agent
+        return await brought(self.store, self.agents, key, tools, agent=agent)
 
     async def _store(
         self, key: Key, spoke: UserSpoke, once: Once | None, before: RunId | None
@@ -220,11 +236,11 @@ class Inbox:
             case "reject" if head.active is not None:
                 raise Conflict("a run is going, and the message says `reject`", code="busy")
             case "steer" if head.active is not None:
-                return [_joining(spoke, head.active)]
+                return [joining(spoke, head.active)]
             case "coalesce" if head.queue:
-                return [_joining(spoke, head.queue[-1])]
+                return [joining(spoke, head.queue[-1])]
             case "coalesce" if head.active is not None and not head.started:
-                return [_joining(spoke, head.active)]
+                return [joining(spoke, head.active)]
             case "interrupt" if head.active is not None:
                 cancel = CancelRequested(
                     run=head.active, principal=spoke.principal, reason="interrupted"
@@ -254,9 +270,9 @@ class Inbox:
             await self.engine.enqueue(Job(RunKey(*key, run)))
 
 
-def _receipt(key: Key, spoke: UserSpoke, done: Appended) -> Receipt:
-    accepted = done.events[-1]
-    assert isinstance(accepted.fact, UserSpoke)
+def receipt(key: Key, spoke: UserSpoke, done: Appended) -> Receipt:
+    """Return what is told of a message that was written."""
+    accepted = next(one for one in reversed(done.events) if isinstance(one.fact, UserSpoke))
     assert accepted.fact.run is not None
     return Receipt(
         input=spoke.input,
@@ -276,7 +292,7 @@ def _cancelled(session: SessionId, done: Appended) -> Cancelled:
     return Cancelled(session=session, run=event.fact.run, seq=event.seq)
 
 
-def _joining(spoke: UserSpoke, run: RunId) -> UserSpoke:
+def joining(spoke: UserSpoke, run: RunId) -> UserSpoke:
     return structs.replace(spoke, run=run)
 
 

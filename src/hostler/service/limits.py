@@ -38,6 +38,12 @@ MOST_CLIENT_TOOLS = 64
 """Of one session: a model chooses badly among more, and each costs tokens in every prompt."""
 LARGEST_CLIENT_TOOL = 32 * 1024
 """Bytes of JSON, name, description and schema: it is sent with every prompt."""
+MOST_SAID = 20_000
+"""Messages of a history that a client brings: more than fits a model's memory."""
+MOST_STOPS = 64
+"""Texts at which an answer ends: providers take 4 to 16."""
+LONGEST_STOPS = 16 * 1024
+"""Characters of these together."""
 MOST_SESSIONS = 1_000_000
 """Of one tenant, whatever retention is set to: lists and search stay quick up to here."""
 MOST_STREAMS = 10_000
@@ -82,7 +88,7 @@ def check_labels(title: object, metadata: JsonObject | None) -> None:
 def check_metadata(metadata: JsonObject) -> None:
     """Refuse metadata that is large or deep.  Raises Invalid."""
     check_depth("/metadata", metadata)
-    _check_size("/metadata", metadata, LARGEST_METADATA)
+    check_size("/metadata", metadata, LARGEST_METADATA)
 
 
 def check_label(pointer: str, label: str | None) -> None:
@@ -99,7 +105,7 @@ def check_client_tools(tools: Sequence[ClientTool]) -> None:
         raise Invalid(f"there are {len(tools)} client tools", fields=[("/client_tools", wanted)])
     for place, tool in enumerate(tools):
         check_depth(f"/client_tools/{place}/parameters", tool.parameters)
-        _check_size(f"/client_tools/{place}", tool, LARGEST_CLIENT_TOOL)
+        check_size(f"/client_tools/{place}", tool, LARGEST_CLIENT_TOOL)
 
 
 def check_depth(pointer: str, value: object) -> None:
@@ -116,7 +122,8 @@ def check_depth(pointer: str, value: object) -> None:
     raise Invalid("nested too deeply", fields=[(pointer, f"at most {DEEPEST} levels")])
 
 
-def _check_size(pointer: str, value: object, most: int) -> None:
+def check_size(pointer: str, value: object, most: int) -> None:
+    """Refuse what is too large as JSON, in bytes.  Raises Invalid."""
     size = len(msgspec.json.encode(value))
     if size > most:
         raise Invalid(f"{size:,} bytes of JSON", fields=[(pointer, f"at most {most:,} bytes")])

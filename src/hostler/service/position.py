@@ -12,7 +12,20 @@ from msgspec.structs import replace
 
 from hostler.core.events import START, Event, Seq
 from hostler.core.news import AtOnce, Piece
+from hostler.core.ports import Delta
 from hostler.core.state import ENDS_ATTEMPT
+
+
+def rest_of(delta: Delta, seen: int) -> Delta:
+    """Return what is left of a delta for who has seen so many characters of it."""
+    if not seen:
+        return delta
+    left, sizes = seen, list[int]()
+    for size in delta.sizes:
+        if size > left:
+            sizes.append(size - left)
+        left = max(0, left - size)
+    return replace(delta, text=delta.text[seen:], sizes=tuple(sizes))
 
 
 @dataclass(slots=True)
@@ -51,7 +64,7 @@ class Position:
         if seen <= 0 and piece.seq == self.seq:
             return piece
         delta, start = piece.delta, max(piece.start, piece.start + seen)
-        rest = replace(delta, text=delta.text[start - piece.start :])
+        rest = rest_of(delta, start - piece.start)
         return replace(piece, seq=self.seq, start=start, delta=rest, wire=None, text=None)
 
     def passes(self, items: Sequence[Event | Piece], to: AtOnce) -> bool:

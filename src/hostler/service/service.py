@@ -30,6 +30,7 @@ from hostler.service.keys import Keys
 from hostler.service.members import Members
 from hostler.service.once import Asked
 from hostler.service.rates import Rates
+from hostler.service.resuming import Resuming
 from hostler.service.retention import Forgetting
 from hostler.service.room import Room, Running
 from hostler.service.runs import Runs
@@ -52,6 +53,7 @@ class Service:
     runs: Runs
     shares: Shares
     waits: Waits
+    resuming: Resuming
     direct: Direct
     archive: Archive
     auditing: Auditing
@@ -153,6 +155,7 @@ def _service(
     """Return all the verbs, which share what the sessions and their inbox have."""
     of, inbox = sessions, sessions.inbox
     store, world, access = of.store, of.world, of.access
+    waits = _waits(sessions)
     return Service(
         agents=of.agents,
         sessions=sessions,
@@ -161,14 +164,8 @@ def _service(
         direct=direct,
         shares=Shares(store=store, world=world, access=access),
         runs=Runs(store=store, following=of.following, agents=of.agents),
-        waits=Waits(
-            store=store,
-            engine=inbox.engine,
-            agents=of.agents,
-            world=world,
-            access=access,
-            secrets=of.secrets,
-        ),
+        waits=waits,
+        resuming=Resuming(inbox=inbox, waits=waits),
         archive=_archive(sessions),
         secrets=TenantSecrets(sealing=sealing, signals=of.following.signals, world=world),
         endpoints=TenantEndpoints(
@@ -188,6 +185,17 @@ def _service(
         hide=partial(masked, of.secrets),
         driving=driving,
         scraping=scraping,
+    )
+
+
+def _waits(of: Sessions) -> Waits:
+    return Waits(
+        store=of.store,
+        engine=of.inbox.engine,
+        agents=of.agents,
+        world=of.world,
+        access=of.access,
+        secrets=of.secrets,
     )
 
 

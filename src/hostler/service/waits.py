@@ -7,9 +7,10 @@ Invariant: the first answer is the only one; whoever comes later is told what it
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from hostler.core.audited import about
 from hostler.core.errors import (
@@ -30,6 +31,7 @@ from hostler.core.events import (
     JsonObject,
     Key,
     Principal,
+    RunId,
     RunKey,
     Seq,
     SessionId,
@@ -43,7 +45,7 @@ from hostler.core.memory import remember
 from hostler.core.ports import AgentSpec, Engine, Job, Toolbox, World
 from hostler.core.records import Approval
 from hostler.core.sealed import Secrets, masked
-from hostler.core.state import fold
+from hostler.core.state import fold, terms_of
 from hostler.core.store import Store
 from hostler.service.authorise import Access, authorise, seen_by
 from hostler.service.by_head import by_head
@@ -66,6 +68,32 @@ class Decision:
     """Ask no more about this tool in this session."""
     digest: str | None = None
     """What the approver saw; refused if it is not what would be run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a client says came of a call."""
+
+    output: str
+    is_error: bool = False
+
+
+Accepted: TypeAlias = dict[CallId, tuple[Toolbox | None, ToolFinished]]
+
+
+@asynccontextmanager
+async def accepting() -> AsyncGenerator[Accepted]:
+    """Hold results until they are written, and drop what was kept of those that never will be."""
+    accepted: Accepted = {}
+    try:
+        yield accepted
+    except (CallerError, Repeated):
+        # Another answer came first: of this one nothing is written, and nobody is told of it.
+        # After any other error it may have been, and a file that is not goes with its session.
+        for tools, finished in accepted.values():
+            if tools is not None:
+                await tools.drop(finished)
+        raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,25 +137,30 @@ class Waits:
         """
         key = await self.access.key(who, "write", session)
         about(decision=decision.verdict)
-        asked = await self.store.approval(who.tenant, session, call)
-        await self._check(key, asked, decision)
 
         async def facts(head: Head) -> list[Fact]:
-            if not self._waits(head, call, "approval"):
-                raise _too_late(await self.store.approval(who.tenant, session, call))
-            allows = decision.verdict == "allow"
-            given = ApprovalGiven(
-                run=head.active,
-                call=call,
-                decision=decision.verdict,
-                principal=who.id,
-                arguments=decision.arguments if allows else None,
-                reason=decision.reason,
-                remembered=asked.name if decision.remember and allows else None,
-            )
-            return [given]
+            return [await self.given(who, key, head, call, decision)]
 
         return await self._write(key, facts, answering)
+
+    async def given(
+        self, who: Principal, key: Key, head: Head, call: CallId, decision: Decision
+    ) -> ApprovalGiven:
+        """Return a decision as a fact to write against `head`.  Raises as `approve`."""
+        asked = await self.store.approval(key.tenant, key.session, call)
+        await self._check(key, asked, decision)
+        if not self._waits(head, call, "approval"):
+            raise _too_late(await self.store.approval(key.tenant, key.session, call))
+        allows = decision.verdict == "allow"
+        return ApprovalGiven(
+            run=head.active,
+            call=call,
+            decision=decision.verdict,
+            principal=who.id,
+            arguments=decision.arguments if allows else None,
+            reason=decision.reason,
+            remembered=asked.name if decision.remember and allows else None,
+        )
 
     async def answer(
         self,
@@ -147,25 +180,30 @@ class Waits:
             Invalid: the result is not what the call asked for.
         """
         key = await self.access.key(who, "write", session)
-        accepted = list[tuple[Toolbox | None, ToolFinished]]()
+        result = Result(output=output, is_error=is_error)
+        async with accepting() as accepted:
 
-        async def facts(head: Head) -> list[Fact]:
-            if not self._waits(head, call, "client_tool"):
-                raise await self._was_answered(key, call)
-            if not accepted:
-                told = masked(self.secrets, who.tenant, output)
-                accepted.append(await self._accepted(who, key, call, told, is_error=is_error))
-            return [accepted[0][1]]
+            async def facts(head: Head) -> list[Fact]:
+                return [await self.result(who, key, head, call, result, accepted)]
 
-        try:
             return await self._write(key, facts, answering)
-        except (CallerError, Repeated):
-            # Another answer came first: of this one nothing is written, and nobody is told of it.
-            # After any other error it may have been, and a file that is not goes with its session.
-            for tools, finished in accepted:
-                if tools is not None:
-                    await tools.drop(finished)
-            raise
+
+    async def result(
+        self,
+        who: Principal,
+        key: Key,
+        head: Head,
+        call: CallId,
+        result: Result,
+        accepted: Accepted,
+    ) -> ToolFinished:
+        """Return a result as a fact to write against `head`.  Raises as `answer`."""
+        if not self._waits(head, call, "client_tool"):
+            raise await self._was_answered(key, call)
+        if call not in accepted:
+            told = masked(self.secrets, key.tenant, result.output)
+            accepted[call] = await self._accepted(who, key, call, told, is_error=result.is_error)
+        return accepted[call][1]
 
     async def _write(
         self,
@@ -195,7 +233,7 @@ class Waits:
             )
         if decision.arguments is None or decision.verdict != "allow":
             return
-        tools = await self._tools(key)
+        tools = await self._tools(key, asked.run)
         edited = ToolCall(id=asked.call, name=asked.name, arguments=decision.arguments)
         found = tools.check(edited, asked.run) if tools is not None else None
         if isinstance(found, ToolFinished):
@@ -209,7 +247,7 @@ class Waits:
         started = state.run.open.get(call) if state.run is not None else None
         if started is None or started.run is None:
             raise await self._was_answered(key, call)
-        agent = self.agents.get(recall.agent)
+        agent = self.agents.get(terms_of(state, started.run).agent or recall.agent)
         outcome: Literal["ok", "error"] = "error" if is_error else "ok"
         finished = ToolFinished(
             run=started.run, call=call, outcome=outcome, output=output, principal=who.id
@@ -222,9 +260,9 @@ class Waits:
         except ToolError as error:
             raise Invalid(str(error), fields=[("/output", "what the call asked for")]) from error
 
-    async def _tools(self, key: Key) -> Toolbox | None:
+    async def _tools(self, key: Key, run: RunId) -> Toolbox | None:
         session = await self.store.session(key)
-        agent = self.agents.get(session.agent)
+        agent = self.agents.get((await self.store.run(key.tenant, run)).agent)
         return None if agent is None else agent.tools.with_clients(session.client_tools)
 
     async def _was_answered(self, key: Key, call: CallId) -> HostlerError:

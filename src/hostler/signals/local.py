@@ -17,12 +17,11 @@ from hostler.core.events import AttemptId, CancelRequested, Event, Key, Principa
 from hostler.core.news import AtOnce, Attendance, Piece, Present, Watch
 from hostler.core.ports import Delta
 from hostler.core.state import ENDS_ATTEMPT
+from hostler.core.streamed import Joined, joined
 from hostler.signals.presence import Rooms
 
 LARGEST_BACKLOG = 1024
 """Items kept for one watcher; at 20 tokens a second this is 50 s behind."""
-JOIN_AFTER = 256
-"""Deltas of one part kept apart before they are joined into one string."""
 
 
 @dataclass(slots=True)
@@ -34,7 +33,7 @@ class _Attempt:
     attempt: AttemptId
     seq: Seq
     """The last fact published."""
-    parts: list[tuple[Delta, list[str]]] = field(default_factory=list[tuple[Delta, list[str]]])
+    parts: list[Joined] = field(default_factory=list[Joined])
     length: int = 0
     fresh: list[Delta] = field(default_factory=list[Delta])
     """Come in this turn of the loop, not yet sent to the watchers."""
@@ -53,21 +52,15 @@ class _Attempt:
     def add(self, delta: Delta) -> Piece:
         piece = self.piece(self.length, delta)
         self.length += len(delta.text)
-        texts = self.parts[-1][1] if self.parts and _joins(self.parts[-1][0], delta) else None
-        if texts is None:
-            self.parts.append((delta, [delta.text]))
-        else:
-            texts.append(delta.text)
-            if len(texts) > JOIN_AFTER:
-                texts[:] = ["".join(texts)]
+        if not (self.parts and _joins(self.parts[-1].first, delta)):
+            self.parts.append(Joined(delta))
+        self.parts[-1].add(delta)
         return piece
 
     def so_far(self) -> list[Piece]:
         pieces, start = list[Piece](), 0
-        for delta, texts in self.parts:
-            pieces.append(
-                self.piece(start, Delta(delta.part, "".join(texts), delta.call, delta.name))
-            )
+        for part in self.parts:
+            pieces.append(self.piece(start, part.delta()))
             start = pieces[-1].end
         return pieces
 
@@ -130,7 +123,7 @@ class LocalSignals:
         if not fresh:
             asyncio.get_running_loop().call_soon(self._flush, channel, current)
         if fresh and _joins(fresh[-1], delta):
-            fresh[-1] = Delta(delta.part, fresh[-1].text + delta.text, delta.call, fresh[-1].name)
+            fresh[-1] = joined(fresh[-1], delta)
         else:
             fresh.append(delta)
 

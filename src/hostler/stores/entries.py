@@ -59,6 +59,8 @@ _json = msgspec.json.Encoder(decimal_format="string")
 class RunChange(Struct, kw_only=True, gc=False):
     status: Literal["queued", "running"] | RunStatus
     input: InputId | None = None
+    agent: str | None = None
+    """None: the session's."""
     principal: PrincipalId | None = None
     purpose: str | None = None
     first_seq: Seq | None = None
@@ -162,6 +164,7 @@ def _spoken(fact: UserSpoke, seq: Seq, at: float) -> RunChange:
     return RunChange(
         status="queued",
         input=fact.input,
+        agent=None if fact.terms is None else fact.terms.agent,
         principal=fact.principal,
         purpose=fact.purpose,
         first_seq=seq,

@@ -264,7 +264,7 @@ def _new_run(key: Key, session: Session, run: RunId, change: RunChange) -> RunRo
         session=key.session,
         id=run,
         input=change.input,
-        agent=session.agent,
+        agent=change.agent or session.agent,
         owner=session.principal,
         principal=change.principal or PrincipalId(""),
         purpose=change.purpose,

@@ -44,7 +44,8 @@ def ledger_rows(key: Key, agent: str, owner: str, book: Ledger) -> dict[str, lis
     """Return rows by the name of the statement that writes them."""
     made = {
         "upsert_agent_runs": [
-            _run_row(key, run, (agent, owner), change) for run, change in book.runs.items()
+            _run_row(key, run, (change.agent or agent, owner), change)
+            for run, change in book.runs.items()
         ],
         "upsert_llm_calls": [_llm_row(key, of[1], one) for of, one in book.models.items()],
         "upsert_tool_runs": [_tool_row(key, of[1], one) for of, one in book.tools.items()],

@@ -27,7 +27,17 @@ T = TypeVar("T")
 LEFT = frozenset(
     {
         *("run", "input", "call", "attempt", "id", "principal", "digest", "worker", "tenant"),
-        *("policy", "stop", "outcome", "status", "decision", "kind", "media_type", "before"),
+        *(
+            "policy",
+            "stop",
+            "outcome",
+            "status",
+            "decision",
+            "kind",
+            "media_type",
+            "before",
+            "part",
+        ),
     }
 )
 """Fields of structs that hold our own ids and words from closed lists."""

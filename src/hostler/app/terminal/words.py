@@ -36,6 +36,7 @@ _REASONS = {
     "wait_too_long": "its model asks for a longer wait than the run has time for",
     "step_limit": "it reached its limit of steps",
     "budget": "its budget is used up",
+    "unanswered": "no client answered a call in time",
     "stuck": "it made the same call again and again",
     "poisoned": "the server died in it too often",
 }

@@ -17,6 +17,7 @@ _WHY = {
     "budget": "It has used what it may use.",
     "step_limit": "It has taken as many steps as it may.",
     "stuck": "It repeated itself.",
+    "unanswered": "A call was not answered in time.",
     "poisoned": "The server failed again and again.",
     "wait_too_long": "The model is not to be had for too long.",
 }

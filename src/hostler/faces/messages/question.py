@@ -31,7 +31,8 @@ from hostler.core.events import (
     ToolSaid,
     UserSaid,
 )
-from hostler.core.ports import Request, ToolSpec, Wanted
+from hostler.core.ports import Request, ToolSpec
+from hostler.core.terms import Wanted
 from hostler.faces.messages.bodies import Blocks, GivenTool, NewCount, NewQuestion, ToolChoice
 from hostler.faces.messages.seals import NOTHING, Seal, opened
 
