@@ -21,6 +21,7 @@ from hostler.app.observing import Observing
 from hostler.app.server import listen, make_app, serve_http
 from hostler.core.ports import AgentSpec, Catalog, Reply
 from hostler.faces.http.entry import Ways
+from hostler.faces.http.keepsakes import KeepsakesOf
 from hostler.faces.http.open_streams import OpenStreams
 from hostler.service.endpoints import Endpoints
 from hostler.service.rates import Rates
@@ -149,6 +150,7 @@ async def serving(
     file: Path | None,
     streams: OpenStreams | None = None,
     ways: Ways | None = None,
+    keepsakes: KeepsakesOf | None = None,
     hosts: Sequence[str] = (),
     origins: Sequence[str] = (),
     rates: Rates | None = None,
@@ -184,7 +186,9 @@ async def serving(
         service = await stack.enter_async_context(house)
         entered(service)
         gate = AdminGate(KEY.encode())
-        app = make_app(service, gate, streams, ways=ways, hosts=hosts, origins=origins)
+        app = make_app(
+            service, gate, streams, ways=ways, keepsakes=keepsakes, hosts=hosts, origins=origins
+        )
         app = app if ears is None else ears.served(app)
         with listen("127.0.0.1", 0) as listening:
             port = listening.getsockname()[1]

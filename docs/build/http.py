@@ -18,6 +18,7 @@ from hostler.app.server import other_operations
 from hostler.core.events import KIND_OF
 from hostler.faces.http.endpoint import VERSION
 from hostler.faces.http.entry import Tickets
+from hostler.faces.http.keepsakes import KeepsakesOf
 from hostler.faces.http.open_streams import OpenStreams
 from hostler.faces.native import bodies
 from hostler.faces.native.openapi import openapi
@@ -94,7 +95,7 @@ def document() -> Mapping[str, object]:
     """Return the document that a server of this build gives."""
     # The handlers are only named here, never called, so they need nothing to work on.
     service, streams = cast("Service", None), OpenStreams()
-    others = other_operations(service, streams)
+    others = other_operations(service, streams, KeepsakesOf())
     return openapi(operations(Operations(service, streams, Tickets()), others))
 
 

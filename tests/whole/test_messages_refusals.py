@@ -20,8 +20,8 @@ from hostler.core.errors import Unavailable
 from hostler.core.events import Usage
 from hostler.core.ports import Delta, Failure, Reply
 from hostler.faces.http.endpoint import LARGEST_BODY
+from hostler.faces.http.keepsakes import KeepsakesOf
 from hostler.faces.http.open_streams import OpenStreams
-from hostler.faces.messages import asking
 from hostler.faces.messages.face import messages_operations
 from hostler.service.rates import Limits, Rate, Rates
 from hostler.testing.doubles import an_agent
@@ -153,7 +153,7 @@ async def test_what_is_too_large_is_refused_as_the_vendor_does(serve: Serve) -> 
 
 async def test_a_server_with_too_much_to_do_says_that_it_is_overloaded() -> None:
     async with direct_house(Says(), file=None) as service:
-        asks, _ = messages_operations(service, OpenStreams())
+        asks, _ = messages_operations(service, OpenStreams(), KeepsakesOf())
         told = asks.tell(Unavailable("too much to do", retry_after_s=7))
 
     assert asks.begins == "run", "so the server is asked whether one may"
@@ -189,25 +189,3 @@ async def test_a_stream_that_nobody_reads_is_cut_and_its_question_ended(tmp_path
             while len(streams):
                 await anyio.lowlevel.checkpoint()
     assert rows(tmp_path / "log.db") == [("dropped", None, 1)]
-
-
-async def test_a_model_that_says_nothing_for_long_begins_the_stream_with_signs_of_life(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(asking, "PING_S", 0.05)
-    model = Says((Failure(code="server", message="oh", again=True),), wait=anyio.Event())
-    assert model.wait is not None
-    seen = b""
-    async with serve(an_agent(model)) as client, anyio.create_task_group() as tasks:
-        path, sent = f"{client.url}/v1/messages", {"x-api-key": client.key}
-        body = {**ASKED, "stream": True}
-        with anyio.fail_after(5):
-            async with client.http.post(path, json=body, headers=sent) as answer:
-                while seen.count(b"event: ping") < 3:
-                    seen += await answer.content.readany()
-                model.wait.set()
-                seen += await answer.content.read()
-        tasks.cancel_scope.cancel()
-
-    assert seen.startswith(b"event: message_start")
-    assert b'event: error\ndata: {"type":"error","error":{"type":"api_error"' in seen

@@ -203,7 +203,9 @@ EVENTS = st.fixed_dictionaries(
         "content": st.lists(BLOCKS | JSON, max_size=3),
         "message": st.dictionaries(KEYS, JSON, max_size=2),
         "usage": JSON,
-        "stop_reason": st.sampled_from(["end_turn", "refusal", "pause_turn"]) | JSON,
+        "stop_reason": st.sampled_from(["end_turn", "refusal", "pause_turn", "stop_sequence"])
+        | JSON,
+        "stop_sequence": JSON,
     },
 )
 
@@ -363,6 +365,31 @@ def test_a_stop_reason_alone_ends_an_answer_where_that_is_how_it_ends() -> None:
     _, strict = read(events)
 
     assert (reply.text, reading.ended, strict.ended) == ("x", True, False)
+
+
+@pytest.mark.parametrize(
+    ("reason", "sequence", "known"),
+    [
+        ("stop_sequence", "END", "END"),
+        ("stop_sequence", None, None),
+        ("stop_sequence", 7, None),
+        ("end_turn", "END", None),
+        ("max_tokens", "END", None),
+    ],
+)
+def test_the_stop_sequence_that_ended_it_is_known_where_it_is_told(
+    reason: str, sequence: object, known: str | None
+) -> None:
+    stopped = {"stop_reason": reason, "stop_sequence": sequence}
+    whole = {"type": "message", "content": [{"type": "text", "text": "x"}], **stopped}
+    last = [event({"type": "message_delta", "delta": stopped}), event({"type": "message_stop"})]
+
+    streamed, _ = read([*text("x"), *last])
+    at_once, _ = read([event(whole)])
+
+    stop = "length" if reason == "max_tokens" else "end"
+    assert (streamed.text, streamed.stop, streamed.stop_sequence) == ("x", stop, known)
+    assert (at_once.text, at_once.stop, at_once.stop_sequence) == ("x", stop, known)
 
 
 def test_the_name_of_a_tool_comes_with_its_first_arguments_only() -> None:

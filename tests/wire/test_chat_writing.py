@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from hostler.core.events import CallId, JsonObject, ToolCall
+from hostler.core.events import CallId, JsonObject, TenantId, ToolCall
 from hostler.core.ports import Delta, Reply
-from hostler.faces.chat.bodies import Detail
-from hostler.faces.chat.sealed import detail, replay_of
-from hostler.faces.chat.writing import DONE, Chunks, Named, completion, encode
+from hostler.faces.chat.writing import DONE, Named, Writer, completion, encode
+from hostler.faces.http.keepsakes import KeepsakesOf
 
 NAMED = Named(id='chatcmpl-"1"', created=7, model="p:ünïcode")
+KEEPSAKES = KeepsakesOf()(TenantId("t"))
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 KNOWN: st.SearchStrategy[JsonObject] = st.dictionaries(
     TEXT, cast("st.SearchStrategy[object]", TEXT | st.integers(-9, 9) | st.none()), max_size=3
@@ -59,13 +58,16 @@ def test_the_chunks_of_any_cut_add_up_to_the_whole_answer(
     *, answer: tuple[Sequence[Delta], Reply], usage: bool
 ) -> None:
     deltas, reply = answer
-    chunks = Chunks(NAMED, usage=usage)
-    raw = b"".join([chunks.open(), *map(chunks.delta, deltas), chunks.end(reply)])
+    writer = Writer(NAMED, KEEPSAKES, usage=usage)
+    made = [*writer.begin(), *chain.from_iterable(map(writer.add, deltas)), *writer.end(reply)]
+    raw = b"".join(made)
 
     assert raw.endswith(DONE)
     events = [one.removeprefix(b"data: ") for one in raw.removesuffix(DONE).split(b"\n\n")[:-1]]
     read = [ChatCompletionChunk.model_validate_json(one, strict=True) for one in events]
-    whole = ChatCompletion.model_validate_json(encode(completion(NAMED, reply)), strict=True)
+    whole = ChatCompletion.model_validate_json(
+        encode(completion(NAMED, reply, KEEPSAKES)), strict=True
+    )
     message = whole.choices[0].message
     assert {(one.id, one.created, one.model) for one in read} == {
         (whole.id, whole.created, whole.model)
@@ -89,16 +91,3 @@ def test_the_chunks_of_any_cut_add_up_to_the_whole_answer(
         whole.choices[0].finish_reason
     ]
     assert [one.usage for one in read if one.usage is not None] == ([whole.usage] * usage)
-
-
-@given(replay=KNOWN)
-def test_what_a_model_wants_back_comes_back_as_it_was(*, replay: dict[str, object]) -> None:
-    sent = cast("dict[str, object]", json.loads(encode(detail(replay))))
-    assert (
-        replay_of([Detail(type=sent["type"], format=sent["format"], data=sent["data"])]) == replay
-    )
-
-
-@given(data=st.text(max_size=40))
-def test_any_text_in_its_place_is_read_as_nothing_or_as_an_object(*, data: str) -> None:
-    assert isinstance(replay_of([Detail(format="hostler-v1", data=data)]), dict | None)

@@ -9,13 +9,14 @@ from typing import TypeAlias, cast
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from hostler.core.events import CallId, JsonObject, ToolCall
+from hostler.core.events import CallId, JsonObject, TenantId, ToolCall
 from hostler.core.ports import Delta, Reply
-from hostler.faces.messages.seals import opened
+from hostler.faces.http.keepsakes import KeepsakesOf
 from hostler.faces.messages.writer import Writer, message
 
 Json: TypeAlias = dict[str, object]
 REPLAY: JsonObject = {"model": "m"}
+KEEPSAKES = KeepsakesOf()(TenantId("t"))
 
 
 ARGUMENTS = some.dictionaries(some.text(max_size=4), some.text(max_size=4), max_size=2)
@@ -86,23 +87,19 @@ def blocks(wire: bytes) -> list[Json]:
 @given(
     some.lists(SPOKEN | CALLED, max_size=8),
     some.integers(0, 3),
-    some.integers(0, 2**16),
     some.booleans(),
 )
 def test_however_an_answer_is_cut_its_blocks_add_up_to_it(
     steps: list[tuple[str, str] | tuple[str, dict[str, str], int]],
     late: int,
-    taken: int,
     shows: bool,  # noqa: FBT001  hypothesis passes it by position
 ) -> None:
     deltas, reply = cut(steps, late)
-    writer, wire = Writer("msg_1", "m", shows_thinking=shows), b""
-    writer.begin()
-    for number, delta in enumerate(deltas):
-        writer.add(delta)
-        wire += writer.take() if taken >> number & 1 else b""
-    writer.end(reply)
-    found = blocks(wire + writer.take())
+    writer = Writer("msg_1", "m", KEEPSAKES, shows_thinking=shows)
+    frames = [*writer.begin()]
+    for delta in deltas:
+        frames += writer.add(delta)
+    found = blocks(b"".join([*frames, *writer.end(reply)]))
 
     def told(kind: str) -> str:
         return "".join(str(one["grown"]) for one in found if one["type"] == kind)
@@ -113,8 +110,8 @@ def test_however_an_answer_is_cut_its_blocks_add_up_to_it(
     assert {one["id"]: json.loads(str(one["grown"]) or "{}") for one in calls} == {
         one.id: one.arguments for one in reply.calls
     }
-    whole = message("msg_1", "m", reply, shows_thinking=shows)
+    whole = message("msg_1", "m", reply, KEEPSAKES, shown=shows)
     for content in (found, whole.content):
-        seals = [opened(one.get("signature", one.get("data"))) for one in content]
+        kept = [KEEPSAKES.take(one.get("signature", one.get("data"))) for one in content]
         if reply.calls:
-            assert [one.replay for one in seals if one.replay] == ([REPLAY] if reply.replay else [])
+            assert [one.replay for one in kept if one.replay] == ([REPLAY] if reply.replay else [])

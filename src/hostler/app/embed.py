@@ -23,7 +23,7 @@ from hostler.app.house import open_house
 from hostler.app.keys import ADMIN, AdminGate, admin_key
 from hostler.app.server import make_app, opened_ways
 from hostler.app.settings import Settings, load_settings
-from hostler.app.vaults import make_vault
+from hostler.app.vaults import kept_by_clients, make_vault
 from hostler.core.errors import SetupError
 from hostler.core.events import Event, JsonObject
 from hostler.core.news import Piece
@@ -184,6 +184,7 @@ class Mounted:
                 )
                 service = await stack.enter_async_context(house)
                 ways = await stack.enter_async_context(opened_ways(settings.identity, service))
+                keepsakes = await kept_by_clients(vault)
             except SetupError as error:
                 opened.set_exception(error)
                 return
@@ -193,6 +194,7 @@ class Mounted:
                 AdminGate(key.encode()),
                 streams,
                 ways=ways,
+                keepsakes=keepsakes,
                 # How it is called is the business of the application that it is mounted in.
                 hosts=settings.named_hosts or (ANY,),
                 origins=settings.named_origins,

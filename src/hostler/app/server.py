@@ -31,6 +31,7 @@ from hostler.faces.http import answers as http
 from hostler.faces.http.endpoint import Operation
 from hostler.faces.http.entry import Gate, Ways
 from hostler.faces.http.guard import ANY, Guard
+from hostler.faces.http.keepsakes import KeepsakesOf
 from hostler.faces.http.open_streams import SLOW_S, OpenStreams
 from hostler.faces.messages import errors as messages_errors
 from hostler.faces.messages import face as messages
@@ -55,14 +56,16 @@ def make_app(
     streams: OpenStreams,
     *,
     ways: Ways | None = None,
+    keepsakes: KeepsakesOf | None = None,
     hosts: Sequence[str] = (ANY,),
     origins: Sequence[str] = (),
 ) -> ASGIApp:
     """Return the ASGI application: a guard that tokens do not pass, and a router.
 
+    `keepsakes`: without it, what clients of raw models keep is good as long as this process.
     `hosts` and `origins`: see `Guard`.
     """
-    others = other_operations(service, streams)
+    others = other_operations(service, streams, keepsakes or KeepsakesOf())
     routes = native_routes(service, gate, streams, ways=ways, others=others)
     router = Router(routes, default=_not_found)
     return Guard(router, hosts=hosts, origins=origins)
@@ -76,12 +79,14 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     await tell(NotFound("there is no such route"))(scope, receive, send)
 
 
-def other_operations(service: Service, streams: OpenStreams) -> list[Operation]:
+def other_operations(
+    service: Service, streams: OpenStreams, keepsakes: KeepsakesOf
+) -> list[Operation]:
     """Return the operations of the faces for clients that were made for others' servers."""
     return [
         *aisdk.chat_operations(service, streams),
-        *chat.chat_operations(service, streams),
-        *messages.messages_operations(service, streams),
+        *chat.chat_operations(service, streams, keepsakes),
+        *messages.messages_operations(service, streams, keepsakes),
     ]
 
 

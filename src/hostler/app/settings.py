@@ -136,7 +136,7 @@ class Settings(BaseSettings):
     master_key: SecretStr | None = None
     """What secrets are sealed with: 64 hex digits or base64 of 32 bytes; several in a rotation."""
     master_key_file: Path | None = None
-    """A file with it, its owner's alone; without any, one is made in the data folder when needed."""
+    """A file with it, its owner's alone; without any, one is made in the data folder."""
     master_key_command: str | None = None
     """A command that prints it, run without a shell."""
     host: str = "127.0.0.1"

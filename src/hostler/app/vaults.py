@@ -18,6 +18,7 @@ from hostler.app.keys import kept_key
 from hostler.app.providers import table
 from hostler.app.settings import Settings
 from hostler.core.errors import SetupError
+from hostler.faces.http.keepsakes import KeepsakesOf
 from hostler.vault.envelope import MasterKey, new_key, read_master_keys
 from hostler.vault.vault import SealedVault
 
@@ -118,6 +119,14 @@ def make_vault(settings: Settings, *, admin_key: str, environ: Mapping[str, str]
             if _CARRIES_A_KEY.search(header):
                 vault.learn(None, f"{provider}:{header}", value.rpartition(" ")[2])
     return vault
+
+
+async def kept_by_clients(vault: SealedVault) -> KeepsakesOf:
+    """Return what gives out keepsakes that outlive this process.  Raises SetupError.
+
+    They are good on every server that has the same master key.
+    """
+    return KeepsakesOf(await vault.derived("keepsakes"))
 
 
 def secret_parts(url: str) -> Sequence[str]:

@@ -123,6 +123,8 @@ class Reply(Struct, frozen=True, kw_only=True):
     usage: Usage = Usage()
     replay: JsonObject | None = None
     raw_usage: JsonObject | None = None
+    stop_sequence: str | None = None
+    """Which of `Wanted.stop` ended it, where the provider says so; `stop` is `end` then."""
 
 
 class Failure(Struct, frozen=True, kw_only=True):

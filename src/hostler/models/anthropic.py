@@ -17,6 +17,7 @@ from contextlib import aclosing
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from hostler.core.events import JsonObject, ModelSaid, Stop, Usage
 from hostler.core.ports import Delta, Failure, Reply, Request
@@ -53,6 +54,7 @@ class _Delta(Struct, gc=False):
     signature: object = None
     citation: object = None
     stop_reason: object = None
+    stop_sequence: object = None
     stop_details: object = None
 
 
@@ -66,8 +68,9 @@ class _Event(Struct, gc=False):
     error: object = None
     content: object = None
     stop_reason: object = None
+    stop_sequence: object = None
     stop_details: object = None
-    """The last three of a whole message, from servers that do not stream after all."""
+    """The last four of a whole message, from servers that do not stream after all."""
 
 
 _decoder = msgspec.json.Decoder(_Event)
@@ -117,7 +120,7 @@ class Anthropic:
                     if isinstance(part, Reply):
                         reply = part
                     elif isinstance(part, Failure) and len(raw):  # after pauses, each was billed
-                        yield msgspec.structs.replace(part, usage=add(usage, part.usage))
+                        yield replace(part, usage=add(usage, part.usage))
                     else:
                         yield part
             if reply is None:
@@ -125,14 +128,14 @@ class Anthropic:
             usage, raw = add(usage, reply.usage), [*raw, reply.raw_usage]
             if not reading.paused:
                 counts = reply.raw_usage if len(raw) == 1 else {"parts": raw}
-                yield msgspec.structs.replace(reply, usage=usage, raw_usage=counts)
+                yield replace(reply, usage=usage, raw_usage=counts)
                 return
             paused = ModelSaid(reply.text, reply.calls, reply.thinking, reply.replay)
-            request = msgspec.structs.replace(request, transcript=(*said, paused))
+            request = replace(request, transcript=(*said, paused))
             reading.go_on()
         detail = f"it paused {_MOST_PAUSES} times"
         failure = Failed("truncated", detail, again=False).told(self.provider, None)
-        yield msgspec.structs.replace(failure, usage=usage)
+        yield replace(failure, usage=usage)
 
 
 def _writer(request: Request, model: str, able: Capabilities) -> Callable[[], bytes]:
@@ -187,6 +190,7 @@ class MessagesReading:
         self._block: _Block | None = None
         self._mixed = False
         self._stop: str | None = None
+        self._sequence: str | None = None
         self._usage: JsonObject = {}
 
     @property
@@ -305,7 +309,7 @@ class MessagesReading:
             case "message_delta":
                 delta = event.delta or _Delta()
                 self._count(event.usage)
-                self._stopped(delta.stop_reason, delta.stop_details)
+                self._stopped(delta)
             case "message_stop":
                 self.over = True
             case "message":
@@ -322,14 +326,17 @@ class MessagesReading:
         for block in blocks:
             self._begin(json_object(block), None)
         self._count(event.usage)
-        self._stopped(event.stop_reason, event.stop_details)
+        self._stopped(event)
         self.over = True
 
-    def _stopped(self, reason: object, details: object) -> None:
+    def _stopped(self, told: _Delta | _Event) -> None:
+        reason, sequence = told.stop_reason, told.stop_sequence
         if not isinstance(reason, str) or not reason:
             return
         self._stop = reason
-        why = json_object(details).get("explanation")
+        if reason == "stop_sequence" and isinstance(sequence, str):
+            self._sequence = sequence
+        why = json_object(told.stop_details).get("explanation")
         if reason == "refusal" and isinstance(why, str) and not any(b.chars for b in self._blocks):
             self.draft.text(why)
 
@@ -344,7 +351,8 @@ class MessagesReading:
         stop = _STOPS.get(self._stop or "", "end")
         usage = _usage(self._usage)
         reply = self.draft.reply(stop=stop, usage=usage, raw_usage=self._usage or None)
-        return msgspec.structs.replace(reply, replay=self._replay(reply))
+        sequence = self._sequence if reply.stop == "end" else None
+        return replace(reply, replay=self._replay(reply), stop_sequence=sequence)
 
     def _replay(self, reply: Reply) -> JsonObject | None:
         blocks = [one for one in self._blocks if not one.empty]

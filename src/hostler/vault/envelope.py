@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 import os
 import re
 from dataclasses import dataclass, field
@@ -40,6 +41,10 @@ class MasterKey:
     def id(self) -> str:
         """Return a name for it that tells nothing of it."""
         return f"mk_{hashlib.sha256(b'hostler master key' + self.key).hexdigest()[:16]}"
+
+    def derived(self, use: str) -> bytes:
+        """Return a key for another use, which tells nothing of this one."""
+        return hmac.digest(self.key, f"hostler {use}".encode(), "sha256")
 
 
 def new_key() -> bytes:

@@ -142,6 +142,16 @@ class SealedVault:
                 self._data_keys |= {(one.tenant, one.id): one for one in batch}
             return len(old)
 
+    async def derived(self, use: str) -> Sequence[bytes]:
+        """Return keys for another use than secrets, one of each master key, the newest first.
+
+        Makes a master key if there is none.  Raises SetupError.
+        """
+        async with self._alone:
+            if not self._keys:
+                self._keys = await self._read_keys(make=True)
+            return [one.derived(use) for one in self._keys]
+
     async def open(self, rows: SealedRows) -> None:
         """Open all that is kept in `rows`, where what is put goes, too.
 

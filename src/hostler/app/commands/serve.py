@@ -28,7 +28,7 @@ from hostler.app.keys import AdminGate, admin_key, key_file
 from hostler.app.observing import Observing
 from hostler.app.server import allow_connections, listen, make_app, opened_ways, serve_http
 from hostler.app.settings import LOOPBACK, Settings, default_data, load_settings, unknown_variables
-from hostler.app.vaults import make_vault
+from hostler.app.vaults import kept_by_clients, make_vault
 from hostler.core.ports import AgentSpec
 from hostler.faces.http.endpoint import VERSION
 from hostler.faces.http.entry import Ways
@@ -37,6 +37,7 @@ from hostler.faces.http.open_streams import OpenStreams
 from hostler.harness.breakers import Breakers
 from hostler.service.rates import Rates
 from hostler.service.service import Service
+from hostler.vault.vault import SealedVault
 
 log = logging.getLogger("hostler")
 
@@ -120,7 +121,7 @@ async def _serve(agents: list[Agent], settings: Settings) -> None:
             where = _url(settings, listening.getsockname()[1])
             spare_the_collector()
             await serve_http(
-                _app(service, key, streams, ways, settings),
+                await _app(service, key, streams, settings, ways=ways, vault=vault),
                 listening,
                 streams,
                 tls_cert=settings.tls_cert,
@@ -146,8 +147,14 @@ def spare_the_collector() -> None:
     gc.set_threshold(*COLLECT)
 
 
-def _app(
-    service: Service, key: str, streams: OpenStreams, ways: Ways, settings: Settings
+async def _app(
+    service: Service,
+    key: str,
+    streams: OpenStreams,
+    settings: Settings,
+    *,
+    ways: Ways,
+    vault: SealedVault,
 ) -> ASGIApp:
     hosts = hosts_of(
         settings.named_hosts, bound_to=settings.host, is_loopback=settings.host in LOOPBACK
@@ -157,6 +164,7 @@ def _app(
         AdminGate(key.encode()),
         streams,
         ways=ways,
+        keepsakes=await kept_by_clients(vault),
         hosts=hosts,
         origins=settings.named_origins,
     )

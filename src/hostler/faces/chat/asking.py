@@ -40,7 +40,7 @@ from hostler.faces.chat.bodies import (
     MessageCall,
     ToolChoice,
 )
-from hostler.faces.chat.sealed import replay_of
+from hostler.faces.http.keepsakes import NOTHING, Keepsake, Keepsakes
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 CHOICES = {"auto": "any", "none": "none", "required": "some"}
@@ -51,13 +51,13 @@ _OUR_CALL = len("call_") + 28
 _decode = msgspec.json.Decoder(dict[str, object]).decode
 
 
-def request_of(body: ChatRequest, who: Principal) -> Request:
+def request_of(body: ChatRequest, who: Principal, keepsakes: Keepsakes) -> Request:
     """Return the question.
 
     Raises:
         Invalid: it is none; names the field.
     """
-    system, transcript = _conversation(body.messages)
+    system, transcript = _conversation(body.messages, keepsakes)
     tools, wanted = _tools(body), _wanted(body)
     return Request(
         system=system,
@@ -79,7 +79,7 @@ def _session(key: str | None, who: Principal) -> str:
 # -- what was said ----------------------------------------------------------------------------
 
 
-def _conversation(messages: Sequence[ChatMessage]) -> tuple[str, list[Said]]:
+def _conversation(messages: Sequence[ChatMessage], keepsakes: Keepsakes) -> tuple[str, list[Said]]:
     system, said = list[str](), list[Said]()
     open_ = _Open()
     for place, message in enumerate(messages):
@@ -91,7 +91,7 @@ def _conversation(messages: Sequence[ChatMessage]) -> tuple[str, list[Said]]:
         if message.role in _SYSTEM:
             system.append(_text(message, at))
         elif message.role == "assistant":
-            answer = _answer(message, at)
+            answer = _answer(message, at, keepsakes)
             said.append(answer)
             open_ = _Open(answer.calls, at)
         else:
@@ -139,16 +139,18 @@ class _Open:
         return said
 
 
-def _answer(message: ChatMessage, at: str) -> ModelSaid:
+def _answer(message: ChatMessage, at: str, keepsakes: Keepsakes) -> ModelSaid:
+    taken = (keepsakes.take(one.data) for one in message.reasoning_details or ())
+    kept = next((one for one in taken if one != NOTHING), NOTHING)
     return ModelSaid(
         text=_text(message, at),
-        calls=tuple(map(_call, message.tool_calls or ())),
-        thinking=message.reasoning_content or None,
-        replay=replay_of(message.reasoning_details),
+        calls=tuple(_call(one, kept) for one in message.tool_calls or ()),
+        thinking=message.reasoning_content or kept.thinking,
+        replay=kept.replay,
     )
 
 
-def _call(call: MessageCall) -> ToolCall:
+def _call(call: MessageCall, kept: Keepsake) -> ToolCall:
     arguments, unparsed = _arguments(call.function.arguments)
     # Ids of ours are known; another one is a provider's, and may need another form for the next.
     is_ours = call.id.startswith("call_") and len(call.id) == _OUR_CALL
@@ -156,7 +158,7 @@ def _call(call: MessageCall) -> ToolCall:
         id=CallId(call.id),
         name=call.function.name,
         arguments=arguments,
-        provider_id=None if is_ours else call.id,
+        provider_id=kept.calls.get(call.id, None if is_ours else call.id),
         unparsed=unparsed,
     )
 

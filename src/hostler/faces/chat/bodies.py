@@ -51,8 +51,6 @@ class MessageCall(Struct):
 
 
 class Detail(Struct):
-    type: object = None
-    format: object = None
     data: object = None
 
 

@@ -72,7 +72,8 @@ def tell_chat(error: CallerError | Unavailable | None) -> Answer:
         return Answer(500, encode(made), media=JSON)
     native = problem(error)
     if isinstance(error, Unavailable):
-        return Answer(503, encode(unavailable_body(error)), native.headers, media=JSON)
+        made = _error(str(error), "server_error", code=error.code)
+        return Answer(503, encode(made), native.headers, media=JSON)
     told = _OF_CALLER.get(error.code) or _OF_CALLER.get(error.status)
     told = told or _Told(error.status, "invalid_request_error", error.code)
     param = "model" if error.code == "model_not_found" else _param(error)
@@ -86,24 +87,16 @@ def failed(failure: Failure) -> Answer:
     if failure.again and failure.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(failure.retry_after_s))))
     told = _OF_PROVIDER[failure.code]
-    return Answer(told.status, encode(failed_body(failure)), tuple(headers), media=JSON)
-
-
-def failed_body(failure: Failure) -> JsonObject:
-    """Return the same as it is told in the middle of a stream."""
-    told = _OF_PROVIDER[failure.code]
     spent = failure.code == "rate_limit" and not failure.again
     kind, code = ("insufficient_quota",) * 2 if spent else (told.type, told.code)
-    return _error(failure.message, kind, param=_PARAMS.get(failure.code), code=code)
+    made = _error(failure.message, kind, param=_PARAMS.get(failure.code), code=code)
+    return Answer(told.status, encode(made), tuple(headers), media=JSON)
 
 
-def unavailable_body(error: Unavailable) -> JsonObject:
-    return _error(str(error), "server_error", code=error.code)
-
-
-def error_event(body: JsonObject) -> bytes:
+def error_event(answer: Answer) -> bytes:
     """Return an error as the last event of a stream."""
-    return b"data: %b\n\n" % encode(body)
+    assert isinstance(answer.body, bytes)
+    return b"data: %b\n\n" % answer.body
 
 
 def _error(

@@ -10,43 +10,46 @@ from typing import cast
 from starlette.types import ASGIApp
 
 from hostler.core.events import JsonObject
-from hostler.faces.chat.answering import Answering
 from hostler.faces.chat.asking import request_of
 from hostler.faces.chat.bodies import ChatRequest
 from hostler.faces.chat.errors import ChatError, tell_chat
 from hostler.faces.chat.models import ModelLists
-from hostler.faces.chat.writing import Chunks, Named
+from hostler.faces.chat.writing import Named, Writer
+from hostler.faces.http.direct import Answering
 from hostler.faces.http.endpoint import Call, Operation
+from hostler.faces.http.keepsakes import KeepsakesOf
 from hostler.faces.http.open_streams import OpenStreams
 from hostler.service.authorise import authorise
 from hostler.service.service import Service
 
 
 class Completions:
-    def __init__(self, service: Service, streams: OpenStreams) -> None:
-        self._service, self._streams = service, streams
+    def __init__(self, service: Service, streams: OpenStreams, keepsakes: KeepsakesOf) -> None:
+        self._service, self._streams, self._keepsakes = service, streams, keepsakes
 
     async def complete(self, call: Call) -> ASGIApp:
         body, direct = cast("ChatRequest", call.body), self._service.direct
         authorise(call.who, "write", None)  # so that nobody else learns what there is
         model = direct.find(call.who, body.model)
-        parts = direct.ask(call.who, model, request_of(body, call.who))
+        await self._streams.check(call.who, self._service.tenants)
+        keepsakes = self._keepsakes(call.who.tenant)
+        parts = direct.ask(call.who, model, request_of(body, call.who, keepsakes))
         named = Named(
             id=f"chatcmpl-{direct.world.mint('')[1:]}",
             created=int(direct.world.clock()),
             model=f"{model.provider}:{model.name}",
         )
-        if not body.stream:
-            return Answering(call, parts, self._streams, named)
-        await self._streams.check(call.who, self._service.tenants)
         options = body.stream_options
         told = options is not None and bool(options.include_usage)
-        return Answering(call, parts, self._streams, named, Chunks(named, usage=told))
+        writer = Writer(named, keepsakes, usage=told)
+        return Answering(call, self._streams, parts, writer, streamed=bool(body.stream))
 
 
-def chat_operations(service: Service, streams: OpenStreams) -> list[Operation]:
+def chat_operations(
+    service: Service, streams: OpenStreams, keepsakes: KeepsakesOf
+) -> list[Operation]:
     """Return the operations, in the order of the documentation."""
-    do, lists = Completions(service, streams), ModelLists(service)
+    do = Completions(service, streams, keepsakes)
     return [
         Operation(
             method="POST",
@@ -63,12 +66,18 @@ def chat_operations(service: Service, streams: OpenStreams) -> list[Operation]:
             tells=ChatError,
             errors=(404, 500, 502, 504),
         ),
+        *_lists(ModelLists(service)),
+    ]
+
+
+def _lists(do: ModelLists) -> list[Operation]:
+    return [
         Operation(
             method="GET",
             path="/v1/models",
             name="models",
             summary="The models that may be asked, as OpenAI or Anthropic list them",
-            run=lists.all,
+            run=do.all,
             query={
                 "limit": "in Anthropic's form: how many, 20 unless it is said, up to 1000",
                 "after_id": "the last id of the page before",
@@ -85,7 +94,7 @@ def chat_operations(service: Service, streams: OpenStreams) -> list[Operation]:
             path="/v1/models/{model}",
             name="model",
             summary="One model, by its whole name or one that is enough",
-            run=lists.one,
+            run=do.one,
             headers={"Anthropic-Version": "given, the answer has Anthropic's form"},
             returns={200: JsonObject},
             tell=tell_chat,

@@ -1,4 +1,4 @@
-"""An answer in the form of Chat Completions: whole, or as chunks of a stream.
+"""An answer in the words of Chat Completions: whole, or as chunks of a stream.
 
 What is the same in each chunk is made once per answer, and what changes is encoded alone.
 
@@ -14,13 +14,19 @@ import msgspec
 from msgspec import Struct
 
 from hostler.core.events import CallId, JsonObject, Stop, ToolCall, Usage
-from hostler.core.ports import Delta, Reply
-from hostler.faces.chat.sealed import detail
+from hostler.core.ports import Delta, Failure, Reply
+from hostler.faces.chat.errors import error_event, failed, tell_chat
+from hostler.faces.http.answers import Answer
+from hostler.faces.http.keepsakes import NOTHING, Keepsakes, keepsake_of
 
 encode = msgspec.json.Encoder().encode
 FINGERPRINT = "fp_hostler"
 """OpenAI's schema has no null here, and its clients no use for it."""
 DONE = b"data: [DONE]\n\n"
+ALIVE = b": still here\n\n"
+FORMAT = "hostler-v2"
+"""Of what a model wants back.  Chat Completions has no field for it; clients of OpenRouter know
+`reasoning_details`, and send back what they got there."""
 FINISHES: Mapping[Stop, str] = {
     "end": "stop",
     "tools": "tool_calls",
@@ -37,26 +43,26 @@ class Named(Struct, frozen=True, kw_only=True):
     model: str
 
 
-class Chunks:
-    """Writes the stream of one answer."""
+class Writer:
+    """Writes one answer: the `http.direct.Words` of this face."""
 
-    __slots__ = ("_calls", "_head", "_named", "_open", "_tail", "_usage")
+    alive = ALIVE
+    tell = staticmethod(tell_chat)
+    id_headers: Sequence[bytes] = ()
 
-    def __init__(self, named: Named, *, usage: bool = False) -> None:
-        """`usage`: told in a chunk of its own, at the end."""
-        self._named, self._usage = named, usage
+    def __init__(self, named: Named, keepsakes: Keepsakes, *, usage: bool = False) -> None:
+        """`usage`: told in a chunk of its own, at the end of a stream."""
+        self._named, self._keepsakes, self._usage = named, keepsakes, usage
         self._head = _head(named) + b'"choices":[{"index":0,"delta":'
         rest = b',"usage":null}\n\n' if usage else b"}\n\n"
         self._tail = b',"logprobs":null,"finish_reason":null}]' + rest
         self._open = b'{"role":"assistant","content":"","refusal":null}'
         self._calls = dict[CallId | None, int]()
 
-    def open(self) -> bytes:
-        """Return the first chunk."""
-        return b"%b%b%b" % (self._head, self._open, self._tail)
+    def begin(self) -> Sequence[bytes]:
+        return (b"%b%b%b" % (self._head, self._open, self._tail),)
 
-    def delta(self, delta: Delta) -> bytes:
-        """Return the chunk of what is new."""
+    def add(self, delta: Delta) -> Sequence[bytes]:
         text = encode(delta.text)
         if delta.part == "text":
             said = b'{"content":%b}' % text
@@ -64,7 +70,7 @@ class Chunks:
             said = b'{"reasoning_content":%b}' % text
         else:
             said = self._arguments(delta, text)
-        return b"%b%b%b" % (self._head, said, self._tail)
+        return (b"%b%b%b" % (self._head, said, self._tail),)
 
     def _arguments(self, delta: Delta, text: bytes) -> bytes:
         place = self._calls.get(delta.call)
@@ -77,15 +83,14 @@ class Chunks:
             return form % (place, encode(delta.call), encode(delta.name or ""), text)
         return b'{"tool_calls":[{"index":%d,"function":{"arguments":%b}}]}' % (place, text)
 
-    def end(self, reply: Reply) -> bytes:
-        """Return the last chunks, and what ends the stream."""
+    def end(self, reply: Reply) -> Sequence[bytes]:
         made = list[bytes]()
         for call in reply.calls:
             if call.id not in self._calls:  # a model that told of no arguments while it made them
                 whole = Delta("arguments", arguments_of(call), call.id, call.name)
-                made.append(self.delta(whole))
-        if reply.replay is not None:
-            told = encode({"reasoning_details": [detail(reply.replay)]})
+                made += self.add(whole)
+        if details := _details(reply, self._keepsakes):
+            told = encode({"reasoning_details": details})
             made.append(b"%b%b%b" % (self._head, told, self._tail))
         finish = b'{},"logprobs":null,"finish_reason":"%b"}]' % FINISHES[reply.stop].encode()
         rest = b',"usage":null}\n\n' if self._usage else b"}\n\n"
@@ -94,7 +99,17 @@ class Chunks:
             told = encode(usage_of(reply.usage))
             made.append(b'%b"choices":[],"usage":%b}\n\n' % (_head(self._named), told))
         made.append(DONE)
-        return b"".join(made)
+        return made
+
+    def error(self, answer: Answer, request: str) -> Sequence[bytes]:
+        del request
+        return (error_event(answer),)
+
+    def whole(self, reply: Reply) -> Answer:
+        return Answer(200, completion(self._named, reply, self._keepsakes))
+
+    def failed(self, failure: Failure) -> Answer:
+        return failed(failure)
 
 
 def _head(named: Named) -> bytes:
@@ -106,7 +121,16 @@ def _head(named: Named) -> bytes:
     return form % told
 
 
-def completion(named: Named, reply: Reply) -> JsonObject:
+def _details(reply: Reply, keepsakes: Keepsakes) -> list[JsonObject]:
+    """Return `reasoning_details`: one that nobody but us can read, if the model wants it back."""
+    keepsake = keepsake_of(reply, shown=True)
+    if keepsake == NOTHING:
+        return []
+    data = keepsakes.give(keepsake)
+    return [{"type": "reasoning.encrypted", "data": data, "id": None, "format": FORMAT, "index": 0}]
+
+
+def completion(named: Named, reply: Reply, keepsakes: Keepsakes) -> JsonObject:
     """Return the whole answer."""
     message: JsonObject = {
         "role": "assistant",
@@ -116,8 +140,8 @@ def completion(named: Named, reply: Reply) -> JsonObject:
     }
     if reply.thinking is not None:
         message["reasoning_content"] = reply.thinking
-    if reply.replay is not None:
-        message["reasoning_details"] = [detail(reply.replay)]
+    if details := _details(reply, keepsakes):
+        message["reasoning_details"] = details
     if reply.calls:
         message["tool_calls"] = _calls(reply.calls)
     choice: JsonObject = {

@@ -280,8 +280,8 @@ class Endpoint:
             self._in_progress.discard(mark)
 
 
-async def answered(answering: Awaitable[ASGIApp], what: str, telling: Telling = tell) -> ASGIApp:
-    """Return the answer, which tells what went wrong when there is none."""
+async def answered(answering: Awaitable[T], what: str, telling: Telling = tell) -> T | Answer:
+    """Return what is waited for, or an answer that tells why it did not come."""
     try:
         return await answering
     except (CallerError, Unavailable) as error:

@@ -46,7 +46,7 @@ Why: TypeAlias = Literal["draining", "revoked", "unshared", "slow"]
 class OpenStream:
     """What a stream sends through, and can be cut by."""
 
-    __slots__ = ("_send", "_write", "scope", "session", "since", "who", "why")
+    __slots__ = ("_send", "_write", "looked", "scope", "session", "since", "who", "why")
 
     def __init__(
         self, send: Send, who: Principal, session: SessionId | None, write: Write | None
@@ -58,6 +58,8 @@ class OpenStream:
         """When it began to wait for its client; None: it does not."""
         self.why: Why | None = None
         """Why it was cut, if it was."""
+        self.looked: Callable[[], None] | None = None
+        """Called whenever the stream is looked at, `LOOKS` times in the time that is too slow."""
 
     async def send(self, message: Message) -> None:
         if self.since is None:
@@ -82,6 +84,8 @@ class OpenStream:
         """Cut the stream if its client does not read."""
         if self.since is not None and time.monotonic() - self.since >= slow_s:
             self.cut("slow")
+        elif self.looked is not None:
+            self.looked()
 
 
 class OpenStreams:

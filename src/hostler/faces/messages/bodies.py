@@ -110,7 +110,8 @@ class Message(Struct, frozen=True, kw_only=True):
     model: str
     content: list[JsonObject]
     stop_reason: str | None = None
-    stop_sequence: None = None
+    stop_sequence: str | None = None
+    """Which one ended it, where the provider says so."""
     stop_details: None = None
     container: None = None
     usage: MessageUsage

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from math import ceil
 
 import msgspec
@@ -15,13 +14,14 @@ from starlette.types import ASGIApp
 
 from hostler.core.events import FilePart, ImagePart, ModelSaid, Said, TextPart, ToolSaid
 from hostler.core.ports import Request, mint
+from hostler.faces.http.direct import Answering
 from hostler.faces.http.endpoint import Call, Operation
+from hostler.faces.http.keepsakes import KeepsakesOf
 from hostler.faces.http.open_streams import OpenStreams
-from hostler.faces.messages.asking import Streamed, Whole
 from hostler.faces.messages.bodies import Count, ErrorBody, Message, NewCount, NewQuestion
 from hostler.faces.messages.errors import VendorAnswer, tell
 from hostler.faces.messages.question import request_of, shows_thinking
-from hostler.faces.messages.writer import Writer, message
+from hostler.faces.messages.writer import Writer
 from hostler.service.authorise import authorise
 from hostler.service.service import Service
 
@@ -39,9 +39,11 @@ _HEADERS: Mapping[str, str] = {
 }
 
 
-def messages_operations(service: Service, streams: OpenStreams) -> list[Operation]:
+def messages_operations(
+    service: Service, streams: OpenStreams, keepsakes: KeepsakesOf
+) -> list[Operation]:
     """Return the operations of this face."""
-    do = _Operations(service, streams)
+    do = _Operations(service, streams, keepsakes)
     query = {"beta": "true or left out: the same"}
     return [
         Operation(
@@ -80,8 +82,8 @@ def messages_operations(service: Service, streams: OpenStreams) -> list[Operatio
 
 
 class _Operations:
-    def __init__(self, service: Service, streams: OpenStreams) -> None:
-        self._service, self._streams = service, streams
+    def __init__(self, service: Service, streams: OpenStreams, keepsakes: KeepsakesOf) -> None:
+        self._service, self._streams, self._keepsakes = service, streams, keepsakes
 
     async def ask(self, call: Call) -> ASGIApp:
         asked, direct = call.body, self._service.direct
@@ -91,20 +93,20 @@ class _Operations:
         model = direct.find(call.who, asked.model)
         await self._streams.check(call.who, self._service.tenants)
         session = call.headers.get(_SESSION, "")
-        request = request_of(asked, session=session if _SANE.fullmatch(session) else "")
-        parts, id_ = direct.ask(call.who, model, request), mint("msg")
-        shown = shows_thinking(asked)
-        if asked.stream:
-            writer = Writer(id_, asked.model, shows_thinking=shown)
-            return Streamed(call, self._streams, parts, writer)
-        written = partial(message, id_, asked.model, shows_thinking=shown)
-        return Whole(call, self._streams, parts, written)
+        session, kept = (
+            session if _SANE.fullmatch(session) else "",
+            self._keepsakes(call.who.tenant),
+        )
+        parts = direct.ask(call.who, model, request_of(asked, kept, session=session))
+        writer = Writer(mint("msg"), asked.model, kept, shows_thinking=shows_thinking(asked))
+        return Answering(call, self._streams, parts, writer, streamed=bool(asked.stream))
 
     async def count(self, call: Call) -> ASGIApp:
         asked = call.body
         assert isinstance(asked, NewCount)
         self._service.direct.find(call.who, asked.model)
-        return VendorAnswer(200, Count(input_tokens=estimated(request_of(asked))))
+        request = request_of(asked, self._keepsakes(call.who.tenant))
+        return VendorAnswer(200, Count(input_tokens=estimated(request)))
 
 
 def estimated(request: Request) -> int:

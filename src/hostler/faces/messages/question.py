@@ -33,8 +33,8 @@ from hostler.core.events import (
 )
 from hostler.core.ports import Request, ToolSpec
 from hostler.core.terms import Wanted
+from hostler.faces.http.keepsakes import NOTHING, Keepsake, Keepsakes
 from hostler.faces.messages.bodies import Blocks, GivenTool, NewCount, NewQuestion, ToolChoice
-from hostler.faces.messages.seals import NOTHING, Seal, opened
 
 T = TypeVar("T")
 
@@ -82,9 +82,9 @@ class _Result(Struct):
     is_error: bool | None = None
 
 
-def request_of(asked: NewCount, *, session: str = "") -> Request:
+def request_of(asked: NewCount, keepsakes: Keepsakes, *, session: str = "") -> Request:
     """Return the question.  Raises Invalid."""
-    reading = _Reading()
+    reading = _Reading(keepsakes)
     for number, one in enumerate(asked.messages):
         at = f"/messages/{number}"
         if one.role == "assistant":
@@ -113,7 +113,8 @@ def shows_thinking(asked: NewCount) -> bool:
 class _Reading:
     """The conversation so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, keepsakes: Keepsakes) -> None:
+        self._keepsakes = keepsakes
         self.said: list[Said] = []
         self.instructions: list[str] = []
         self._open: dict[str, int] = {}
@@ -127,7 +128,7 @@ class _Reading:
             self.said.append(UserSaid(f"<system>\n{told}\n</system>"))
 
     def model(self, content: Blocks, at: str) -> None:
-        text, thinking, uses, seal = list[str](), list[str](), list[_Use](), NOTHING
+        text, thinking, uses, kept = list[str](), list[str](), list[_Use](), NOTHING
         for here, block in _blocks(content, at):
             match block.get("type"):
                 case "text":
@@ -135,9 +136,9 @@ class _Reading:
                 case "thinking":
                     thought = block.get("thinking")
                     thinking.append(thought if isinstance(thought, str) else "")
-                    seal = _better(seal, block.get("signature"))
+                    kept = self._better(kept, block.get("signature"))
                 case "redacted_thinking":
-                    seal = _better(seal, block.get("data"))
+                    kept = self._better(kept, block.get("data"))
                 case "tool_use":
                     uses.append(_read(block, _Use, here))
                 case _:
@@ -147,15 +148,20 @@ class _Reading:
                 id=CallId(use.id),
                 name=use.name,
                 arguments=use.input or {},
-                provider_id=seal.calls.get(use.id),
+                provider_id=kept.calls.get(use.id),
             )
             for use in uses
         )
-        thought = seal.thinking or "".join(thinking) or None
-        self.said.append(ModelSaid("".join(text), calls, thought, seal.replay))
+        thought = kept.thinking or "".join(thinking) or None
+        self.said.append(ModelSaid("".join(text), calls, thought, kept.replay))
         for call in calls:
             self._open[call.id] = len(self.said)
             self.said.append(ToolSaid(call, NO_RESULT, failed=True))
+
+    def _better(self, known: Keepsake, token: object) -> Keepsake:
+        """Return the one that holds more: only one token of a reply has it all."""
+        found = self._keepsakes.take(token)
+        return known if found == NOTHING else found
 
     def user(self, content: Blocks, at: str) -> None:
         parts = list[Part]()
@@ -186,12 +192,6 @@ class _Reading:
         failed = result.is_error is True
         self.said[place] = ToolSaid(answered.call, "\n".join(text), failed=failed)
         return shown
-
-
-def _better(known: Seal, token: object) -> Seal:
-    """Return the token that holds more: only one of a reply has it all."""
-    found = opened(token)
-    return known if found == NOTHING else found
 
 
 def _blocks(content: Blocks, at: str) -> Iterator[tuple[str, JsonObject]]:

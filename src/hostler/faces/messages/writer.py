@@ -1,9 +1,8 @@
 """A model's answer as events of the Messages API, and as one message.
 
-Blocks follow one another: each begins, grows and stops before the next one begins.  What is new of
-a block since the last `take` is one event, however many deltas it came in.
+Blocks follow one another: each begins, grows and stops before the next one begins.
 
-What the model wants back (`seals`) is known at the end of its reply alone.  So once a model has
+What the model wants back (a keepsake) is known at the end of its reply alone.  So once a model has
 thought, its calls are not sent before the end: then the thought that is still open is signed with
 it, or a block that is nothing but that is put before them.
 
@@ -12,15 +11,17 @@ Invariant: pure; the pieces of a block add up to the same text however they were
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from hostler.core.events import CallId, JsonObject, Stop, Usage
-from hostler.core.ports import Delta, Reply
+from hostler.core.ports import Delta, Failure, Reply
+from hostler.faces.http.answers import Answer
 from hostler.faces.http.form import encode
+from hostler.faces.http.keepsakes import NOTHING, Keepsake, Keepsakes, keepsake_of
 from hostler.faces.messages.bodies import CacheCreation, Message, MessageUsage, ThinkingDetails
-from hostler.faces.messages.seals import NOTHING, Seal, seal_of, sealed
+from hostler.faces.messages.errors import VendorAnswer, event, failed, tell
 
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 _DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":'
@@ -42,12 +43,17 @@ _STOPS: Mapping[Stop, str] = {
 
 
 class Writer:
-    """Made for one answer; `take` gives what is to be sent."""
+    """Writes one answer: the `http.direct.Words` of this face."""
 
-    def __init__(self, id_: str, model: str, *, shows_thinking: bool) -> None:
+    alive = PING
+    tell = staticmethod(tell)
+    id_headers: Sequence[bytes] = (b"request-id",)
+
+    def __init__(self, id_: str, model: str, keepsakes: Keepsakes, *, shows_thinking: bool) -> None:
         self._id, self._model, self._shows = id_, model, shows_thinking
+        self._keepsakes = keepsakes
         self._frames: list[bytes] = []
-        self._pieces: list[str] = []
+        """What is to be sent."""
         self._prefix = b""
         self._part: str | None = None
         """What the open block holds; None: none is open."""
@@ -61,50 +67,51 @@ class Writer:
         self._thought = False
         self._is_held = False
         """Something waits for the reply, and with it all that is not of the open block."""
-        self.size = 0
-        """About how many bytes wait for `take`."""
 
-    def begin(self) -> None:
-        message = Message(id=self._id, model=self._model, content=[], usage=MessageUsage())
-        self._frame("message_start", {"message": message})
-        self._frames.append(PING)
+    def begin(self) -> Sequence[bytes]:
+        start = Message(id=self._id, model=self._model, content=[], usage=MessageUsage())
+        return (_frame("message_start", {"message": start}), PING)
 
-    def add(self, delta: Delta) -> None:
+    def add(self, delta: Delta) -> Sequence[bytes]:
         if (delta.part != self._part or delta.call != self._call) and not self._turns(delta):
-            return
-        text = delta.text
-        self._pieces.append(text)
-        self.size += len(text)
+            return ()
+        self._grow(delta.text)
+        return self._taken()
 
-    def take(self) -> bytes:
-        """Return what is new since the last time."""
-        if self._pieces:
-            self._join()
-        made = b"".join(self._frames)
-        self._frames.clear()
-        self.size = 0
-        return made
-
-    def end(self, reply: Reply) -> None:
-        """Write what is left of the reply, and its end."""
-        seal = seal_of(reply, shown=self._shows)
-        self._join()
+    def end(self, reply: Reply) -> Sequence[bytes]:
+        kept = keepsake_of(reply, shown=self._shows)
         if self._shows:
             self._rest_of("thinking", reply.thinking or "")
         if self._part == "thinking":
-            self._close(seal)
-            seal = NOTHING
+            self._close(kept)
+            kept = NOTHING
         self._rest_of("text", reply.text)
-        self._rest_of_calls(reply, seal)
+        self._rest_of_calls(reply, kept)
         self._close()
+        stop, sequence = _stop(reply)
         delta = {
-            "stop_reason": _STOPS[reply.stop],
-            "stop_sequence": None,
+            "stop_reason": stop,
+            "stop_sequence": sequence,
             "stop_details": None,
             "container": None,
         }
-        self._frame("message_delta", {"delta": delta, "usage": usage_of(reply.usage)})
-        self._frame("message_stop", {})
+        self._put("message_delta", {"delta": delta, "usage": usage_of(reply.usage)})
+        self._put("message_stop", {})
+        return self._taken()
+
+    def error(self, answer: Answer, request: str) -> Sequence[bytes]:
+        return (event(answer, request),)
+
+    def whole(self, reply: Reply) -> Answer:
+        made = message(self._id, self._model, reply, self._keepsakes, shown=self._shows)
+        return VendorAnswer(200, made)
+
+    def failed(self, failure: Failure) -> Answer:
+        return failed(failure)
+
+    def _taken(self) -> Sequence[bytes]:
+        made, self._frames = self._frames, []
+        return made
 
     # -- one block after the other -------------------------------------------------------------
 
@@ -128,7 +135,6 @@ class Writer:
 
     def _is_whole(self) -> bool:
         """Whether the open call's arguments can be all of them."""
-        self._join()
         try:
             msgspec.json.decode("".join(self._arguments), type=dict)
         except (ValueError, RecursionError):
@@ -145,11 +151,10 @@ class Writer:
         self._index += 1
         self._part, self._call = part, call
         self._prefix = _DELTA % (self._index, *_GROWS[part])
-        self._frame("content_block_start", {"index": self._index, "content_block": block})
+        self._put("content_block_start", {"index": self._index, "content_block": block})
 
-    def _join(self) -> None:
-        text = "".join(self._pieces)
-        self._pieces.clear()
+    def _grow(self, text: str) -> None:
+        """Add to the block that is open."""
         if self._part == "arguments":
             self._arguments.append(text)
         elif self._part is not None:
@@ -157,21 +162,19 @@ class Writer:
         if text:
             self._frames.append(b"%b%b}}\n\n" % (self._prefix, msgspec.json.encode(text)))
 
-    def _close(self, seal: Seal = NOTHING) -> None:
+    def _close(self, kept: Keepsake = NOTHING) -> None:
         """Stop the block that is open, if one is."""
         if self._part is None:
             return
-        self._join()
         if self._part == "thinking":
-            delta = {"type": "signature_delta", "signature": sealed(seal)}
-            self._frame("content_block_delta", {"index": self._index, "delta": delta})
-        self._frame("content_block_stop", {"index": self._index})
+            # Even with nothing in it: some clients send no thought back that has no signature.
+            delta = {"type": "signature_delta", "signature": self._keepsakes.give(kept)}
+            self._put("content_block_delta", {"index": self._index, "delta": delta})
+        self._put("content_block_stop", {"index": self._index})
         self._part = self._call = None
 
-    def _frame(self, kind: str, fields: JsonObject) -> None:
-        made = encode({"type": kind, **fields})
-        self._frames.append(b"event: %b\ndata: %b\n\n" % (kind.encode(), made))
-        self.size += len(made)
+    def _put(self, kind: str, fields: JsonObject) -> None:
+        self._frames.append(_frame(kind, fields))
 
     # -- what only the reply has -----------------------------------------------------------------
 
@@ -180,37 +183,53 @@ class Writer:
         if rest:
             if self._part != part:
                 self._open(part, _EMPTY[part])
-            self._pieces.append(rest)
-            self._join()
+            self._grow(rest)
 
-    def _rest_of_calls(self, reply: Reply, seal: Seal) -> None:
+    def _rest_of_calls(self, reply: Reply, kept: Keepsake) -> None:
         late = [one for one in reply.calls if one.id not in self._begun]
-        if seal != NOTHING and reply.calls:
+        if kept != NOTHING and reply.calls:
             self._close()
             self._index += 1
-            block = {"type": "redacted_thinking", "data": sealed(seal)}
-            self._frame("content_block_start", {"index": self._index, "content_block": block})
-            self._frame("content_block_stop", {"index": self._index})
+            block = {"type": "redacted_thinking", "data": self._keepsakes.give(kept)}
+            self._put("content_block_start", {"index": self._index, "content_block": block})
+            self._put("content_block_stop", {"index": self._index})
         for one in late:
             self._open_call(one.id, one.name)
-            self._pieces.append(encode(one.arguments).decode() if one.arguments else "")
+            self._grow(encode(one.arguments).decode() if one.arguments else "")
 
 
-def message(id_: str, model: str, reply: Reply, *, shows_thinking: bool) -> Message:
-    """Return an answer as one message."""
-    seal, content = seal_of(reply, shown=shows_thinking), list[JsonObject]()
-    redacted: JsonObject = {"type": "redacted_thinking", "data": sealed(seal)}
-    if reply.thinking and shows_thinking:
-        signed = {"thinking": reply.thinking, "signature": sealed(seal)}
+def _frame(kind: str, fields: JsonObject) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), encode({"type": kind, **fields}))
+
+
+def _stop(reply: Reply) -> tuple[str, str | None]:
+    """Return why it stopped, and the stop sequence, where that is known."""
+    if reply.stop == "end" and reply.stop_sequence is not None:
+        return "stop_sequence", reply.stop_sequence
+    return _STOPS[reply.stop], None
+
+
+def message(id_: str, model: str, reply: Reply, keepsakes: Keepsakes, *, shown: bool) -> Message:
+    """Return an answer as one message; `shown`: its thoughts, too."""
+    kept, content = keepsake_of(reply, shown=shown), list[JsonObject]()
+    if reply.thinking and shown:
+        signed = {"thinking": reply.thinking, "signature": keepsakes.give(kept)}
         content.append({"type": "thinking", **signed})
-        seal = NOTHING
+        kept = NOTHING
     if reply.text:
         content.append({"type": "text", "text": reply.text, "citations": list[object]()})
-    if seal != NOTHING and reply.calls:
-        content.append(redacted)
+    if kept != NOTHING and reply.calls:
+        content.append({"type": "redacted_thinking", "data": keepsakes.give(kept)})
     content += [_call_block(one.id, one.name, one.arguments) for one in reply.calls]
-    stop, usage = _STOPS[reply.stop], usage_of(reply.usage)
-    return Message(id=id_, model=model, content=content, stop_reason=stop, usage=usage)
+    stop, sequence = _stop(reply)
+    return Message(
+        id=id_,
+        model=model,
+        content=content,
+        stop_reason=stop,
+        stop_sequence=sequence,
+        usage=usage_of(reply.usage),
+    )
 
 
 def _call_block(call: CallId, name: str, arguments: JsonObject) -> JsonObject:

@@ -12,10 +12,11 @@ from typing import TypeAlias
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hostler.core.errors import Unauthorised
+from hostler.faces.http.answers import tell
 from hostler.faces.http.decode import digits
 from hostler.faces.http.endpoint import Call, answered
 from hostler.faces.http.open_streams import OpenStreams, while_there
+from hostler.faces.http.streaming import why_cut
 
 Waited: TypeAlias = Callable[[], Awaitable[ASGIApp]]
 LONGEST_WAIT_S = 300
@@ -60,10 +61,8 @@ class Awaited:
                     answer = await answered(self._wait(), what)
         if answer is None and stream.why is None:
             return  # nobody is there to be answered
+        if answer is None and stream.why == "revoked":
+            answer = tell(why_cut(stream))
         if answer is None:
-            answer = await answered(_over() if stream.why == "revoked" else self._cut(), what)
+            answer = await answered(self._cut(), what)
         await answer(scope, receive, send)
-
-
-async def _over() -> ASGIApp:
-    raise Unauthorised("the key, ticket or link is good no more")
