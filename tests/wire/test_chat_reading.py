@@ -127,6 +127,24 @@ def test_bytes_that_are_no_utf8_become_replacement_characters() -> None:
     assert reply.text == "a\ufffd"
 
 
+def test_the_stop_sequence_is_known_where_the_server_tells_it() -> None:
+    for told, by in (
+        ({"stop_reason": "END"}, "END"),
+        ({"matched_stop": "END"}, "END"),
+        ({"stop_reason": "stop"}, None),
+        ({"stop_reason": 151645}, None),
+        ({"stop_reason": None, "matched_stop": 2}, None),
+        ({}, None),
+    ):
+        choice: JsonObject = {"delta": {"content": "x"}, "finish_reason": "stop", **told}
+
+        reading = ChatReading("m", Capabilities(), ("STOP", "END"))
+        reading.read(payloads([event({"choices": [choice]})]))
+        reply = reading.reply()
+
+        assert (reply.stop_sequence, reply.stop) == (by, "end")
+
+
 def test_the_cost_that_a_router_tells_is_the_cost() -> None:
     usage: JsonObject = {"prompt_tokens": 3, "completion_tokens": 1, "cost": 0.000125}
 

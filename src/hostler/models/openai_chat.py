@@ -8,7 +8,7 @@ Invariant: an answer without the provider's own end is a failure, however much o
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -69,6 +69,10 @@ class _Choice(Struct, gc=False):
     message: _Said | None = None
     """Instead of `delta`, from servers that do not stream after all."""
     finish_reason: object = None
+    stop_reason: object = None
+    """vLLM: the stop sequence, or the number of the token, that ended the answer."""
+    matched_stop: object = None
+    """The same, from SGLang."""
     usage: object = None
 
 
@@ -125,7 +129,7 @@ class OpenAIChat:
         """See `core.ports.Model`."""
         return self._route.ask(
             lambda: body(request, model=self.name, able=self.able),
-            ChatReading(self.name, self.able),
+            ChatReading(self.name, self.able, request.wanted.stop),
             tenant=request.tenant,
         )
 
@@ -133,12 +137,14 @@ class OpenAIChat:
 class ChatReading:
     """Reads one answer; an `exchange.Reading`."""
 
-    def __init__(self, model: str, able: Capabilities) -> None:
+    def __init__(self, model: str, able: Capabilities, stops: Collection[str] = ()) -> None:
+        """`stops`: the stop sequences that were asked for; whatever else is told is none."""
         tags = able.think_tags
         self.draft = Draft(None if tags == "none" else Tags(implied=tags == "implied"))
         self.over = False
-        self._model, self._able = model, able
+        self._model, self._able, self._stops = model, able, stops
         self._finish: str | None = None
+        self._sequence: str | None = None
         self._usage: object = None
         self._refused = False
         self._thinking_field: str | None = None
@@ -258,6 +264,8 @@ class ChatReading:
             self._usage = choice.usage  # Moonshot
         if isinstance(choice.finish_reason, str) and choice.finish_reason:
             self._finish = choice.finish_reason
+            by = choice.stop_reason or choice.matched_stop
+            self._sequence = by if isinstance(by, str) and by in self._stops else None
 
     def counted(self) -> Usage:
         return _usage(json_object(self._usage))
@@ -268,9 +276,11 @@ class ChatReading:
             raise Failed(code, f"finish_reason {finish}")
         raw = json_object(self._usage)
         stop = "refusal" if self._refused else _STOPS.get(finish, "end")
-        return self.draft.reply(
+        reply = self.draft.reply(
             stop=stop, usage=_usage(raw), raw_usage=raw or None, replay=self._replay()
         )
+        sequence = self._sequence if reply.stop == "end" else None
+        return msgspec.structs.replace(reply, stop_sequence=sequence)
 
     def _replay(self) -> JsonObject | None:
         replay: JsonObject = {}

@@ -57,6 +57,9 @@ def request_of(body: ChatRequest, who: Principal, keepsakes: Keepsakes) -> Reque
     Raises:
         Invalid: it is none; names the field.
     """
+    if body.logprobs:
+        told = "no model here tells logprobs"
+        raise Invalid(told, fields=[("/logprobs", told)])
     system, transcript = _conversation(body.messages, keepsakes)
     tools, wanted = _tools(body), _wanted(body)
     return Request(

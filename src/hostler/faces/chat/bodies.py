@@ -122,6 +122,8 @@ class ChatRequest(Struct):
     top_p: float | None = None
     stop: str | list[str] | None = None
     n: Annotated[int, Meta(ge=1, le=1)] | None = None
+    logprobs: object = None
+    """Refused when it is wanted: nobody could tell an answer without them from one that has none."""
     response_format: ResponseFormat | None = None
     reasoning_effort: str | None = None
     prompt_cache_key: str | None = None
