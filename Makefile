@@ -11,7 +11,7 @@ WORKERS ?= 2
 LOCK := requirements.lock
 INSTALL = $(UV) pip install --quiet --compile-bytecode --python $(PY) -c $(LOCK) -b $(LOCK)
 
-.PHONY: help run test setup check check-full lock bench docs clean
+.PHONY: help run test setup check check-full check-clis lock bench docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ check: .venv/ready  ## format, lint, types, imports, dependencies, docs, then th
 
 check-full: check tests/cli/node_modules  ## check, then all at full counts and with coding CLIs, with canaries for secrets
 	@HOSTLER_TEST_FULL=1 HOSTLER_TEST_CANARIES=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal tests
+
+check-clis: .venv/ready tests/cli/node_modules  ## coding CLIs, headless, with a server as their gateway: 1 GB of packages
+	@$(PY) -m pytest -q -n $(WORKERS) --dist worksteal tests/cli
 
 lock: $(UV)  ## write the lock anew, with the newest versions
 	@$(UV) pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-header --all-extras --group test --group check --group build pyproject.toml -o $(LOCK)
