@@ -59,6 +59,8 @@ def _fields(cls: type) -> str:
 
 def _default(node: ast.expr) -> str:
     """Return a default as a caller sees it: a factory is what it makes when it is called bare."""
+    if isinstance(node, ast.Call) and node.keywords and node.keywords[0].arg == "default":
+        node = node.keywords[0].value
     if isinstance(node, ast.Call) and node.keywords and node.keywords[0].arg == "default_factory":
         made = ast.unparse(node.keywords[0].value)
         return code("{}" if made.startswith("dict") else "()")

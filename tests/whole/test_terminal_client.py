@@ -13,7 +13,7 @@ import pytest
 from anyio.abc import SocketAttribute, SocketStream
 from tests.serving import KEY, Client, Serve
 
-from hostler.app.client import open_client
+from hostler import Client as HostlerClient
 from hostler.core.errors import Conflict, Unavailable
 from hostler.core.ports import AgentSpec
 from hostler.harness.toolbox import Toolbox
@@ -88,24 +88,24 @@ async def test_a_message_is_stored_once_however_often_the_connection_breaks(
 ) -> None:
     async with serve(an_echo()) as server, cutting(server, *cuts) as (url, cutter):
         session = await server.session()
-        async with open_client(url, KEY, tls_cert=None) as client:
+        async with HostlerClient(url, KEY) as client:
             receipt = await client.speak(session, "hello")
         facts = await server.facts(session)
 
     spoken = [fact for fact in facts if fact["kind"] == "user_spoke"]
-    assert [fact["input"] for fact in spoken] == [receipt["input"]]
+    assert [fact["input"] for fact in spoken] == [receipt.input]
     assert cutter.met[: len(cuts)] == list(cuts)
 
 
 async def test_a_session_and_a_fork_are_made_once_too(serve: Serve) -> None:
     async with serve(an_echo()) as server, cutting(server, "answer", "none", "answer") as (url, _):
-        async with open_client(url, KEY, tls_cert=None) as client:
-            made = await client.make_session(None)
-        async with open_client(url, KEY, tls_cert=None) as client:
-            fork = await client.post(f"/api/sessions/{made['id']}/fork", {})
-            found = [str(one["id"]) async for one in client.items("/api/sessions", limit=None)]
+        async with HostlerClient(url, KEY) as client:
+            made = await client.create_session()
+        async with HostlerClient(url, KEY) as client:
+            fork = await client.fork(made.id)
+            found = [one.id async for one in client.list_sessions()]
 
-    assert sorted(found) == sorted([str(made["id"]), str(fork["id"])])
+    assert sorted(found) == sorted([made.id, fork.id])
 
 
 async def test_a_server_that_does_not_come_back_is_not_waited_for_without_end(
@@ -115,13 +115,13 @@ async def test_a_server_that_does_not_come_back_is_not_waited_for_without_end(
     async with (
         serve(an_echo()) as server,
         cutting(server, *cuts) as (url, cutter),
-        open_client(url, KEY, tls_cert=None) as client,
+        HostlerClient(url, KEY) as client,
     ):
         with pytest.raises(Unavailable):
-            await client.post("/api/sessions", {}, tries_s=0.2)
+            await client.api.post("/api/sessions", {}, tries_s=0.2)
         tried = len(cutter.met)
         with pytest.raises(Unavailable):
-            await client.cancel("ses_0123456789")
+            await client.cancel("ses_0123456789", tries_s=0)
 
     assert tried > 1
     assert len(cutter.met) == tried + 1, "a cancel is said once"
@@ -130,9 +130,9 @@ async def test_a_server_that_does_not_come_back_is_not_waited_for_without_end(
 async def test_a_refusal_keeps_its_code_and_what_is_said_with_it(serve: Serve) -> None:
     async with serve(an_echo()) as server:
         session = await server.session(title="one")
-        async with open_client(server.url, KEY, tls_cert=None) as client:
+        async with HostlerClient(server.url, KEY) as client:
             with pytest.raises(Conflict) as refused:
-                await client.post("/api/sessions", {"id": session, "title": "two"})
+                await client.api.post("/api/sessions", {"id": session, "title": "two"})
 
     assert refused.value.code == "exists"
     assert refused.value.more["status"] == 409
