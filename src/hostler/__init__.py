@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from hostler.app import wiring
 from hostler.app.agent import Agent, Budget
-from hostler.app.frames import Finished, Frame
+from hostler.app.frames import Finished, Frame, text_of
 from hostler.core.errors import (
     CallerError,
     Conflict,
@@ -71,5 +71,6 @@ __all__ = [
     "Unauthorised",
     "Unavailable",
     "run_command",
+    "text_of",
     "tool",
 ]

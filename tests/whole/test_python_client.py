@@ -35,6 +35,7 @@ from hostler import (
     TooMany,
     Unauthorised,
     Unavailable,
+    text_of,
 )
 from hostler.core.events import ApprovalAsked, ModelReplied, RunId, ToolStarted, Unknown, UserSpoke
 from hostler.faces.http.open_streams import OpenStreams
@@ -51,19 +52,21 @@ def of(server: Plain, **more: str) -> Client:
 
 
 def frame(number: int, kind: str, **more: object) -> str:
-    data = json.dumps({"seq": number, "kind": kind, "run": None, **more})
+    data = json.dumps({"seq": number, "kind": kind, "run": None, **more}, ensure_ascii=False)
     return f"id: {number}\nevent: {kind}\ndata: {data}\n\n"
 
 
 @asynccontextmanager
-async def answering(*answers: str) -> AsyncGenerator[tuple[str, list[str]]]:
+async def answering(*answers: str, piece: int = 1 << 20) -> AsyncGenerator[tuple[str, list[str]]]:
     """Yield the address of a server that gives these answers, the last for ever, and what it was asked."""
     asked, left = list[str](), list(answers)
 
     async def answer(stream: SocketStream) -> None:
         async with stream:
             asked.append((await stream.receive()).decode())
-            await stream.send((left.pop(0) if len(left) > 1 else left[0]).encode())
+            told = (left.pop(0) if len(left) > 1 else left[0]).encode()
+            for at in range(0, len(told), piece):
+                await stream.send(told[at : at + piece])
 
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     async with listener, anyio.create_task_group() as tasks:
@@ -102,13 +105,29 @@ async def test_a_question_is_answered_in_a_few_lines(serve: Serve) -> None:
         assert isinstance(first, Finished)
         assert (first.text, first.status) == ("well", "done")
         assert frames[0].event == "receipt"
-        assert "".join(one.text for one in frames) == "well "
         assert frames[-1].event == "run_ended"
         assert facts_of(frames) == (await server.facts(first.session))[-len(frames) + 2 :]
         runs = [one async for one in client.list_runs(session=first.session)]
         assert [one.purpose for one in runs] == [None, "greeting"]
         assert (await client.get_run(runs[0].id)).run.status == "done"
         assert [one.runs for one in await client.usage("agent")] == [2]
+
+
+@pytest.mark.parametrize("seen", [[], ["we"], ["we", "ll "]], ids=str)
+async def test_the_text_of_a_reply_is_whole_however_much_of_it_was_seen_to_stream(
+    seen: list[str],
+) -> None:
+    async def frames() -> AsyncGenerator[Frame, None]:
+        for piece in seen:
+            data: Json = {"attempt": "att_1", "part": "text", "text": piece}
+            yield Frame(id="1", event="delta", data=data)
+        yield Frame(id="2", event="model_replied", data={"attempt": "att_1", "text": "well"})
+        yield Frame(id="3", event="model_replied", data={"attempt": "att_2", "text": ", yes"})
+
+    pieces = [piece async for piece in text_of(frames())]
+
+    assert pieces[: len(seen)] == seen
+    assert "".join(pieces).replace("well ", "well") == "well, yes"
 
 
 async def test_frames_give_facts_as_structs_and_pass_kinds_that_are_not_known(
@@ -307,11 +326,29 @@ async def test_a_stream_that_ends_at_once_each_time_is_not_asked_without_pause()
     assert 2 <= len(asked) <= 6
 
 
-async def test_what_is_no_event_stream_is_refused_and_not_tried_for_ever() -> None:
-    page = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi"
-    async with answering(page) as (url, _), Client(url, KEY) as client:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\n\r\nhi",
+        f"{OPEN}id: 1\nevent: odd\ndata: {{\n\n",
+        f"{OPEN}id: 1\nevent: odd\ndata: []\n\n",
+    ],
+    ids=["a page", "no JSON", "no object"],
+)
+async def test_what_is_no_stream_of_frames_is_refused_and_not_tried_for_ever(answer: str) -> None:
+    async with answering(answer) as (url, asked), Client(url, KEY) as client:
         with anyio.fail_after(5), pytest.raises(CallerError, match="no Hostler server"):
             await seen(client, "ses_12345678")
+
+    assert len(asked) == 1
+
+
+async def test_frames_are_read_wherever_the_network_cuts_them_into_pieces() -> None:
+    answer = OPEN + frame(1, "run_started", word="größe") + frame(2, "moon_rose", word="ß\n\n")
+    async with answering(answer, piece=1) as (url, _), Client(url, KEY) as client:
+        frames = await seen(client, "ses_12345678", to="moon_rose")
+
+    assert [(one.id, one.data["word"]) for one in frames] == [("1", "größe"), ("2", "ß\n\n")]
 
 
 async def test_a_reader_that_is_cut_off_for_being_slow_misses_nothing(tmp_path: Path) -> None:
@@ -362,6 +399,15 @@ async def test_refusals_are_of_one_small_tree_with_what_the_problem_says(serve: 
     assert wrong.value.fields
     assert (malformed.value.status, malformed.value.code) == (400, "malformed")
     assert unknown.value.code == "unauthorised"
+
+
+async def test_an_id_that_is_a_path_leads_nowhere_else(serve: Serve) -> None:
+    async with serve(an_agent(quick())) as server, of(server) as client:
+        for made_up in ("../keys", "../sessions?limit=1", "a/../../keys#"):
+            with pytest.raises(NotFound):
+                await client.get_session(made_up)
+            with pytest.raises(NotFound):
+                await client.get_run(made_up)
 
 
 async def test_a_key_that_may_not_is_forbidden(serve: Serve) -> None:

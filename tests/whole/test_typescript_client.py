@@ -117,7 +117,6 @@ async def test_a_question_is_asked_in_a_new_session_and_its_run_is_data(
 
         frames = client.frames["again"]
         assert [frames[0]["event"], frames[-1]["event"]] == ["receipt", "run_ended"]
-        assert text_in(frames) == "well "
         runs = cast("list[Json]", await client.call("listRuns", {"session": session}))
         assert [one["purpose"] for one in runs] == [None, "greeting"]
         detail = cast("dict[str, Json]", await client.call("getRun", runs[0]["id"]))

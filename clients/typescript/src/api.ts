@@ -973,6 +973,8 @@ export interface components {
         /**
          * UserSpoke
          * @description An input was accepted.  `run` was minted for it, or is the run it joins.
+         *
+         *         An empty `content` says nothing: it comes with a history, terms, or answers to what waits.
          */
         UserSpoke: {
             /** @enum {unknown} */
@@ -993,6 +995,10 @@ export interface components {
             tracestate?: string | null;
             /** @default null */
             client_tools?: components["schemas"]["ClientTool"][] | null;
+            /** @default [] */
+            history?: (components["schemas"]["UserSaid"] | components["schemas"]["ModelSaid"] | components["schemas"]["ToolSaid"])[];
+            /** @default null */
+            terms?: components["schemas"]["Terms"] | null;
             run: string | null;
         };
         /** TextPart */
@@ -1045,6 +1051,102 @@ export interface components {
             };
             /** @default 86400 */
             timeout_s?: number;
+        };
+        /** UserSaid */
+        UserSaid: {
+            /** @enum {unknown} */
+            by: "user";
+            content: string | (components["schemas"]["TextPart"] | components["schemas"]["ImagePart"] | components["schemas"]["FilePart"])[];
+        };
+        /** ModelSaid */
+        ModelSaid: {
+            /** @enum {unknown} */
+            by: "model";
+            text: string;
+            /** @default [] */
+            calls?: components["schemas"]["ToolCall"][];
+            /** @default null */
+            thinking?: string | null;
+            /** @default null */
+            replay?: {
+                [key: string]: unknown;
+            } | null;
+        };
+        /**
+         * ToolCall
+         * @description What a model asked for, as it asked: the name may be unknown, the arguments unfit.
+         */
+        ToolCall: {
+            id: string;
+            name: string;
+            arguments: {
+                [key: string]: unknown;
+            };
+            /** @default null */
+            provider_id?: string | null;
+            /** @default null */
+            unparsed?: string | null;
+            /** @default false */
+            cut?: boolean;
+        };
+        /**
+         * ToolSaid
+         * @description Stands right after the reply that made the call, in the order of its calls.
+         */
+        ToolSaid: {
+            /** @enum {unknown} */
+            by: "tool";
+            call: components["schemas"]["ToolCall"];
+            output: string;
+            /** @default false */
+            failed?: boolean;
+        };
+        /**
+         * Terms
+         * @description What a message asks of the run that answers it, from there on.  None: as the agent has it.
+         */
+        Terms: {
+            /** @default null */
+            agent?: string | null;
+            /** @default null */
+            instructions?: string | null;
+            /** @default null */
+            max_output_tokens?: number | null;
+            /** @default {} */
+            wanted?: components["schemas"]["Wanted"];
+            /** @default false */
+            ends_unanswered?: boolean;
+        };
+        /**
+         * Wanted
+         * @description What is wanted of one answer, in nobody's words.  None: as the model does it by itself.
+         *
+         *         A provider that has no word for something is not told of it.
+         */
+        Wanted: {
+            /** @default null */
+            temperature?: number | null;
+            /** @default null */
+            top_p?: number | null;
+            /** @default [] */
+            stop?: string[];
+            /**
+             * @default any
+             * @enum {unknown}
+             */
+            calls?: "any" | "none" | "some";
+            /** @default null */
+            tool?: string | null;
+            /** @default true */
+            parallel?: boolean;
+            /** @default false */
+            json?: boolean;
+            /** @default null */
+            json_schema?: {
+                [key: string]: unknown;
+            } | null;
+            /** @default null */
+            effort?: string | null;
         };
         /**
          * RunRated
@@ -1197,24 +1299,9 @@ export interface components {
             } | null;
             /** @default null */
             first_token_s?: number | null;
+            /** @default [] */
+            streamed?: components["schemas"]["Stretch"][];
             run: string | null;
-        };
-        /**
-         * ToolCall
-         * @description What a model asked for, as it asked: the name may be unknown, the arguments unfit.
-         */
-        ToolCall: {
-            id: string;
-            name: string;
-            arguments: {
-                [key: string]: unknown;
-            };
-            /** @default null */
-            provider_id?: string | null;
-            /** @default null */
-            unparsed?: string | null;
-            /** @default false */
-            cut?: boolean;
         };
         /**
          * Usage
@@ -1236,6 +1323,17 @@ export interface components {
             /** @default null */
             price?: string | null;
         };
+        /**
+         * Stretch
+         * @description A part of a reply as it streamed, up to where another part came.
+         */
+        Stretch: [
+            "arguments" | "text" | "thinking",
+            number[],
+            string | null,
+            string | null,
+            string | null
+        ];
         /**
          * ModelFailed
          * @description The attempt ended without a reply.
@@ -1281,6 +1379,8 @@ export interface components {
             reason: string;
             /** @default null */
             text?: string | null;
+            /** @default [] */
+            streamed?: components["schemas"]["Stretch"][];
             run: string | null;
         };
         /**
@@ -2177,6 +2277,11 @@ export interface components {
             stop?: string | string[] | null;
             /** @default null */
             n?: number | null;
+            /**
+             * @description any JSON
+             * @default null
+             */
+            logprobs?: unknown;
             /** @default null */
             response_format?: components["schemas"]["ResponseFormat"] | null;
             /** @default null */
@@ -2248,16 +2353,6 @@ export interface components {
         };
         /** Detail */
         Detail: {
-            /**
-             * @description any JSON
-             * @default null
-             */
-            type?: unknown;
-            /**
-             * @description any JSON
-             * @default null
-             */
-            format?: unknown;
             /**
              * @description any JSON
              * @default null
@@ -2460,7 +2555,7 @@ export interface components {
             /** @default null */
             stop_reason?: string | null;
             /** @default null */
-            stop_sequence?: null;
+            stop_sequence?: string | null;
             /** @default null */
             stop_details?: null;
             /** @default null */

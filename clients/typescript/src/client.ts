@@ -358,7 +358,7 @@ function passing(error: unknown, wasThere: boolean): Unavailable {
     return new Unavailable(error.message, error.code, error.retryAfterS);
   }
   if (error instanceof Unavailable) return error;
-  if (error instanceof HostlerError || error instanceof SyntaxError) throw error;
+  if (error instanceof HostlerError) throw error;
   return new Unavailable("the connection broke");
 }
 

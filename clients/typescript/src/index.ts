@@ -19,6 +19,7 @@ export {
   fold,
   type Message,
   type ModelMessage,
+  textOf,
   type Transcript,
   type UserMessage,
   type Wanted,

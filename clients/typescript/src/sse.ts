@@ -1,5 +1,5 @@
 // Server-Sent Events (WHATWG HTML, section 9.2.6), as frames.
-import { Unavailable } from "./errors.js";
+import { HostlerError, Unavailable } from "./errors.js";
 import type { AnyFrame } from "./types.js";
 
 /** Three heartbeats of the server: a connection that says nothing for so long is gone. */
@@ -52,5 +52,9 @@ function frame(block: string): AnyFrame | undefined {
   }
   // Without an id there is nothing to resume from: that is who watches, not what happened.
   if (id === undefined || event === undefined || !data.length) return undefined;
-  return { id, event, data: JSON.parse(data.join("\n")) as Record<string, unknown> };
+  try {
+    return { id, event, data: JSON.parse(data.join("\n")) as Record<string, unknown> };
+  } catch {
+    throw new HostlerError("what answers is no Hostler server");
+  }
 }

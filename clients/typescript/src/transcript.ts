@@ -1,6 +1,6 @@
 // A session as people see it: its messages, and what it waits for.  A pure fold over frames:
 // whoever has seen the same facts has the same transcript, whatever was streamed meanwhile.
-import type { AnyFrame, Content, Delta, Frame } from "./types.js";
+import { type AnyFrame, type Content, type Delta, type Frame, is } from "./types.js";
 
 type DataOf<Kind extends Frame["event"]> = Extract<Frame, { event: Kind }>["data"];
 
@@ -93,6 +93,30 @@ export function fold(before: Transcript, frames: readonly AnyFrame[]): Transcrip
   const going = waits ? "waiting" : "running";
   next.status = next.run !== null ? going : next.open.length ? "queued" : "idle";
   return next;
+}
+
+/**
+ * The text of the replies in frames, piece by piece as it comes, and all of it.
+ *
+ * What was said before somebody listened, or while their connection was away, comes when the reply
+ * is stored.  An attempt at a reply that was given up is not taken back.
+ */
+export async function* textOf(
+  frames: AsyncIterable<AnyFrame>,
+): AsyncGenerator<string, void, undefined> {
+  let attempt: string | undefined;
+  let said = "";
+  for await (const frame of frames) {
+    if (!is(frame, "delta") && !is(frame, "model_replied")) continue;
+    if (frame.data.attempt !== attempt) said = "";
+    attempt = frame.data.attempt;
+    let more = "";
+    if (is(frame, "model_replied")) {
+      if (frame.data.text.startsWith(said)) more = frame.data.text.slice(said.length);
+    } else if (frame.data.part === "text") more = frame.data.text;
+    said += more;
+    if (more) yield more;
+  }
 }
 
 function step(now: Transcript, frame: Frame): void {

@@ -1,6 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { EMPTY, fold } from "@hostler/client";
+import { EMPTY, fold, textOf } from "@hostler/client";
+
+async function all(pieces) {
+  const found = [];
+  for await (const one of pieces) found.push(one);
+  return found;
+}
 
 let seq = 0;
 const fact = (event, data) => ({
@@ -101,4 +107,14 @@ test("kinds that are not known are passed over, and what was is not changed", ()
   assert.deepEqual(before, kept);
   assert.equal(after.messages[1].text, "well");
   assert.deepEqual(fold(before, [fact("moon_rose", {})]).messages, before.messages);
+});
+
+test("the text of replies is whole, however much of it was seen to stream", async () => {
+  const second = [fact("model_asked", { attempt: "att_2" }), reply("and more", [], "att_2")];
+  const pieces = [[], [delta("we")], [delta("hm", "thinking"), delta("we"), delta("ll ")]];
+  for (const seen of pieces) {
+    const frames = [...begun, ...seen, reply("well"), ...second, end];
+    const text = (await all(textOf(frames))).join("|");
+    assert.equal(text.replaceAll("|", "").replace("well ", "well"), "welland more");
+  }
 });

@@ -34,6 +34,8 @@ test("events are read wherever the network cuts them into pieces", async () => {
 test("what is no event stream is an error, and is not tried again", async () => {
   const client = new Client({ url: "http://x", fetch: answering(["<html>"], "text/html") });
   await assert.rejects(seen(client), HostlerError);
+  const odd = ["id: 1\nevent: odd\ndata: {\n\n"].map((one) => new TextEncoder().encode(one));
+  await assert.rejects(seen(new Client({ url: "http://x", fetch: answering(odd) })), HostlerError);
 });
 
 test("an id in a path stays in its place", async () => {

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import cast
+from urllib.parse import quote
 
 import aiohttp
 import anyio
@@ -117,7 +118,7 @@ class Api:
             CallerError: the server is there, and refuses.
             Unavailable: it was away for longer than `patience_s`.
         """
-        path, wait_s, was_there = f"/api/sessions/{session}/events", SOONEST_S, False
+        path, wait_s, was_there = of_session(session, "events"), SOONEST_S, False
         lost_at: float | None = None
         while True:
             why, least_s = "the server ended the stream", 0.0
@@ -191,6 +192,11 @@ class Api:
                 yield answer
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise asking.silent(self.url, error) from error
+
+
+def of_session(session: str, *rest: str) -> str:
+    """Return a path; an id that somebody made up leads nowhere else."""
+    return "/".join(["/api/sessions", *(quote(one, safe="") for one in (session, *rest))])
 
 
 def _is_late(until: float, least_s: float, wait_s: float) -> bool:

@@ -129,7 +129,7 @@ def decoded(body: bytes, url: str) -> JsonObject:
     try:
         return _object.decode(body or b"{}")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CallerError(f"what answers at {url} is no Hostler server") from error
+        raise _foreign(url) from error
 
 
 def given(**fields: object) -> JsonObject:
@@ -144,7 +144,7 @@ async def batches(answer: aiohttp.ClientResponse) -> AsyncGenerator[list[Frame],
         CallerError: it is no stream of frames.
     """
     if answer.content_type != "text/event-stream":
-        raise CallerError(f"what answers at {answer.url.origin()} is no Hostler server")
+        raise _foreign(str(answer.url.origin()))
     rest = list[bytes]()
     async for data in answer.content.iter_any():
         rest.append(data)
@@ -152,9 +152,16 @@ async def batches(answer: aiohttp.ClientResponse) -> AsyncGenerator[list[Frame],
             continue
         whole, _, left = b"".join(rest).rpartition(b"\n\n")
         rest = [left]
-        frames = [frame for block in whole.split(b"\n\n") if (frame := _frame(block)) is not None]
+        try:
+            frames = [one for block in whole.split(b"\n\n") if (one := _frame(block)) is not None]
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _foreign(str(answer.url.origin())) from error
         if frames:
             yield frames
+
+
+def _foreign(url: str) -> CallerError:
+    return CallerError(f"what answers at {url} is no Hostler server")
 
 
 def _frame(block: bytes) -> Frame | None:

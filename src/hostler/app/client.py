@@ -12,11 +12,12 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self, cast
+from urllib.parse import quote
 
 import anyio.to_thread
 import msgspec
 
-from hostler.app.api import PAGE, Api
+from hostler.app.api import PAGE, Api, of_session
 from hostler.app.asking import PATIENCE_S, SEND_S, given, opened
 from hostler.app.frames import Finished, Frame, finished
 from hostler.app.settings import load_settings
@@ -116,7 +117,7 @@ class Client:
 
     async def get_session(self, session: str) -> SessionView:
         """Return a session as it is now: its labels, its status, what it waits for."""
-        return msgspec.convert(await self.api.get(f"/api/sessions/{session}"), SessionView)
+        return msgspec.convert(await self.api.get(of_session(session)), SessionView)
 
     async def list_sessions(
         self, *, agent: str | None = None, status: str | None = None, limit: int | None = None
@@ -129,13 +130,13 @@ class Client:
 
     async def delete_session(self, session: str) -> None:
         """Cancel what is going in a session, and remove it with its log."""
-        await self.api.delete(f"/api/sessions/{session}")
+        await self.api.delete(of_session(session))
 
     async def fork(
         self, session: str, *, at: int | None = None, title: str | None = None
     ) -> SessionView:
         """Make a session that begins with what this one said, up to `at` or its last closed step."""
-        made = await self.api.post(f"/api/sessions/{session}/fork", given(at=at, title=title))
+        made = await self.api.post(of_session(session, "fork"), given(at=at, title=title))
         return msgspec.convert(made, SessionView)
 
     # -- saying something, and what comes of it --------------------------------------------------
@@ -159,7 +160,7 @@ class Client:
         body["content"] = msgspec.to_builtins(content)
         if client_tools is not None:
             body["client_tools"] = msgspec.to_builtins(client_tools)
-        path = f"/api/sessions/{session}/messages"
+        path = of_session(session, "messages")
         told = await self.api.post(path, body, idempotency_key=idempotency_key)
         return msgspec.convert(told, Receipt)
 
@@ -172,6 +173,7 @@ class Client:
         policy: Policy | None = None,
         purpose: str | None = None,
         metadata: JsonObject | None = None,
+        client_tools: Sequence[ClientTool] | None = None,
         patience_s: float = PATIENCE_S,
     ) -> AsyncGenerator[Frame, None]:
         """Say something, in a new session or another; yield the receipt, then what happens.
@@ -181,7 +183,12 @@ class Client:
         if session is None:
             session = (await self.create_session(agent=agent)).id
         receipt = await self.speak(
-            session, content, policy=policy, purpose=purpose, metadata=metadata
+            session,
+            content,
+            policy=policy,
+            purpose=purpose,
+            metadata=metadata,
+            client_tools=client_tools,
         )
         data = cast("JsonObject", msgspec.to_builtins(receipt))
         yield Frame(id=receipt.cursor, event="receipt", data=data)
@@ -201,6 +208,7 @@ class Client:
         policy: Policy | None = None,
         purpose: str | None = None,
         metadata: JsonObject | None = None,
+        client_tools: Sequence[ClientTool] | None = None,
         patience_s: float = PATIENCE_S,
     ) -> Finished:
         """As `ask`, and return how the run ended. It waits for people who are asked, too."""
@@ -212,6 +220,7 @@ class Client:
                 policy=policy,
                 purpose=purpose,
                 metadata=metadata,
+                client_tools=client_tools,
                 patience_s=patience_s,
             )
         )
@@ -239,7 +248,7 @@ class Client:
         """Return all facts past a cursor that are there now."""
         frames: list[Frame] = []
         while True:
-            page = await self.api.get(f"/api/sessions/{session}/events", after=after, limit=PAGE)
+            page = await self.api.get(of_session(session, "events"), after=after, limit=PAGE)
             frames += msgspec.convert(page["events"], list[Frame])
             after = str(page["cursor"])
             if not page["more"]:
@@ -257,7 +266,7 @@ class Client:
     ) -> Cancelled:
         """Ask for the active run, or another of the session, to end; safe to repeat."""
         body = given(run=run, reason=reason)
-        told = await self.api.post(f"/api/sessions/{session}/cancel", body, tries_s=tries_s)
+        told = await self.api.post(of_session(session, "cancel"), body, tries_s=tries_s)
         return msgspec.convert(told, Cancelled)
 
     async def list_approvals(
@@ -290,7 +299,7 @@ class Client:
         body = given(decision=decision, arguments=arguments, reason=reason, digest=digest)
         if remember:
             body["remember"] = True
-        told = await self.api.post(f"/api/sessions/{session}/approvals/{call}", body)
+        told = await self.api.post(of_session(session, "approvals", call), body)
         return msgspec.convert(told, FactView)
 
     async def answer(
@@ -298,7 +307,7 @@ class Client:
     ) -> FactView:
         """Give the result of a call that clients answer: text, or any JSON.  Raises as `approve`."""
         body: JsonObject = {"output": output, "is_error": is_error}
-        told = await self.api.post(f"/api/sessions/{session}/calls/{call}/result", body)
+        told = await self.api.post(of_session(session, "calls", call, "result"), body)
         return msgspec.convert(told, FactView)
 
     async def list_runs(
@@ -319,7 +328,9 @@ class Client:
 
     async def get_run(self, run: str) -> RunDetailView:
         """Return a run with its model calls, its tool calls and what was thought of it."""
-        return msgspec.convert(await self.api.get(f"/api/runs/{run}"), RunDetailView)
+        return msgspec.convert(
+            await self.api.get(f"/api/runs/{quote(run, safe='')}"), RunDetailView
+        )
 
     async def usage(
         self, *by: str, since: str | None = None, before: str | None = None

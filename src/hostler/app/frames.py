@@ -60,6 +60,29 @@ class Frame(Struct, frozen=True, kw_only=True):
         return str(self.data.get("text", "")) if is_text else ""
 
 
+async def text_of(frames: AsyncGenerator[Frame, None]) -> AsyncGenerator[str, None]:
+    """Yield the text of the replies in frames, piece by piece as it comes, and all of it.
+
+    What was said before somebody listened, or while their connection was away, comes when the
+    reply is stored. An attempt at a reply that was given up is not taken back.
+    """
+    attempt, said = None, ""
+    async with aclosing(frames):
+        async for frame in frames:
+            if frame.event not in ("delta", "model_replied"):
+                continue
+            if frame.data["attempt"] != attempt:
+                attempt, said = frame.data["attempt"], ""
+            if frame.event == "delta":
+                more = frame.text
+            else:
+                whole = str(frame.data["text"])
+                more = whole[len(said) :] if whole.startswith(said) else ""
+            said += more
+            if more:
+                yield more
+
+
 async def finished(frames: AsyncGenerator[Frame, None]) -> Finished:
     """Return how a run ended, of its frames up to its `run_ended`."""
     text, last = "", None
