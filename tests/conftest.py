@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.canaries import EARS, heard_lines
 from tests.serving import Client, Serve, serving
+from tests.typescript import build
 
 from hostler.core.ports import AgentSpec
 from hostler.engine import reconcile
@@ -57,3 +58,9 @@ def serve(tmp_path: Path) -> Serve:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look for waits that are over more often than every ten seconds."""
     monkeypatch.setattr(reconcile, "EVERY_S", 0.05)
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of our client for TypeScript, built as npm would have it."""
+    return build(tmp_path_factory.mktemp("hostler-client"))

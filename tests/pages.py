@@ -9,7 +9,7 @@ How a page is written so that it can be tried (`CONTRIBUTING.md` tells writers t
     ```sh not-run: REASON       not tried, and says why
 
 A page has a folder of its own, in which `.venv` and `examples` are the repository's, and so are the
-packages from npm.  A block that
+packages from npm; with them, if it is given, is our own.  A block that
 begins with `make run` or `hostler serve` starts a server, which runs until the end of the page on
 a free port instead of 8420; models that nobody names are `scripted:demo`.
 """
@@ -191,13 +191,19 @@ class Shell:
 
 
 @asynccontextmanager
-async def shell(folder: Path) -> AsyncGenerator[Shell]:
-    """Open a shell in a folder, with a home of its own."""
+async def shell(folder: Path, package: Path | None = None) -> AsyncGenerator[Shell]:
+    """Open a shell in a folder, with a home of its own and, if need be, our package for npm."""
     home, venv = folder / "home", Path(sys.prefix)
     home.mkdir()
     (folder / ".venv").symlink_to(venv)
     (folder / "examples").symlink_to(ROOT / "examples")
-    (folder / "node_modules").symlink_to(npm_packages() / "node_modules")
+    modules = folder / "node_modules"
+    modules.mkdir()
+    for one in (npm_packages() / "node_modules").iterdir():
+        (modules / one.name).symlink_to(one)
+    if package is not None:
+        (modules / "@hostler").mkdir()
+        (modules / "@hostler" / "client").symlink_to(package)
     environment = {
         "HOME": str(home),
         **provider_keys(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from types import FunctionType
 from typing import cast
 
 from docs.build.markdown import code, fence, page, table
@@ -33,7 +34,7 @@ def python() -> str:
     for name in sorted(hostler.__all__, key=str.lower):
         thing: object = getattr(hostler, name)
         cls = cast("type[object]", thing) if isinstance(thing, type) else None
-        parts += [f"## `{name}`", *(_tool() if cls is None else _class(cls))]
+        parts += [f"## `{name}`", *(_class(cls) if cls is not None else _function(thing))]
     return page("Python", INTRO, *parts)
 
 
@@ -59,6 +60,8 @@ def _fields(cls: type) -> str:
 
 def _default(node: ast.expr) -> str:
     """Return a default as a caller sees it: a factory is what it makes when it is called bare."""
+    if isinstance(node, ast.Call) and node.keywords and node.keywords[0].arg == "default":
+        node = node.keywords[0].value
     if isinstance(node, ast.Call) and node.keywords and node.keywords[0].arg == "default_factory":
         made = ast.unparse(node.keywords[0].value)
         return code("{}" if made.startswith("dict") else "()")
@@ -75,15 +78,25 @@ def _method(cls: type, node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str
     said = as_paragraphs(ast.get_docstring(node), name)
     if node.decorator_list:
         return [f"### `{name}`", said]
-    lead = "await " if isinstance(node, ast.AsyncFunctionDef) else ""
+    return [f"### `{name}`", fence(_signature(node), "text"), said]
+
+
+def _function(thing: object) -> list[str]:
+    if thing is hostler.tool:
+        return _tool()
+    (node,) = ast.parse(inspect.getsource(cast("FunctionType", thing))).body
+    assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    return [fence(_signature(node), "text"), as_paragraphs(ast.get_docstring(node), node.name)]
+
+
+def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    """Return how it is called; an async function that yields is a generator, which nobody awaits."""
+    yields = any(isinstance(one, ast.Yield) for one in ast.walk(node))
+    lead = "await " if isinstance(node, ast.AsyncFunctionDef) and not yields else ""
     taken = ast.unparse(node.args).removeprefix("self, ").removeprefix("self")
     taken = re.sub(r"(?<=\S)=(?=\S)", " = ", taken)
     result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    return [
-        f"### `{name}`",
-        fence(f"{lead}{node.name}({taken}){result}", "text"),
-        said,
-    ]
+    return f"{lead}{node.name}({taken}){result}"
 
 
 _INTERNAL = frozenset({"limits", "models", "of"})

@@ -6,7 +6,18 @@ unused `type: ignore` when a mistake is not a mistake any more.
 
 from typing import assert_type
 
-from hostler import Agent, Budget, CallContext, Finished, Frame, tool
+from hostler import (
+    Agent,
+    Budget,
+    CallContext,
+    Client,
+    Finished,
+    Frame,
+    Invalid,
+    TooMany,
+    tool,
+)
+from hostler.core.events import ModelReplied
 
 
 @tool
@@ -47,3 +58,26 @@ async def it_runs() -> None:
     async for frame in agent.stream("And now?", session=ended.session):
         assert_type(frame, Frame)
         assert_type(frame.data, dict[str, object])
+
+
+async def it_asks_a_server() -> None:
+    async with Client("http://127.0.0.1:8420", "hk_…") as client:
+        made = await client.create_session(metadata={"a": 1})
+        assert_type(made.id, str)
+        receipt = await client.speak(made.id, "hello", policy="steer")
+        assert_type(receipt.position, int)
+        await client.speak(made.id, "hello", policy="sometimes")  # type: ignore[arg-type]
+        async for frame in client.follow(made.id, after=receipt.cursor):
+            assert_type(frame, Frame)
+            assert_type(frame.text, str)
+            if isinstance(replied := frame.fact, ModelReplied):
+                assert_type(replied.text, str)
+        async for run in client.list_runs(session=made.id):
+            assert_type(run.purpose, str | None)
+        try:
+            assert_type(await client.run("And now?", session=made.id), Finished)
+        except TooMany as error:
+            assert_type(error.retry_after_s, float)
+        except Invalid as error:
+            assert_type(error.fields, tuple[tuple[str, str], ...])
+        client.shout("hello")  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ import sys
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import TypeVar, cast, get_args
 
 import click
 import pytest
@@ -195,8 +195,12 @@ def test_a_block_is_tried_or_says_why_not(page: Path, tmp_path: Path) -> None:
 @pytest.mark.anyio
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("page", TRIED, ids=name)
-async def test_a_page_works_as_it_is_written(page: Path, tmp_path: Path) -> None:
-    async with shell(tmp_path) as one:
+async def test_a_page_works_as_it_is_written(
+    page: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    is_ours = any("@hostler/client" in one.text for one in CONTENTS[page])
+    package = cast("Path", request.getfixturevalue("package")) if is_ours else None
+    async with shell(tmp_path, package) as one:
         for block in CONTENTS[page]:
             await one.try_out(block)
         await one.close()

@@ -11,7 +11,7 @@ from tests.canaries import canary
 from tests.serving import Serve
 from tests.terminals import Home, script
 
-from hostler.app.client import open_client
+from hostler import Client
 from hostler.core.ports import AgentSpec
 from hostler.harness.toolbox import Toolbox
 from hostler.models.scripted import scripted
@@ -90,9 +90,11 @@ async def test_a_list_is_read_through_all_its_pages(serve: Serve) -> None:
     )
     async with serve(agent) as server:
         made = [await server.session() for _ in range(7)]
-        async with open_client(server.url, server.key, tls_cert=None) as client:
-            found = [one["id"] async for one in client.items("/api/sessions", limit=None, page=3)]
-            some = [one["id"] async for one in client.items("/api/sessions", limit=5, page=3)]
+        async with Client(server.url, server.key) as client:
+            found = [
+                one["id"] async for one in client.api.items("/api/sessions", limit=None, page=3)
+            ]
+            some = [one["id"] async for one in client.api.items("/api/sessions", limit=5, page=3)]
 
     assert found == made[::-1]
     assert some == made[:1:-1]

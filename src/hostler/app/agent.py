@@ -26,6 +26,7 @@ import msgspec
 from msgspec import Struct
 
 from hostler.app import wiring
+from hostler.app.frames import Finished, Frame
 from hostler.core.decide import MOST_WAIT_S, Limits
 from hostler.core.errors import SetupError
 from hostler.core.events import ClientTool, JsonObject, Policy
@@ -53,32 +54,6 @@ class Budget(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 NO_BUDGET = Budget()
 APPROVAL_TIMEOUT_S = 7 * 86_400.0
-
-
-class Finished(Struct, frozen=True, kw_only=True):
-    """How a run that was waited for ended."""
-
-    text: str
-    """Of the last reply."""
-    status: str
-    """`done`, `failed` or `cancelled`."""
-    reason: str | None
-    """Why, unless all went as it should."""
-    usage: JsonObject
-    """Summed over the run."""
-    session: str
-    """Its id, to go on with it later."""
-
-
-class Frame(Struct, frozen=True, kw_only=True):
-    """One thing that happened, as the native API shows it: see the table of events there."""
-
-    id: str
-    """Cursor: what comes after this frame is past it."""
-    event: str
-    """The kind of the fact; or `receipt`, or `delta`."""
-    data: JsonObject
-    """The fact, the receipt or the delta."""
 
 
 @dataclass(frozen=True, slots=True)

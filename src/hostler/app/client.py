@@ -1,4 +1,4 @@
-"""A client of the native API: what the commands know of a server.
+"""A client of the native API, for programs; the commands are made of it.
 
 Invariant: however often the connection breaks, following never gives a frame twice and never
 leaves one out, since each says where to go on; and nothing is sent twice, since each request has
@@ -7,309 +7,336 @@ an idempotency key.
 
 from __future__ import annotations
 
-import ssl
-import uuid
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import Self, cast
+from urllib.parse import quote
 
-import aiohttp
-import anyio
+import anyio.to_thread
 import msgspec
 
-from hostler.app.agent import Frame
-from hostler.core.errors import (
-    CallerError,
-    Conflict,
-    Forbidden,
-    HostlerError,
-    Invalid,
-    NotFound,
-    TooLarge,
-    TooMany,
-    Unauthorised,
-    Unavailable,
+from hostler.app.api import PAGE, Api, of_session
+from hostler.app.asking import PATIENCE_S, SEND_S, given, opened
+from hostler.app.frames import Finished, Frame, finished
+from hostler.app.settings import load_settings
+from hostler.app.whereabouts import known_key, own_cert, server_url
+from hostler.core.errors import SetupError
+from hostler.core.events import ClientTool, Content, JsonObject, Policy, Verdict
+from hostler.faces.native.bodies import (
+    ApprovalView,
+    FactView,
+    RunDetailView,
+    RunView,
+    SessionView,
 )
-from hostler.core.events import JsonObject
-
-CONNECT_S = 5.0
-SILENCE_S = 45.0
-"""Three heartbeats of the server: a connection that says nothing for so long is gone."""
-SOONEST_S, LATEST_S = 0.1, 3.0
-"""Between two tries to reach a server that went away; each takes twice as long as the one before."""
-SEND_S = 10.0
-"""How long a request that got no answer is sent again."""
-PAGE = 1000
-
-_REFUSED = {
-    kind.status: kind
-    for kind in (Unauthorised, Forbidden, NotFound, Conflict, TooLarge, Invalid, TooMany)
-}
-_object: msgspec.json.Decoder[JsonObject] = msgspec.json.Decoder(dict[str, object])
+from hostler.faces.native.run_table import UsageView
+from hostler.service.inbox import Cancelled, Receipt
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The connection broke; it is tried again until it is back."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Back:
-    """The connection is there again, and nothing was missed."""
-
-
-News: TypeAlias = list[Frame] | Lost | Back
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Client:
-    """Speaks to one server with one key.
+    """Speaks to a server: `async with Client() as client`.
 
-    All methods raise `CallerError` for what the server refuses and `Unavailable` when it does not
-    answer.
+    What is not given is taken from where the commands take it: `HOSTLER_URL` or the server of this
+    machine, `HOSTLER_ADMIN_KEY` or the key in the data folder.
+
+    What changes something is sent again, with the same idempotency key, while no answer comes; it
+    happens once. All methods raise a `CallerError` for what the server refuses, with the `code` and,
+    as `more`, the whole problem; and `Unavailable` when it does not answer. Answers are the bodies
+    of the HTTP reference, as structs.
     """
 
-    http: aiohttp.ClientSession
-    url: str
-    key: str
+    url: str | None = None
+    """Where the server is."""
+    key: str | None = field(default=None, repr=False)
+    """Of a user, a program or the operator; a token of an issuer will do."""
     tenant: str | None = None
     """For whom an operator acts; None: the key's own tenant."""
+    tls_cert: Path | None = None
+    """The server's own certificate, if no authority vouches for it."""
+    _api: Api | None = field(default=None, repr=False, kw_only=True)
+
+    async def __aenter__(self) -> Self:
+        url, key, cert = await anyio.to_thread.run_sync(self._where)  # it reads files
+        self._api = Api(opened(cert), url.rstrip("/"), key, self.tenant)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.api.http.close()
+
+    @property
+    def api(self) -> Api:
+        """Any operation by its path, with JSON objects: `await client.api.get("/api/me")`.
+
+        Has `get`, `post`, `patch`, `put`, `delete`, and `items`, which yields what a list holds.
+        """
+        if self._api is None:
+            raise SetupError("this client is not open: `async with Client() as client`")
+        return self._api
 
     def acting_in(self, tenant: str | None) -> Client:
-        """Return this client in another tenant, which the operator's key may act in."""
-        return self if tenant is None else replace(self, tenant=tenant)
+        """Return this client in another tenant, which the operator's key may act in.
 
-    async def get(self, path: str, **query: str | int | None) -> JsonObject:
-        return await self._ask("GET", path, query=query)
+        It is open for as long as this one is.
+        """
+        if tenant is None:
+            return self
+        return replace(self, tenant=tenant, _api=replace(self.api, tenant=tenant))
 
-    async def post(self, path: str, body: JsonObject, *, tries_s: float = SEND_S) -> JsonObject:
-        """Send something once; while no answer comes, again, with the same idempotency key."""
-        headers, wait_s = {"Idempotency-Key": uuid.uuid4().hex}, SOONEST_S
-        until = anyio.current_time() + tries_s
-        while True:
-            try:
-                return await self._ask("POST", path, body=body, headers=headers)
-            except (Unavailable, Conflict) as error:
-                is_late = anyio.current_time() + wait_s > until
-                if is_late or not _may_change(error):
-                    raise
-            await anyio.sleep(wait_s)
-            wait_s = min(2 * wait_s, LATEST_S)
+    def _where(self) -> tuple[str, str, Path | None]:
+        if self.url is not None and self.key is not None:
+            return self.url, self.key, self.tls_cert
+        settings = load_settings({})
+        key = known_key(settings) if self.key is None else self.key
+        if key is None:
+            raise SetupError(
+                f"there is no key: give one, or set HOSTLER_ADMIN_KEY (none is in {settings.data})"
+            )
+        if self.url is not None:
+            return self.url, key, self.tls_cert
+        return server_url(settings), key, self.tls_cert or own_cert(settings)
 
-    async def patch(self, path: str, body: JsonObject) -> JsonObject:
-        return await self._ask("PATCH", path, body=body)
+    # -- sessions --------------------------------------------------------------------------------
 
-    async def put(self, path: str, body: JsonObject) -> JsonObject:
-        return await self._ask("PUT", path, body=body)
+    async def create_session(
+        self,
+        *,
+        agent: str | None = None,
+        title: str | None = None,
+        metadata: JsonObject | None = None,
+        id: str | None = None,  # noqa: A002  it is called so everywhere else
+        client_tools: Sequence[ClientTool] = (),
+    ) -> SessionView:
+        """Make a session, of the default agent or another; with an `id`, make it or find it."""
+        body = given(agent=agent, title=title, metadata=metadata, id=id)
+        if client_tools:
+            body["client_tools"] = msgspec.to_builtins(client_tools)
+        return msgspec.convert(await self.api.post("/api/sessions", body), SessionView)
 
-    async def delete(self, path: str) -> None:
-        await self._ask("DELETE", path)
+    async def get_session(self, session: str) -> SessionView:
+        """Return a session as it is now: its labels, its status, what it waits for."""
+        return msgspec.convert(await self.api.get(of_session(session)), SessionView)
 
-    async def download(self, path: str) -> AsyncGenerator[bytes, None]:
-        """Yield what is there, in the pieces that it comes in.
+    async def list_sessions(
+        self, *, agent: str | None = None, status: str | None = None, limit: int | None = None
+    ) -> AsyncGenerator[SessionView, None]:
+        """Yield sessions, newest first: all, or up to `limit`."""
+        found = self.api.items("/api/sessions", limit=limit, agent=agent, status=status)
+        async with aclosing(found):
+            async for one in found:
+                yield msgspec.convert(one, SessionView)
+
+    async def delete_session(self, session: str) -> None:
+        """Cancel what is going in a session, and remove it with its log."""
+        await self.api.delete(of_session(session))
+
+    async def fork(
+        self, session: str, *, at: int | None = None, title: str | None = None
+    ) -> SessionView:
+        """Make a session that begins with what this one said, up to `at` or its last closed step."""
+        made = await self.api.post(of_session(session, "fork"), given(at=at, title=title))
+        return msgspec.convert(made, SessionView)
+
+    # -- saying something, and what comes of it --------------------------------------------------
+
+    async def speak(
+        self,
+        session: str,
+        content: Content,
+        *,
+        policy: Policy | None = None,
+        purpose: str | None = None,
+        metadata: JsonObject | None = None,
+        client_tools: Sequence[ClientTool] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Receipt:
+        """Say something, and return the receipt: it is stored, and will be answered.
+
+        An `idempotency_key` of your own makes that so across restarts of your program, too.
+        """
+        body = given(policy=policy, purpose=purpose, metadata=metadata)
+        body["content"] = msgspec.to_builtins(content)
+        if client_tools is not None:
+            body["client_tools"] = msgspec.to_builtins(client_tools)
+        path = of_session(session, "messages")
+        told = await self.api.post(path, body, idempotency_key=idempotency_key)
+        return msgspec.convert(told, Receipt)
+
+    async def ask(
+        self,
+        content: Content,
+        *,
+        session: str | None = None,
+        agent: str | None = None,
+        policy: Policy | None = None,
+        purpose: str | None = None,
+        metadata: JsonObject | None = None,
+        client_tools: Sequence[ClientTool] | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> AsyncGenerator[Frame, None]:
+        """Say something, in a new session or another; yield the receipt, then what happens.
+
+        The last frame is the `run_ended` of the receipt's run. Whoever stops reading cancels nothing.
+        """
+        if session is None:
+            session = (await self.create_session(agent=agent)).id
+        receipt = await self.speak(
+            session,
+            content,
+            policy=policy,
+            purpose=purpose,
+            metadata=metadata,
+            client_tools=client_tools,
+        )
+        data = cast("JsonObject", msgspec.to_builtins(receipt))
+        yield Frame(id=receipt.cursor, event="receipt", data=data)
+        frames = self.follow(session, after=receipt.cursor, patience_s=patience_s)
+        async with aclosing(frames):
+            async for frame in frames:
+                yield frame
+                if frame.event == "run_ended" and frame.data["run"] == receipt.run:
+                    return
+
+    async def run(
+        self,
+        content: Content,
+        *,
+        session: str | None = None,
+        agent: str | None = None,
+        policy: Policy | None = None,
+        purpose: str | None = None,
+        metadata: JsonObject | None = None,
+        client_tools: Sequence[ClientTool] | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> Finished:
+        """As `ask`, and return how the run ended. It waits for people who are asked, too."""
+        return await finished(
+            self.ask(
+                content,
+                session=session,
+                agent=agent,
+                policy=policy,
+                purpose=purpose,
+                metadata=metadata,
+                client_tools=client_tools,
+                patience_s=patience_s,
+            )
+        )
+
+    async def follow(
+        self, session: str, *, after: str = "0", patience_s: float = PATIENCE_S
+    ) -> AsyncGenerator[Frame, None]:
+        """Yield what happened past a cursor, and then what happens, each once, until you stop.
+
+        Without a cursor that is all from the first fact on; `now` skips what was. A stream that
+        breaks, or is refused for a while, is taken up again where it was, for up to `patience_s`
+        in a row. To go on later, keep the `id` of the last frame. Kinds of frames that your
+        version does not know come, too.
 
         Raises:
-            Unavailable: also in the middle, when it does not come to its end.
+            Unavailable: the server did not come back in time.
         """
-        async with self._open("GET", path) as answer:
-            async for piece in answer.content.iter_any():
-                yield piece
+        async with aclosing(self.api.news(session, after=after, patience_s=patience_s)) as news:
+            async for one in news:
+                if isinstance(one, list):
+                    for frame in one:
+                        yield frame
 
-    async def upload(self, path: str, content: AsyncIterable[bytes]) -> JsonObject:
-        async with self._open("POST", path, content=content) as answer:
-            return _decoded(await answer.read(), self.url)
-
-    async def items(
-        self, path: str, *, limit: int | None, page: int = PAGE, **query: str | int | None
-    ) -> AsyncGenerator[JsonObject, None]:
-        """Yield what a list holds, in pages of `page`, up to `limit`."""
-        after, left = "", limit
-        while left is None or left > 0:
-            size = page if left is None else min(left, page)
-            answer = await self.get(path, after=after or None, limit=size, **query)
-            items = cast("list[JsonObject]", answer["items"])
-            for item in items:
-                yield item
-            if not answer["more"]:
-                return
-            after, left = str(answer["cursor"]), None if left is None else left - len(items)
-
-    async def make_session(self, agent: str | None) -> JsonObject:
-        """Make a session, of the default agent or another, and return it."""
-        return await self.post("/api/sessions", {} if agent is None else {"agent": agent})
-
-    async def speak(self, session: str, content: str) -> JsonObject:
-        """Say something and return the receipt."""
-        return await self.post(f"/api/sessions/{session}/messages", {"content": content})
-
-    async def cancel(self, session: str) -> None:
-        """Ask for the run to end.  Said once: whoever waits for this has something else to try."""
-        await self.post(f"/api/sessions/{session}/cancel", {}, tries_s=0)
-
-    async def decide(self, session: str, call: str, decision: JsonObject) -> None:
-        """Answer a request for an approval."""
-        await self.post(f"/api/sessions/{session}/approvals/{call}", decision)
-
-    async def answer(self, session: str, call: str, output: str) -> None:
-        """Give the result of a call that clients answer."""
-        await self.post(f"/api/sessions/{session}/calls/{call}/result", {"output": output})
-
-    async def facts(self, session: str, *, after: str) -> list[Frame]:
-        """Return all facts past a cursor."""
+    async def facts(self, session: str, *, after: str = "0") -> list[Frame]:
+        """Return all facts past a cursor that are there now."""
         frames: list[Frame] = []
         while True:
-            page = await self.get(f"/api/sessions/{session}/events", after=after, limit=PAGE)
+            page = await self.api.get(of_session(session, "events"), after=after, limit=PAGE)
             frames += msgspec.convert(page["events"], list[Frame])
             after = str(page["cursor"])
             if not page["more"]:
                 return frames
 
-    async def follow(self, session: str, *, after: str) -> AsyncGenerator[News, None]:
-        """Yield the frames past a cursor in the batches they come in, and go on until closed.
+    # -- what runs wait for, and runs ------------------------------------------------------------
+
+    async def cancel(
+        self,
+        session: str,
+        *,
+        run: str | None = None,
+        reason: str | None = None,
+        tries_s: float = SEND_S,
+    ) -> Cancelled:
+        """Ask for the active run, or another of the session, to end; safe to repeat."""
+        body = given(run=run, reason=reason)
+        told = await self.api.post(of_session(session, "cancel"), body, tries_s=tries_s)
+        return msgspec.convert(told, Cancelled)
+
+    async def list_approvals(
+        self, *, session: str | None = None, status: str | None = None
+    ) -> AsyncGenerator[ApprovalView, None]:
+        """Yield the requests for approval that are open, oldest first; or those of a `status`."""
+        found = self.api.items("/api/approvals", limit=None, session=session, status=status)
+        async with aclosing(found):
+            async for one in found:
+                yield msgspec.convert(one, ApprovalView)
+
+    async def approve(
+        self,
+        session: str,
+        call: str,
+        decision: Verdict = "allow",
+        *,
+        arguments: JsonObject | None = None,
+        reason: str | None = None,
+        remember: bool = False,
+        digest: str | None = None,
+    ) -> FactView:
+        """Allow or deny a call that waits for that; the first answer holds.
+
+        With `digest`, only what you were shown is allowed.
 
         Raises:
-            CallerError: the server is there, and refuses.
+            Conflict: somebody was first (`already_answered`), or it is too late (`expired`).
         """
-        path, wait_s, was_lost = f"/api/sessions/{session}/events", SOONEST_S, False
-        while True:
-            why = "the server ended the stream"
-            try:
-                headers = {"Accept": "text/event-stream", "Last-Event-ID": after}
-                async with self._open("GET", path, headers=headers) as answer:
-                    if was_lost:
-                        yield Back()
-                    wait_s, was_lost = SOONEST_S, False
-                    async for frames in _batches(answer):
-                        after = frames[-1].id
-                        yield frames
-            except Unavailable as error:
-                why = str(error)
-            if not was_lost:
-                yield Lost(why)
-            was_lost = True
-            await anyio.sleep(wait_s)
-            wait_s = min(2 * wait_s, LATEST_S)
+        body = given(decision=decision, arguments=arguments, reason=reason, digest=digest)
+        if remember:
+            body["remember"] = True
+        told = await self.api.post(of_session(session, "approvals", call), body)
+        return msgspec.convert(told, FactView)
 
-    def _who(self) -> dict[str, str]:
-        tenant = {} if self.tenant is None else {"Hostler-Tenant": self.tenant}
-        return {"Authorization": f"Bearer {self.key}", **tenant}
+    async def answer(
+        self, session: str, call: str, output: object, *, is_error: bool = False
+    ) -> FactView:
+        """Give the result of a call that clients answer: text, or any JSON.  Raises as `approve`."""
+        body: JsonObject = {"output": output, "is_error": is_error}
+        told = await self.api.post(of_session(session, "calls", call, "result"), body)
+        return msgspec.convert(told, FactView)
 
-    async def _ask(
+    async def list_runs(
         self,
-        method: str,
-        path: str,
         *,
-        query: Mapping[str, str | int | None] | None = None,
-        body: JsonObject | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> JsonObject:
-        content = None if body is None else msgspec.json.encode(body)
-        async with self._open(
-            method, path, query=query, content=content, headers=headers
-        ) as answer:
-            return _decoded(await answer.read(), self.url)
+        session: str | None = None,
+        status: str | None = None,
+        purpose: str | None = None,
+        limit: int | None = None,
+    ) -> AsyncGenerator[RunView, None]:
+        """Yield runs, newest first: all, or up to `limit`."""
+        found = self.api.items(
+            "/api/runs", limit=limit, session=session, status=status, purpose=purpose
+        )
+        async with aclosing(found):
+            async for one in found:
+                yield msgspec.convert(one, RunView)
 
-    def _headers(self, more: Mapping[str, str] | None) -> dict[str, str]:
-        tenant = {} if self.tenant is None else {"Hostler-Tenant": self.tenant}
-        return {"Authorization": f"Bearer {self.key}", **tenant, **(more or {})}
+    async def get_run(self, run: str) -> RunDetailView:
+        """Return a run with its model calls, its tool calls and what was thought of it."""
+        return msgspec.convert(
+            await self.api.get(f"/api/runs/{quote(run, safe='')}"), RunDetailView
+        )
 
-    @asynccontextmanager
-    async def _open(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str | int | None] | None = None,
-        content: bytes | AsyncIterable[bytes] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> AsyncGenerator[aiohttp.ClientResponse]:
-        given = {name: str(value) for name, value in (query or {}).items() if value is not None}
-        try:
-            async with self.http.request(
-                method,
-                self.url + path,
-                params=given,
-                data=content,
-                headers=self._headers(headers),
-                allow_redirects=False,
-            ) as answer:
-                if answer.status >= 300:
-                    raise refused(answer.status, await answer.read(), self.url)
-                yield answer
-        except TimeoutError as error:
-            raise Unavailable(f"the server at {self.url} is silent") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(f"no server answers at {self.url}") from error
-
-
-@asynccontextmanager
-async def open_client(url: str, key: str, *, tls_cert: Path | None) -> AsyncGenerator[Client]:
-    """Yield a client; `tls_cert` is the server's own certificate, if it is known."""
-    timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=SILENCE_S)
-    connector = aiohttp.TCPConnector(ssl=True if tls_cert is None else _only(tls_cert))
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as http:
-        yield Client(http, url.rstrip("/"), key)
-
-
-def refused(status: int, body: bytes, url: str) -> HostlerError:
-    """Return the error for an answer that is none."""
-    try:
-        problem = _object.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        problem = {}
-    detail = str(problem.get("detail") or f"{url} answers with status {status}")
-    code = str(problem.get("code") or "") or None
-    if status >= 500:
-        return Unavailable(detail, code=code or "unavailable")
-    return _REFUSED.get(status, CallerError)(detail, code=code, more=problem)
-
-
-def _may_change(error: Unavailable | Conflict) -> bool:
-    """Whether the same request may be answered otherwise: nothing came of it, or not yet."""
-    if isinstance(error, Conflict):
-        return error.code == "in_progress"
-    return error.code != "internal"
-
-
-def _decoded(body: bytes, url: str) -> JsonObject:
-    try:
-        return _object.decode(body or b"{}")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CallerError(f"what answers at {url} is no Hostler server") from error
-
-
-async def _batches(answer: aiohttp.ClientResponse) -> AsyncGenerator[list[Frame], None]:
-    rest = list[bytes]()
-    async for data in answer.content.iter_any():
-        rest.append(data)
-        if b"\n\n" not in b"".join(rest[-2:]):  # a long frame in many pieces is joined once
-            continue
-        whole, _, left = b"".join(rest).rpartition(b"\n\n")
-        rest = [left]
-        frames = [frame for block in whole.split(b"\n\n") if (frame := _frame(block)) is not None]
-        if frames:
-            yield frames
-
-
-def _frame(block: bytes) -> Frame | None:
-    fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if b": " in line)
-    if not {b"id", b"event", b"data"} <= fields.keys():
-        return None
-    return Frame(
-        id=fields[b"id"].decode(),
-        event=fields[b"event"].decode(),
-        data=_object.decode(fields[b"data"]),
-    )
-
-
-def _only(cert: Path) -> ssl.SSLContext:
-    """Return a context that trusts this certificate, whatever name it is for, and no other."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.load_verify_locations(cert)
-    return context
+    async def usage(
+        self, *by: str, since: str | None = None, before: str | None = None
+    ) -> list[UsageView]:
+        """Return tokens and cost of a time, summed `by` what the HTTP reference names."""
+        asked = {"by": ",".join(by) or None, "from": since, "to": before}
+        found = self.api.items("/api/usage", limit=None, page=PAGE, **asked)
+        async with aclosing(found):
+            return [msgspec.convert(one, UsageView) async for one in found]

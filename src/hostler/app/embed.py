@@ -14,11 +14,12 @@ from pathlib import Path
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hostler.app.agent import Agent, Finished, Frame
+from hostler.app.agent import Agent
 from hostler.app.building import RESULTS, build_agents
 from hostler.app.catalogue import make_catalogue
 from hostler.app.endpoints import make_endpoints
 from hostler.app.first_model import first_model, needs_model
+from hostler.app.frames import Finished, Frame, finished
 from hostler.app.house import open_house
 from hostler.app.keys import ADMIN, AdminGate, admin_key
 from hostler.app.server import make_app, opened_ways
@@ -81,14 +82,7 @@ async def run(
     agent: Agent, prompt: str, *, session: str | None, data: str | Path | None
 ) -> Finished:
     """Run once and return how it ended; see `Agent.run`."""
-    text, last = "", None
-    async for frame in stream(agent, prompt, session=session, data=data):
-        if frame.event == "model_replied":
-            text = str(frame.data["text"]) or text
-        last = frame
-    assert last is not None
-    assert last.event == "run_ended"
-    return msgspec.convert({**last.data, "text": text, "reason": last.data.get("reason")}, Finished)
+    return await finished(stream(agent, prompt, session=session, data=data))
 
 
 def asgi(agent: Agent, *, data: str | Path | None, admin_key: str | None) -> Mounted:

@@ -87,6 +87,11 @@ def embedding() -> object:
     return import_module("hostler.app.embed")
 
 
+def client() -> object:
+    """Return the class whose objects speak to a server."""
+    return cast("object", import_module("hostler.app.client").Client)
+
+
 def identity(said: object, exists: object) -> AbstractAsyncContextManager[object]:
     """Return the ways to say who one is that settings name, to be opened."""
     opened = import_module("hostler.app.identity.opened").open_identity

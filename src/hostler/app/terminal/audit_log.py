@@ -36,7 +36,7 @@ def export(*, after: int, **flags: object) -> None:
     """Write the log's file."""
 
     async def work(client: Client) -> int:
-        async with aclosing(client.download(f"/api/audit/export?after={after}")) as pieces:
+        async with aclosing(client.api.download(f"/api/audit/export?after={after}")) as pieces:
             async for piece in pieces:
                 await anyio.to_thread.run_sync(sys.stdout.buffer.write, piece)
         sys.stdout.buffer.flush()
@@ -49,7 +49,7 @@ def head(**flags: object) -> None:
     """Print where the chain ends now."""
 
     async def work(client: Client) -> int:
-        found = await client.get("/api/audit/head")
+        found = await client.api.get("/api/audit/head")
         click.echo(f"{found['seq']}:{found['hash']}")
         return 0
 

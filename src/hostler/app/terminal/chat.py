@@ -48,7 +48,9 @@ def attach(*, session: str, after: str, **flags: object) -> None:
             place = Place(reached, settings, flags, session=session)
             await place.find()
             if after != "now":
-                await reached.client.get(f"/api/sessions/{session}/events", after=after, limit=1)
+                await reached.client.api.get(
+                    f"/api/sessions/{session}/events", after=after, limit=1
+                )
             await (Room(place).look_on(after) if can_draw() else line_attach(place, after))
         return 0
 

@@ -22,10 +22,11 @@ import anyio.to_thread
 from msgspec import Struct
 
 from hostler.app.building import Parts
-from hostler.app.client import open_client
+from hostler.app.client import Client
 from hostler.app.settings import Settings, unknown_variables
-from hostler.app.terminal.reach import check, known_key, own_cert, server_url
+from hostler.app.terminal.reach import check
 from hostler.app.terminal.words import brief, seconds
+from hostler.app.whereabouts import known_key, own_cert, server_url
 from hostler.core.errors import HostlerError, SetupError
 from hostler.core.events import UserSaid
 from hostler.core.ports import Delta, Failure, Model, Reply, Request, ToolSpec
@@ -222,7 +223,7 @@ def _database(file: Path) -> Check:
 
 async def _server(settings: Settings, process: str | None) -> Check:
     url = server_url(settings)
-    async with open_client(url, known_key(settings) or "", tls_cert=own_cert(settings)) as client:
+    async with Client(url, known_key(settings) or "", tls_cert=own_cert(settings)) as client:
         try:
             await check(client, settings)
         except HostlerError as error:

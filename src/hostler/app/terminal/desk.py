@@ -163,16 +163,15 @@ async def give(client: Client, session: str, wait: Wait, errand: Errand, text: s
     if isinstance(wait, Question):
         await client.answer(session, wait.call, chosen(wait, text))
         return
-    decision: JsonObject = {"decision": "deny" if errand.what == "deny" else "allow"}
-    if isinstance(wait, Wants):
-        decision["digest"] = wait.digest
-    if errand.what == "always":
-        decision["remember"] = True
-    elif errand.what == "edited":
-        decision["arguments"] = edited(text)
-    elif errand.what == "deny" and text.strip():
-        decision["reason"] = text.strip()
-    await client.decide(session, wait.call, decision)
+    await client.approve(
+        session,
+        wait.call,
+        "deny" if errand.what == "deny" else "allow",
+        digest=wait.digest if isinstance(wait, Wants) else None,
+        remember=errand.what == "always",
+        arguments=edited(text) if errand.what == "edited" else None,
+        reason=(text.strip() or None) if errand.what == "deny" else None,
+    )
 
 
 def chosen(question: Question, text: str) -> str:

@@ -18,8 +18,9 @@ from hostler.app.commands.doctor_stream import check_stream
 from hostler.app.settings import load_settings
 from hostler.app.terminal.canvas import THEME, drawn
 from hostler.app.terminal.checks import Check, Health, installation, one_model
-from hostler.app.terminal.reach import known_key, perform, server_url
+from hostler.app.terminal.reach import perform
 from hostler.app.terminal.words import printable
+from hostler.app.whereabouts import known_key, server_url
 
 _STYLE = {"ok": "good", "warn": "warn", "fail": "bad"}
 _NAME_WIDTH = 13

@@ -29,7 +29,7 @@ def create_tenant(*, tenant: str, title: str | None, **flags: object) -> None:
     """Make a tenant."""
 
     async def work(client: Client) -> int:
-        made = await client.post("/api/tenants", {"id": tenant, "title": title})
+        made = await client.api.post("/api/tenants", {"id": tenant, "title": title})
         click.echo(made["id"])
         return 0
 
@@ -60,7 +60,7 @@ def create_key(
 
     async def work(client: Client) -> int:
         # Said once: a second try would make a second key, whose text nobody sees.
-        made = await client.post("/api/keys", body, tries_s=0)
+        made = await client.api.post("/api/keys", body, tries_s=0)
         click.echo(made["key"])
         return 0
 
@@ -83,7 +83,7 @@ def revoke_key(*, key: str, tenant: str | None, **flags: object) -> None:
     """End a key."""
 
     async def work(client: Client) -> int:
-        await client.acting_in(tenant).delete(f"/api/keys/{quote(key, safe='')}")
+        await client.acting_in(tenant).api.delete(f"/api/keys/{quote(key, safe='')}")
         return 0
 
     _perform(work, flags)
@@ -98,7 +98,7 @@ def seconds(text: str) -> float:
 
 
 async def _items(client: Client, path: str) -> list[JsonObject]:
-    async with aclosing(client.items(path, limit=None)) as found:
+    async with aclosing(client.api.items(path, limit=None)) as found:
         return [one async for one in found]
 
 

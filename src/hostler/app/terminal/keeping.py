@@ -32,7 +32,7 @@ def fork(*, session: str, at: int | None, **flags: object) -> None:
 
     async def work(client: Client) -> int:
         body: JsonObject = {} if at is None else {"at": at}
-        made = await client.post(f"/api/sessions/{session}/fork", body)
+        made = await client.api.post(f"/api/sessions/{session}/fork", body)
         click.echo(made["id"])
         return 0
 
@@ -43,7 +43,7 @@ def rename(*, session: str, title: str, **flags: object) -> None:
     """Set a session's title."""
 
     async def work(client: Client) -> int:
-        await client.patch(f"/api/sessions/{session}", {"title": title or None})
+        await client.api.patch(f"/api/sessions/{session}", {"title": title or None})
         return 0
 
     _perform(work, flags)
@@ -53,11 +53,11 @@ def delete(*, session: str, yes: bool, **flags: object) -> None:
     """Delete a session; whoever sits at a terminal is asked before."""
 
     async def work(client: Client) -> int:
-        found = await client.get(f"/api/sessions/{session}")
+        found = await client.api.get(f"/api/sessions/{session}")
         if not yes and sys.stdin.isatty():
             about = f"{session} ({found['title']})" if found["title"] else session
             click.confirm(f"Delete {about} and all that was said in it?", abort=True, err=True)
-        await client.delete(f"/api/sessions/{session}")
+        await client.api.delete(f"/api/sessions/{session}")
         return 0
 
     _perform(work, flags)
@@ -68,7 +68,7 @@ def export(*, session: str, **flags: object) -> None:
 
     async def work(client: Client) -> int:
         has_begun = False
-        async with aclosing(client.download(f"/api/sessions/{session}/export")) as pieces:
+        async with aclosing(client.api.download(f"/api/sessions/{session}/export")) as pieces:
             try:
                 async for piece in pieces:
                     has_begun = True
@@ -95,7 +95,7 @@ def restore(*, file: BinaryIO, session: str | None, **flags: object) -> None:
     async def work(client: Client) -> int:
         query = "" if session is None else f"?id={quote(session)}"
         async with aclosing(pieces()) as content:
-            made = await client.upload(f"/api/sessions/import{query}", content)
+            made = await client.api.upload(f"/api/sessions/import{query}", content)
         click.echo(made["id"])
         return 0
 

@@ -14,8 +14,9 @@ from contextlib import aclosing, suppress
 from functools import partial
 
 import anyio
+from msgspec.structs import asdict
 
-from hostler.app.client import Back, Lost
+from hostler.app.asking import Back, Lost
 from hostler.app.terminal.desk import HERE, Errand, For, give
 from hostler.app.terminal.items import Question, Wait
 from hostler.app.terminal.place import Place
@@ -44,7 +45,8 @@ async def line_chat(place: Place) -> None:
             place.session = None
             continue
         session = await place.in_session()
-        watch = RunWatch(place.client, await place.client.speak(session, line), plain)
+        receipt = asdict(await place.client.speak(session, line))
+        watch = RunWatch(place.client, receipt, plain)
         watch.story.agent = place.agent or ""
         if not await _to_the_end(place, watch, lines):
             return
@@ -62,7 +64,7 @@ async def line_attach(place: Place, after: str) -> None:
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(until_told, tasks.cancel_scope)
-        async with aclosing(place.client.follow(str(place.session), after=after)) as news:
+        async with aclosing(place.client.api.news(str(place.session), after=after)) as news:
             async for one in news:
                 if isinstance(one, Lost):
                     plain.note(f"{one.why}: trying to get back")

@@ -45,7 +45,9 @@ def sessions(
 
     async def work() -> int:
         async with reach(settings, instead) as reached:
-            found = reached.client.items("/api/sessions", limit=limit, agent=agent, status=status)
+            found = reached.client.api.items(
+                "/api/sessions", limit=limit, agent=agent, status=status
+            )
             async with aclosing(found):
                 items = [one async for one in found]
             if json:
@@ -65,7 +67,7 @@ def search(*, words: Sequence[str], limit: int, json: bool, **flags: object) -> 
 
     async def work() -> int:
         async with reach(settings, instead) as reached:
-            page = await reached.client.get("/api/search", q=" ".join(words), limit=limit)
+            page = await reached.client.api.get("/api/search", q=" ".join(words), limit=limit)
         items = cast("list[JsonObject]", page["items"])
         if json:
             as_json(items)
@@ -83,7 +85,7 @@ async def _titles(client: Client, items: Sequence[JsonObject]) -> dict[str, str]
 
     async def ask(session: str) -> None:
         async with limiter:
-            page = await client.get(f"/api/sessions/{session}/events", limit=1)
+            page = await client.api.get(f"/api/sessions/{session}/events", limit=1)
         for frame in cast("list[JsonObject]", page["events"]):
             data = cast("JsonObject", frame["data"])
             titles[session] = said(data["content"]) if "content" in data else ""

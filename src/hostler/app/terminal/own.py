@@ -26,8 +26,9 @@ from hostler.app.house import open_house
 from hostler.app.keys import AdminGate, admin_key
 from hostler.app.server import listen, make_app, serve_http
 from hostler.app.settings import Settings
-from hostler.app.terminal.reach import Own, server_url
+from hostler.app.terminal.reach import Own
 from hostler.app.vaults import make_vault
+from hostler.app.whereabouts import server_url
 from hostler.core.errors import SetupError
 from hostler.core.ports import World
 from hostler.engine.queuer import EmbeddedEngine

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from hostler.app.agent import Frame
 from hostler.app.client import Client
+from hostler.app.frames import Frame
 from hostler.app.settings import Settings
 from hostler.app.terminal.reach import Reached, come_back
 from hostler.core.events import JsonObject
@@ -34,20 +34,22 @@ class Place:
 
     async def find(self) -> None:
         """See that the session is there, and whose it is.  Raises NotFound."""
-        found = await self.client.get(f"/api/sessions/{self.session}")
+        found = await self.client.api.get(f"/api/sessions/{self.session}")
         self.agent = str(found["agent"])
 
     async def in_session(self) -> str:
         """Return the session; make it, if nothing was said yet."""
         if self.session is None:
-            made = await self.client.make_session(self.agent)
-            self.session, self.agent = str(made["id"]), str(made["agent"])
+            made = await self.client.create_session(agent=self.agent)
+            self.session, self.agent = made.id, made.agent
         return self.session
 
     async def last_exchanges(self) -> tuple[list[Frame], str]:
         """Return the facts of the last runs, and the cursor after them."""
-        page = await self.client.get("/api/runs", session=self.session, limit=EXCHANGES)
-        going = await self.client.get("/api/runs", session=self.session, status="running", limit=1)
+        page = await self.client.api.get("/api/runs", session=self.session, limit=EXCHANGES)
+        going = await self.client.api.get(
+            "/api/runs", session=self.session, status="running", limit=1
+        )
         runs = [run for one in (page, going) for run in cast("list[JsonObject]", one["items"])]
         first = min((int(str(run["first_seq"])) for run in runs), default=1)
         frames = await self.client.facts(str(self.session), after=str(first - 1))
@@ -56,13 +58,13 @@ class Place:
     async def about(self) -> str:
         """Return who is talked to, and where."""
         agent = self.agent
-        page = await self.client.get("/api/agents")
+        page = await self.client.api.get("/api/agents")
         agents = {str(one["name"]): one for one in cast("list[JsonObject]", page["items"])}
         if agent is None and len(agents) == 1:
             agent = next(iter(agents))
         one = agents.get(agent or "")
         models = ", ".join(cast("list[str]", one["models"])) if one else ""
-        where = "in this process" if self.reached.is_ours else f"at {self.client.url}"
+        where = "in this process" if self.reached.is_ours else f"at {self.client.api.url}"
         return " · ".join(part for part in (agent or "default agent", models, where) if part)
 
     def goes_on(self) -> str:

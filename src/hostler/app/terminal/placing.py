@@ -23,7 +23,7 @@ def put(*, provider: str, base_url: str, tenant: str | None, **flags: object) ->
     """Have a provider's models asked at a URL."""
 
     async def work(client: Client) -> int:
-        await client.put(f"{PATH}/{quote(provider, safe='')}", {"base_url": base_url})
+        await client.api.put(f"{PATH}/{quote(provider, safe='')}", {"base_url": base_url})
         return 0
 
     _perform(work, tenant, flags)
@@ -33,7 +33,7 @@ def show(*, tenant: str | None, **flags: object) -> None:
     """List providers and URLs."""
 
     async def work(client: Client) -> int:
-        page = await client.get(PATH)
+        page = await client.api.get(PATH)
         for one in cast("list[JsonObject]", page["items"]):
             click.echo(f"{one['provider']}\t{one['base_url']}")
         return 0
@@ -45,7 +45,7 @@ def remove(*, provider: str, tenant: str | None, **flags: object) -> None:
     """Have them asked where the operator does."""
 
     async def work(client: Client) -> int:
-        await client.delete(f"{PATH}/{quote(provider, safe='')}")
+        await client.api.delete(f"{PATH}/{quote(provider, safe='')}")
         return 0
 
     _perform(work, tenant, flags)

@@ -12,15 +12,16 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mappi
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple, TypeAlias, cast
 
 import anyio
 
 from hostler.app import wiring
-from hostler.app.client import CONNECT_S, Client, open_client
+from hostler.app.asking import CONNECT_S
+from hostler.app.client import Client
 from hostler.app.keys import key_file
-from hostler.app.settings import LOOPBACK, Settings
+from hostler.app.settings import Settings
+from hostler.app.whereabouts import known_key, own_cert, server_url
 from hostler.core.errors import CallerError, HostlerError, SetupError, Unauthorised, Unavailable
 from hostler.core.events import JsonObject
 
@@ -58,7 +59,7 @@ async def reach(settings: Settings, instead: Instead | None = None) -> AsyncGene
     Raises:
         SetupError: there is none, or it does not know the key; says what to do.
     """
-    async with open_client(
+    async with Client(
         server_url(settings), known_key(settings) or "", tls_cert=own_cert(settings)
     ) as client:
         try:
@@ -69,7 +70,7 @@ async def reach(settings: Settings, instead: Instead | None = None) -> AsyncGene
         else:
             yield Reached(client, is_ours=False)
             return
-    async with instead() as own, open_client(own.url, own.key, tls_cert=None) as client:
+    async with instead() as own, Client(own.url, own.key) as client:
         yield Reached(client, is_ours=True, agent=own.agent)
 
 
@@ -86,23 +87,23 @@ async def check(client: Client, settings: Settings) -> None:
     """
     try:
         with anyio.fail_after(2 * CONNECT_S):
-            health = await client.get("/healthz")
+            health = await client.api.get("/healthz")
             if health.get("status") != "ok":
-                raise SetupError(f"what answers at {client.url} is no Hostler server")
-            await client.get("/api/me")
+                raise SetupError(f"what answers at {client.api.url} is no Hostler server")
+            await client.api.get("/api/me")
     except Unauthorised as error:
         where = key_file(settings.data)
         raise SetupError(
-            f"the server at {client.url} does not know this key.  Set HOSTLER_ADMIN_KEY, or name "
+            f"the server at {client.api.url} does not know this key.  Set HOSTLER_ADMIN_KEY, or name "
             f"the server's folder with --data (looked for {where})"
         ) from error
     except (Unavailable, TimeoutError) as error:
         raise SetupError(
-            f"no server answers at {client.url}: start one with `hostler serve`, or name one "
+            f"no server answers at {client.api.url}: start one with `hostler serve`, or name one "
             "with --url"
         ) from error
     except CallerError as error:
-        raise SetupError(f"what answers at {client.url} is no Hostler server") from error
+        raise SetupError(f"what answers at {client.api.url} is no Hostler server") from error
 
 
 async def agree(reached: Reached, agent: str | None, model: str | None) -> None:
@@ -113,40 +114,16 @@ async def agree(reached: Reached, agent: str | None, model: str | None) -> None:
     """
     if model is None or reached.is_ours:
         return
-    page = await reached.client.get("/api/agents")
+    page = await reached.client.api.get("/api/agents")
     agents = cast("list[JsonObject]", page["items"])
     served = [one for one in agents if agent is None or one["name"] == agent]
     for one in served:
         if model not in cast("list[str]", one["models"])[:1]:
             raise SetupError(
-                f"the server at {reached.client.url} chooses its agents' models: "
+                f"the server at {reached.client.api.url} chooses its agents' models: "
                 f"{one['name']} uses {', '.join(cast('list[str]', one['models']))}.  Leave --model "
                 "out, or stop the server to have one of your own"
             )
-
-
-def server_url(settings: Settings) -> str:
-    """Return where the server is."""
-    if settings.url is not None:
-        return settings.url
-    host = settings.host if settings.host in LOOPBACK else "127.0.0.1"
-    scheme = "https" if settings.tls_cert else "http"
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}"
-
-
-def own_cert(settings: Settings) -> Path | None:
-    """Return the certificate of the server here; one that is elsewhere has to prove itself."""
-    return settings.tls_cert if settings.url is None else None
-
-
-def known_key(settings: Settings) -> str | None:
-    """Return the key that was given, or is in the data folder."""
-    if settings.given_key is not None:
-        return settings.given_key
-    try:
-        return key_file(settings.data).read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return None
 
 
 def come_back(command: str, given: Mapping[str, object]) -> str:

@@ -16,8 +16,8 @@ import anyio
 from rich.console import RenderableType
 from rich.text import Text
 
-from hostler.app.agent import Frame
-from hostler.app.client import Back, Lost
+from hostler.app.asking import Back, Lost
+from hostler.app.frames import Frame
 from hostler.app.terminal.canvas import Canvas
 from hostler.app.terminal.desk import MESSAGE, Desk, Errand
 from hostler.app.terminal.items import Spoke
@@ -132,7 +132,7 @@ class Room:
             await self._begun.wait()
             with anyio.CancelScope() as self._following:
                 session = str(self._place.session)
-                async with aclosing(self._client.follow(session, after=self._after)) as news:
+                async with aclosing(self._client.api.news(session, after=self._after)) as news:
                     async for one in news:
                         if isinstance(one, Lost):
                             self._canvas.remark = f"{one.why}: trying to get back"
@@ -202,7 +202,7 @@ class Room:
             elif self._story.is_busy:
                 self._canvas.remark = "cancelling · Ctrl-C again leaves"
                 try:
-                    await self._client.cancel(self._place.session)
+                    await self._client.cancel(self._place.session, tries_s=0)
                 except HostlerError as error:
                     self._canvas.remark = f"not cancelled: {error} · Ctrl-C again leaves"
             else:

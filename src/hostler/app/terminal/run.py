@@ -18,9 +18,11 @@ import anyio
 import anyio.to_thread
 import msgspec
 from anyio.abc import TaskGroup
+from msgspec.structs import asdict
 
-from hostler.app.agent import Frame
-from hostler.app.client import Back, Client, Lost
+from hostler.app.asking import Back, Lost
+from hostler.app.client import Client
+from hostler.app.frames import Frame
 from hostler.app.settings import load_settings
 from hostler.app.terminal.items import Over, Wait, Wants
 from hostler.app.terminal.plain import Plain
@@ -88,8 +90,8 @@ def run(
 async def _run(reached: Reached, asked: Asked) -> int:
     client, agent = reached.client, reached.agent or asked.agent
     await agree(reached, asked.agent, asked.model)
-    session = asked.session or str((await client.make_session(agent))["id"])
-    receipt = await client.speak(session, asked.prompt)
+    session = asked.session or (await client.create_session(agent=agent)).id
+    receipt = asdict(await client.speak(session, asked.prompt))
     if asked.as_json:
         _print_frames([Frame(id=str(receipt["cursor"]), event="receipt", data=receipt)])
     plain = Plain(sys.stdout, sys.stderr)
@@ -106,7 +108,7 @@ async def _run(reached: Reached, asked: Asked) -> int:
     try:
         over = await watch.to_the_end(timeout_s=asked.timeout_s)
     except BrokenPipeError:
-        await client.cancel(session)  # nobody is left to read what it would cost
+        await client.cancel(session, tries_s=0)  # nobody is left to read what it would cost
         raise
     if over is None:
         return watch.status
@@ -118,7 +120,7 @@ async def _run(reached: Reached, asked: Asked) -> int:
 async def _is_behind_a_wait(client: Client, receipt: JsonObject) -> bool:
     if receipt["position"] == 0:
         return False
-    return bool((await client.get(f"/api/sessions/{receipt['session']}"))["waits"])
+    return bool((await client.api.get(f"/api/sessions/{receipt['session']}"))["waits"])
 
 
 async def _settle(watch: RunWatch, allow: bool, waits: Sequence[Wait]) -> None:  # noqa: FBT001
@@ -131,7 +133,7 @@ async def _settle(watch: RunWatch, allow: bool, waits: Sequence[Wait]) -> None: 
             return
     for wait in waits:
         try:
-            await watch.client.decide(session, wait.call, {"decision": "allow"})
+            await watch.client.approve(session, wait.call)
         except Conflict:
             continue  # somebody was quicker
         except HostlerError as error:
@@ -186,7 +188,7 @@ class RunWatch:
     async def _follow(self, tasks: TaskGroup) -> None:
         self._attend(tasks)
         session, after = str(self.receipt["session"]), str(self.receipt["cursor"])
-        async with aclosing(self.client.follow(session, after=after)) as news:
+        async with aclosing(self.client.api.news(session, after=after)) as news:
             with anyio.CancelScope() as patience:
                 async for one in news:
                     if isinstance(one, Lost):
@@ -253,7 +255,7 @@ class RunWatch:
             self.leave()
             return
         try:
-            await self.client.cancel(session)
+            await self.client.cancel(session, tries_s=0)
         except HostlerError as error:
             self.plain.note(f"not cancelled: {error}")
 

@@ -27,7 +27,7 @@ def put(*, name: str, kind: str | None, **flags: object) -> None:
 
     async def work(client: Client) -> int:
         body: JsonObject = {"value": value, "kind": kind}
-        await client.put(f"{PATH}/{quote(name, safe='')}", body)
+        await client.api.put(f"{PATH}/{quote(name, safe='')}", body)
         return 0
 
     _perform(work, flags)
@@ -37,7 +37,7 @@ def show(**flags: object) -> None:
     """List names, kinds and times."""
 
     async def work(client: Client) -> int:
-        page = await client.get(PATH)
+        page = await client.api.get(PATH)
         for one in cast("list[JsonObject]", page["items"]):
             click.echo(f"{one['name']}\t{one['kind']}\t{one['updated_at']}")
         return 0
@@ -49,7 +49,7 @@ def remove(*, name: str, **flags: object) -> None:
     """Remove a secret."""
 
     async def work(client: Client) -> int:
-        await client.delete(f"{PATH}/{quote(name, safe='')}")
+        await client.api.delete(f"{PATH}/{quote(name, safe='')}")
         return 0
 
     _perform(work, flags)
@@ -59,7 +59,7 @@ def rotate(**flags: object) -> None:
     """Wrap all data keys again."""
 
     async def work(client: Client) -> int:
-        done = await client.post("/api/secrets-rotation", {})
+        done = await client.api.post("/api/secrets-rotation", {})
         click.echo(f"{done['data_keys']} data keys were wrapped with the newest master key")
         return 0
 
@@ -71,7 +71,7 @@ def scrub(*, value_from_stdin: bool, **flags: object) -> None:
     value = _value("Value") if value_from_stdin else None
 
     async def work(client: Client) -> int:
-        done = await client.post("/api/secrets-scrub", {"value": value})
+        done = await client.api.post("/api/secrets-scrub", {"value": value})
         told = ", ".join(f"{done[what]} {what}" for what in ("facts", "rows", "files"))
         click.echo(f"{done['id']}: {told} changed")
         return 0

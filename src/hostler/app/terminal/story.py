@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 
-from hostler.app.agent import Frame
+from hostler.app.frames import Frame
 from hostler.app.terminal.items import (
     PART,
     Anew,

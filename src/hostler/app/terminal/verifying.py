@@ -16,7 +16,8 @@ import click
 import msgspec
 
 from hostler.app.settings import load_settings
-from hostler.app.terminal.reach import known_key, perform
+from hostler.app.terminal.reach import perform
+from hostler.app.whereabouts import known_key
 from hostler.core.errors import SetupError
 from hostler.core.events import JsonObject
 from hostler.testing.isolation_answers import Report

@@ -19,7 +19,7 @@ from hostler.core.events import (
     Usage,
     Verdict,
 )
-from hostler.service.inbox import Receipt
+from hostler.service.inbox import Message, Receipt
 
 
 class NewSession(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -41,6 +41,8 @@ class NewMessage(Struct, kw_only=True, forbid_unknown_fields=True):
     metadata: JsonObject = {}
     purpose: str | None = None
     """What the run is for, to find runs and sum costs by."""
+    client_tools: tuple[ClientTool, ...] | None = None
+    """What the session's clients bring from here on; null: as before."""
 
 
 class NewCancel(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -377,3 +379,14 @@ def check_message(message: NewMessage) -> None:
         if not one_of or (part.data is not None and not part.media_type):
             wanted = "either url, or data (base64) with media_type"
             raise Invalid(f"part {place} needs {wanted}", fields=[(f"/content/{place}", wanted)])
+
+
+def message_of(body: NewMessage, policy: Policy) -> Message:
+    """Return what is said, as the service takes it."""
+    return Message(
+        content=body.content,
+        policy=policy,
+        metadata=body.metadata,
+        purpose=body.purpose,
+        client_tools=body.client_tools,
+    )

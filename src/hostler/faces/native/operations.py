@@ -109,9 +109,7 @@ class Operations:
         bodies.check_message(body)
         session = _session(call)
         policy = body.policy or await self.service.sessions.policy(call.who, session)
-        message = Message(
-            content=body.content, policy=policy, metadata=body.metadata, purpose=body.purpose
-        )
+        message = bodies.message_of(body, policy)
         wait_s = prefers_wait(call)
         streams = STREAM in call.headers.get("accept", "")
         replayed = () if call.kept is None else REPLAYED
