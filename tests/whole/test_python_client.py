@@ -37,6 +37,9 @@ from hostler import (
     Unavailable,
     text_of,
 )
+from hostler.app.keys import key_file
+from hostler.app.settings import Settings
+from hostler.app.whereabouts import known_key
 from hostler.core.events import ApprovalAsked, ModelReplied, RunId, ToolStarted, Unknown, UserSpoke
 from hostler.faces.http.open_streams import OpenStreams
 from hostler.service.rates import Limits, Rate, Rates
@@ -408,6 +411,28 @@ async def test_an_id_that_is_a_path_leads_nowhere_else(serve: Serve) -> None:
                 await client.get_session(made_up)
             with pytest.raises(NotFound):
                 await client.get_run(made_up)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_shown"),
+    [
+        (None, True),
+        ("http://127.0.0.1:9999", True),
+        ("http://localhost/", True),
+        ("https://hostler.example/", True),
+        ("https://other.example", False),
+        ("https://127.0.0.1.other.example", False),
+        ("http://127.0.0.1@other.example", False),
+        ("http://[", False),
+    ],
+)
+def test_the_key_of_this_machine_is_shown_to_no_server_but_its_own(
+    tmp_path: Path, url: str | None, *, is_shown: bool
+) -> None:
+    key_file(tmp_path).write_text("hk_of_this_machine", encoding="ascii")
+    settings = Settings(data=tmp_path, url="https://hostler.example")
+
+    assert (known_key(settings, url=url) is not None) == is_shown
 
 
 async def test_a_key_that_may_not_is_forbidden(serve: Serve) -> None:

@@ -21,7 +21,7 @@ from hostler.app.api import PAGE, Api, of_session
 from hostler.app.asking import PATIENCE_S, SEND_S, given, opened
 from hostler.app.frames import Finished, Frame, finished
 from hostler.app.settings import load_settings
-from hostler.app.whereabouts import known_key, own_cert, server_url
+from hostler.app.whereabouts import is_ours, known_key, own_cert, server_url
 from hostler.core.errors import SetupError
 from hostler.core.events import ClientTool, Content, JsonObject, Policy, Verdict
 from hostler.faces.native.bodies import (
@@ -89,10 +89,11 @@ class Client:
         if self.url is not None and self.key is not None:
             return self.url, self.key, self.tls_cert
         settings = load_settings({})
-        key = known_key(settings) if self.key is None else self.key
+        key = self.key or known_key(settings, url=self.url)
         if key is None:
+            where = settings.data if is_ours(settings, self.url) else "what was given for it"
             raise SetupError(
-                f"there is no key: give one, or set HOSTLER_ADMIN_KEY (none is in {settings.data})"
+                f"there is no key: give one, or set HOSTLER_ADMIN_KEY (none is in {where})"
             )
         if self.url is not None:
             return self.url, key, self.tls_cert

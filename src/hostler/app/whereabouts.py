@@ -6,6 +6,7 @@ Invariant: nothing is asked over the network, and nothing is made.
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from hostler.app.keys import key_file
 from hostler.app.settings import LOOPBACK, Settings
@@ -25,10 +26,25 @@ def own_cert(settings: Settings) -> Path | None:
     return settings.tls_cert if settings.url is None else None
 
 
-def known_key(settings: Settings) -> str | None:
-    """Return the key that was given, or is in the data folder."""
+def is_ours(settings: Settings, url: str | None) -> bool:
+    """Whether this is the server that is meant here, or one on this machine."""
+    if url is None or url.rstrip("/") == server_url(settings).rstrip("/"):
+        return True
+    try:
+        return urlsplit(url).hostname in LOOPBACK
+    except ValueError:
+        return False
+
+
+def known_key(settings: Settings, *, url: str | None = None) -> str | None:
+    """Return the key that was given, or is in the data folder: that one opens no other server.
+
+    `url`: where it is to be shown, if that is not where `settings` say.
+    """
     if settings.given_key is not None:
         return settings.given_key
+    if not is_ours(settings, url):
+        return None
     try:
         return key_file(settings.data).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
