@@ -76,7 +76,7 @@ async def open_house(
     """Open the store (in memory without a `file`), drive what is unfinished, yield the verbs.
 
     Runs of agents that are not here end with an error that says so; if this is no server, they and
-    webhooks wait for one.  `results`: a folder for them.  `catalog`: see `roster`.  Raises SetupError.
+    webhooks wait for one.  `results`: long ones.  `catalog`: see `roster`.  Raises SetupError.
     """
     seen, left = observing or UNOBSERVED, results and Results(results)
     agents, catalog = roster(agents, catalog)
