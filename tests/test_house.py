@@ -19,9 +19,9 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LINES_PER_FILE = 500
 LINES_PER_FUNCTION = 50
 LINES_OF = {
-    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022 and 0025 to 0028 say why these are so
+    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022, 0025 to 0028 and 0032 say why these are so
     "core": 4250,
-    "core/audited.py": 250,
+    "core/audited.py": 255,
     "core/errors.py": 140,
     "core/events.py": 480,
     "core/directory.py": 180,
@@ -43,6 +43,7 @@ LINES_OF = {
     "core/loop.py": 475,
 }
 LINES_IN = {
+    "beside": 300,
     "models": 400,
     "tools": 200,
     "stores": 400,

@@ -60,6 +60,8 @@ PROBLEMS = {
     "slow_body": "Of the body came less than the server waits for: 64 KiB in 30 seconds.",
     "taken_back": "That turn is no part of the conversation any more: somebody took it back.",
     "too_many_secrets": "The tenant has 1,000 secrets, or 256 KiB of them; remove some.",
+    "too_many_webhooks": "The tenant has 20 webhooks; remove some.",
+    "webhook_disabled": "The webhook is disabled, so nothing is sent to it; enable it first.",
     "no_vault": "This server was opened without a place for secrets.",
     "no_master_key": "The master key that is needed is not here, or cannot be read; the detail says.",
     "too_many_shares": "The session has 100 share links; remove some.",

@@ -42,6 +42,8 @@ HELD = {
     "MOST_SESSIONS": "Sessions of a tenant",
     "MOST_STREAMS": "Open streams and sockets of one principal",
     "MOST_SHARES": "Share links of a session",
+    "MOST_WEBHOOKS": "Webhooks of a tenant",
+    "LONGEST_WEBHOOK_URL": "URL of a webhook",
     "LARGEST_ARCHIVE": "A session that is imported",
     "LARGEST_ARCHIVE_LINE": "One fact in it",
 }

@@ -50,6 +50,10 @@ MOST_STREAMS = 10_000
 """Open at once by one principal, over SSE and sockets: up to 60 KiB each."""
 MOST_SHARES = 100
 """Links of one session, those that have expired of late too: each list of them is whole."""
+MOST_WEBHOOKS = 20
+"""Of one tenant: each is written to with every event that it wants."""
+LONGEST_WEBHOOK_URL = 2_048
+"""Characters: as most programs that read one have it."""
 LARGEST_ARCHIVE = 64 * 1024 * 1024
 """Bytes of an import: its facts are in memory at once."""
 LARGEST_ARCHIVE_LINE = 16 * 1024 * 1024

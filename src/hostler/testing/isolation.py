@@ -26,6 +26,8 @@ Kind: TypeAlias = Literal[
     "user",
     "secret",
     "endpoint",
+    "webhook",
+    "delivery",
     "word",
     "cursor",
     "once",
@@ -42,6 +44,7 @@ SAFE = frozenset({"query.limit", "header.Accept", "header.Prefer", "header.Upgra
 ONCE: Mapping[str, Kind] = {"header.Idempotency-Key": "once"}
 SESSION: Mapping[str, Kind] = {"path.session": "session"}
 RUN: Mapping[str, Kind] = {"path.run": "run"}
+WEBHOOK: Mapping[str, Kind] = {"path.webhook": "webhook"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +79,8 @@ def _in_body(names: str) -> frozenset[str]:
 
 NO_VAULT = (409,)
 """Answered by a house that has no master key."""
+NO_HOOKS = (409, 422)
+"""Answered by such a house, and by one whose operator closed the place."""
 NO_MODEL = (404,)
 """Answered to a question for a model that is not there."""
 _ASKED: JsonObject = {"model": "nobody:nothing", "messages": [{"role": "user", "content": "hello"}]}
@@ -257,6 +262,35 @@ POLICIES: Mapping[str, Policy] = {
         answers=(404, 422),
     ),
     "remove_endpoint": Policy(needs="admin", ids={"path.provider": "endpoint"}, answers=(404,)),
+    "create_webhook": Policy(
+        needs="admin",
+        plain=_in_body("url events description"),
+        body={"url": "https://stranger.example/hook"},
+        answers=NO_HOOKS,
+    ),
+    "list_webhooks": Policy(needs="admin", ids={"query.after": "webhook"}, answers=NO_VAULT),
+    "get_webhook": Policy(needs="admin", ids=WEBHOOK, answers=NO_VAULT),
+    "change_webhook": Policy(
+        needs="admin",
+        ids=WEBHOOK,
+        plain=_in_body("url events description enabled"),
+        body={"description": "another"},
+        answers=NO_VAULT,
+    ),
+    "remove_webhook": Policy(needs="admin", ids=WEBHOOK, answers=NO_VAULT),
+    "rotate_webhook": Policy(
+        needs="admin", ids=WEBHOOK, plain=_in_body("old_good_for_s"), body={}, answers=NO_VAULT
+    ),
+    "test_webhook": Policy(needs="admin", ids=WEBHOOK, answers=NO_VAULT),
+    "list_deliveries": Policy(
+        needs="admin",
+        ids={**WEBHOOK, "query.after": "delivery"},
+        plain=_plain("query.status"),
+        answers=NO_VAULT,
+    ),
+    "replay_delivery": Policy(
+        needs="admin", ids={**WEBHOOK, "path.delivery": "delivery"}, answers=NO_VAULT
+    ),
     "metrics": Policy(needs="operator", answers=(404,), may_be_open=True),
     "create_message": Policy(
         needs="write", plain=_plain(*_QUESTION), body=_ASKED, answers=NO_MODEL
