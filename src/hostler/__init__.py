@@ -14,6 +14,7 @@ from hostler.app.agent import Agent, Budget, Finished, Frame
 from hostler.core.errors import HostlerError, SetupError, ToolDown, ToolError
 from hostler.core.events import ClientTool
 from hostler.core.ports import CallContext
+from hostler.core.shown import DataPart, DocumentPart, FilePart, SourcePart
 from hostler.harness.permissions import Permissions
 from hostler.tools.command import run_command
 from hostler.tools.function import tool
@@ -23,11 +24,15 @@ __all__ = [
     "Budget",
     "CallContext",
     "ClientTool",
+    "DataPart",
+    "DocumentPart",
+    "FilePart",
     "Finished",
     "Frame",
     "HostlerError",
     "Permissions",
     "SetupError",
+    "SourcePart",
     "ToolDown",
     "ToolError",
     "run_command",
