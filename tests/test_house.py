@@ -19,8 +19,8 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LINES_PER_FILE = 500
 LINES_PER_FUNCTION = 50
 LINES_OF = {
-    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022, 0025 to 0028 and 0032 say why these are so
-    "core": 4250,
+    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022, 0025 to 0028, 0032 and 0036 say why these are so
+    "core": 4485,
     "core/audited.py": 255,
     "core/errors.py": 140,
     "core/events.py": 480,
@@ -40,6 +40,7 @@ LINES_OF = {
     "core/trail.py": 120,
     "core/streamed.py": 140,
     "core/terms.py": 65,
+    "core/shown.py": 200,
     "core/loop.py": 475,
 }
 LINES_IN = {

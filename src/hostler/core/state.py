@@ -36,6 +36,7 @@ from hostler.core.events import (
     ModelFailed,
     ModelReplied,
     ModelSaid,
+    PartShown,
     RunClaimed,
     RunEnded,
     RunId,
@@ -181,7 +182,7 @@ def _apply(s: State, event: Event, fact: Fact | Unknown) -> None:
                 _tool(s, s.run, fact)
         case RunClaimed() | RunStarted() | RunEnded():
             _life(s, event, fact)
-        case RunRated():
+        case RunRated() | PartShown():
             pass  # for people, not for models
         case Unknown():
             s.foreign = True

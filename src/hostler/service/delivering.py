@@ -74,6 +74,8 @@ class Delivering:
     _going: dict[tuple[TenantId, str, str], None] = field(
         default_factory=dict[tuple[TenantId, str, str], None]
     )
+    _ended: set[tuple[TenantId, str, str]] = field(default_factory=set[tuple[TenantId, str, str]])
+    """Those that came to an end while what is due was being read, which may not know it yet."""
     _paused: dict[_Place, float] = field(default_factory=dict[_Place, float])
     """Webhooks that are left alone until then."""
     _ring: Callable[[], object] = lambda: None
@@ -101,6 +103,7 @@ class Delivering:
         """Begin what can begin now; return how long nothing else can, unless something rings."""
         now = self.world.clock()
         self._paused = {place: until for place, until in self._paused.items() if until > now}
+        self._ended.clear()
         try:
             found = await self.rows.due(now, each=OF_ONE)
         except Unavailable as error:
@@ -109,7 +112,8 @@ class Delivering:
         room = self._room()
         for hook, row in found.deliveries:
             name = (row.tenant, row.webhook, row.id)
-            if name not in self._going and room.takes(hook):
+            is_ours = name in self._going or name in self._ended
+            if not is_ours and room.takes(hook):
                 self._going[name] = None
                 tasks.start_soon(self._try, hook, row)
         times = [*self._paused.values()] + ([] if found.soonest is None else [found.soonest])
@@ -130,7 +134,9 @@ class Delivering:
             log.warning("%s of %s was tried, which cannot be written: %s", row.id, hook.id, error)
             self._paused[hook.tenant, hook.id] = self.world.clock() + LATER_S
         finally:
-            del self._going[row.tenant, row.webhook, row.id]
+            name = (row.tenant, row.webhook, row.id)
+            del self._going[name]
+            self._ended.add(name)
             self.wake()
 
     async def _post(self, hook: Webhook, row: Delivery) -> Posted:

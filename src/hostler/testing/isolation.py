@@ -147,7 +147,7 @@ POLICIES: Mapping[str, Policy] = {
     "speak": Policy(
         needs="write",
         ids={**SESSION, **ONCE},
-        plain=_plain("body.content", "body.policy", "body.metadata", "body.purpose"),
+        plain=_in_body("content policy metadata purpose client_tools"),
         body={"content": "hello"},
         variants=_STREAM,
     ),
@@ -336,7 +336,7 @@ POLICIES: Mapping[str, Policy] = {
         plain=_in_body(
             "model messages stream stream_options tools tool_choice parallel_tool_calls n stop "
             "max_completion_tokens max_tokens temperature top_p response_format reasoning_effort "
-            "prompt_cache_key"
+            "prompt_cache_key logprobs"
         ),
         body={"model": "isolation", "messages": [{"role": "user", "content": "hello"}]},
         answers=(404,),
