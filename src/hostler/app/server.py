@@ -25,9 +25,9 @@ from hostler.app.connections import HttpConnection, SocketConnection
 from hostler.app.identity.settings import Identity
 from hostler.core.errors import NotFound, SetupError
 from hostler.faces.aisdk import face as aisdk
-from hostler.faces.chat import errors as chat_errors
 from hostler.faces.chat import face as chat
 from hostler.faces.http import answers as http
+from hostler.faces.http import openai as openai_errors
 from hostler.faces.http.endpoint import Operation
 from hostler.faces.http.entry import Gate, Ways
 from hostler.faces.http.guard import ANY, Guard
@@ -37,6 +37,7 @@ from hostler.faces.messages import errors as messages_errors
 from hostler.faces.messages import face as messages
 from hostler.faces.native.face import native_routes
 from hostler.faces.native.socket import LARGEST_MESSAGE
+from hostler.faces.responses import table as responses
 from hostler.service.service import Service
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,9 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer for a path that is no route, in the words of those whose path it looks like."""
     tell, path = http.tell, str(scope["path"])
     if path.startswith("/v1/"):
-        tell = messages_errors.tell if path.startswith("/v1/messages") else chat_errors.tell_chat
+        tell = (
+            messages_errors.tell if path.startswith("/v1/messages") else openai_errors.tell_openai
+        )
     await tell(NotFound("there is no such route"))(scope, receive, send)
 
 
@@ -87,6 +90,7 @@ def other_operations(
         *aisdk.chat_operations(service, streams),
         *chat.chat_operations(service, streams, keepsakes),
         *messages.messages_operations(service, streams, keepsakes),
+        *responses.responses_operations(service, streams, keepsakes),
     ]
 
 

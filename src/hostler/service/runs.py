@@ -100,7 +100,7 @@ class Runs:
         only = structs.replace(only, seen_by=seen_by(who))
         if after and only.seen_by is not None:
             try:  # where a page goes on must not tell whether somebody else's run is there
-                await self._row(who, RunId(after), "read")
+                await self._row(who, RunId(after), "read", "runs")
             except NotFound:
                 return []
         return await self.store.runs(
@@ -109,7 +109,7 @@ class Runs:
 
     async def get(self, who: Principal, run: RunId) -> RunDetail:
         """Return a run with its calls.  Raises NotFound."""
-        row = await self._row(who, run, "read")
+        row = await self._row(who, run, "read", "runs")
         told = Told()
         async for event in self._events(RunKey(who.tenant, row.session, run), row):
             told.hear(event)
@@ -119,6 +119,10 @@ class Runs:
             tool_calls=[*told.tools.values()],
             feedback=await self.store.ledger.ratings(who.tenant, run),
         )
+
+    async def find(self, who: Principal, run: RunId) -> RunRow:
+        """Return a run's row, whose session one may read.  Raises NotFound."""
+        return await self._row(who, run, "read", "sessions")
 
     async def of_session(self, who: Principal, session: SessionId, run: RunId) -> RunRow:
         """Return where a run is in the log of a session that one may read.  Raises NotFound."""
@@ -130,7 +134,7 @@ class Runs:
 
     async def costs(self, who: Principal, run: RunId) -> Costs:
         """Return what in a run cost what, and what its prompts were made of.  Raises NotFound."""
-        row = await self._row(who, run, "read")
+        row = await self._row(who, run, "read", "runs")
         key = Key(who.tenant, row.session)
         agent = self.agents.get(row.agent)
         tools = () if agent is None else await self._tools(key, agent)
@@ -148,7 +152,7 @@ class Runs:
             NotFound: no such run.
             Invalid: the score is neither -1 nor from 0 to 1, or a text is too long.
         """
-        row = await self._row(who, run, "write")
+        row = await self._row(who, run, "write", "sessions")
         mark.check()
         rated = RunRated(
             run=run, principal=who.id, score=mark.score, key=mark.key or "", comment=mark.comment
@@ -179,9 +183,8 @@ class Runs:
             seen_by=seen_by(who),
         )
 
-    async def _row(self, who: Principal, run: RunId, right: Right) -> RunRow:
+    async def _row(self, who: Principal, run: RunId, right: Right, noun: Noun) -> RunRow:
         """Return a run on whose session `who` has the right.  Raises NotFound."""
-        noun: Noun = "runs" if right == "read" else "sessions"
         authorise(who, right, None, noun)
         row = await self.store.run(who.tenant, run)
         try:
