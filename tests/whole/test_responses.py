@@ -226,17 +226,21 @@ async def test_tools_of_a_namespace_are_called_by_it() -> None:
     assert (item["namespace"], item["name"]) == ("sea", "look")
 
 
+@pytest.mark.parametrize("store", [False, True])
 @pytest.mark.parametrize(
     ("reply", "status", "reason"),
     [
+        (Reply(text="", stop="length"), "incomplete", "max_output_tokens"),
         (Reply(text="so", stop="length"), "incomplete", "max_output_tokens"),
         (Reply(text="no", stop="refusal"), "incomplete", "content_filter"),
         (Reply(text="yes", stop="end"), "completed", None),
     ],
 )
-async def test_why_a_model_stopped_is_told(reply: Reply, status: str, reason: str | None) -> None:
+async def test_why_a_model_stopped_is_told(
+    reply: Reply, status: str, reason: str | None, *, store: bool
+) -> None:
     async with answering(Plays(((reply,),))) as client:
-        told = await made(client, asked(store=False))
+        told = await made(client, asked(store=store))
 
     details = cast("Json | None", told["incomplete_details"])
     assert (told["status"], None if details is None else details["reason"]) == (status, reason)

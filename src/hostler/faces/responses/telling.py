@@ -8,7 +8,7 @@ Invariant: pure; facts and pieces in their order give the same events, whoever r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hostler.core.events import (
@@ -29,6 +29,7 @@ from hostler.core.events import (
     RunId,
     RunStarted,
     Seq,
+    Stop,
     ToolCall,
     ToolFinished,
     ToolStarted,
@@ -43,7 +44,7 @@ from hostler.faces.responses.echo import arguments_of, response, text_in
 from hostler.faces.responses.writer import Item, Writer, encode
 
 NO_FAULT = Fault(code="", message="")
-_INCOMPLETE = {"length": "max_output_tokens", "refusal": "content_filter"}
+_INCOMPLETE: Mapping[Stop, str] = {"length": "max_output_tokens", "refusal": "content_filter"}
 _CODES = {"rate_limit": "rate_limit_exceeded", "invalid_request": "invalid_prompt"}
 
 
@@ -77,6 +78,7 @@ class Teller:
         self._approved = set[CallId]()
         self._unanswered, self._waiting = set[CallId](), set[CallId]()
         self._answers = part.answers
+        self._stop: Stop = "end"
         self._offered = list[tuple[Item, str]]()
         self.last: Seq = START
         """The last fact that was read."""
@@ -184,6 +186,7 @@ class Teller:
         self._usage, self._is_open = add(self._usage, fact.usage), False
         self._attempt.catch_up(fact)
         self._attempt.replied(fact)
+        self._stop = fact.stop
         self._calls = {call.id: call for call in fact.calls}
         self._unanswered, self._waiting = set(self._calls), set[CallId]()
 
@@ -270,7 +273,8 @@ class Teller:
         self._going()
         writer, usage = self._writer, self._usage
         if fact.status == "done":
-            incomplete = _INCOMPLETE.get(fact.reason or "")
+            # A reply of which nothing was left ends its run as one that said nothing.
+            incomplete = _INCOMPLETE.get(self._stop)
             status = "completed" if incomplete is None else "incomplete"
             self.response = writer.end(status, usage, at, incomplete=incomplete)
         elif fact.status == "cancelled":
