@@ -38,6 +38,8 @@ from hostler.faces.messages import face as messages
 from hostler.faces.native.face import native_routes
 from hostler.faces.native.socket import LARGEST_MESSAGE
 from hostler.faces.responses import table as responses
+from hostler.faces.responses.socket import PATH as RESPONSES
+from hostler.faces.responses.socket import response_socket
 from hostler.service.service import Service
 
 log = logging.getLogger(__name__)
@@ -67,7 +69,8 @@ def make_app(
     `hosts` and `origins`: see `Guard`.
     """
     others = other_operations(service, streams, keepsakes or KeepsakesOf())
-    routes = native_routes(service, gate, streams, ways=ways, others=others)
+    sockets = {RESPONSES: response_socket(service, streams)}
+    routes = native_routes(service, gate, streams, ways=ways, others=others, sockets=sockets)
     router = Router(routes, default=_not_found)
     return Guard(router, hosts=hosts, origins=origins)
 
