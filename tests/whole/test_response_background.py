@@ -178,3 +178,62 @@ async def test_what_goes_on_cannot_be_followed_yet() -> None:
         model.gates[0].set()
 
     assert (status, cast("Json", told["error"])["code"]) == (409, "response_not_done")
+
+
+async def test_what_is_deleted_is_found_no_more() -> None:
+    async with answering(Plays()) as client, the_sdk(client) as sdk:
+        first = await sdk.responses.create(model="m", input="one")
+        await sdk.responses.delete(first.id)
+        status, told = await post(client, asked(previous_response_id=first.id))
+        with pytest.raises(openai.NotFoundError):
+            await sdk.responses.retrieve(first.id)
+        with pytest.raises(openai.NotFoundError):
+            await sdk.responses.delete(first.id)
+        sessions = await client.get("/api/sessions")
+
+    assert (status, cast("Json", told["error"])["code"]) == (400, "previous_response_not_found")
+    assert sessions["items"] == []
+
+
+async def test_what_is_deleted_stays_in_what_followed_it() -> None:
+    model = Plays()
+    async with answering(model) as client, the_sdk(client) as sdk:
+        first = await sdk.responses.create(model="m", input="one")
+        second = await sdk.responses.create(model="m", input="two", previous_response_id=first.id)
+        await sdk.responses.delete(first.id)
+        with pytest.raises(openai.NotFoundError):
+            await sdk.responses.retrieve(first.id)
+        await sdk.responses.retrieve(second.id)
+        await sdk.responses.create(model="m", input="three", previous_response_id=second.id)
+
+    assert len(model.asked[2].transcript) == 5
+
+
+async def test_a_response_in_a_conversation_is_deleted_without_it() -> None:
+    async with answering(Plays()) as client, the_sdk(client) as sdk:
+        there = await sdk.conversations.create()
+        first = await sdk.responses.create(model="m", input="one", conversation=there.id)
+        await sdk.responses.delete(first.id)
+        with pytest.raises(openai.NotFoundError):
+            await sdk.responses.retrieve(first.id)
+        items_ = [one async for one in await sdk.conversations.items.list(there.id)]
+
+    assert len(items_) == 2
+
+
+@pytest.mark.parametrize("parked", [False, True])
+async def test_what_goes_on_is_ended_by_its_deletion(*, parked: bool) -> None:
+    model = Plays((CALLING,)) if parked else Plays(gates={0: anyio.Event()})
+    async with answering(model) as client, the_sdk(client) as sdk:
+        body = asked(background=True, tools=[TOOL])
+        first = await made(client, body)
+        with anyio.fail_after(WAIT_S):
+            await model.begun.wait()
+        if parked:
+            await until(client, first["id"], "completed")
+        await sdk.responses.delete(str(first["id"]))
+        status, _ = await client.call("GET", f"{PATH}/{first['id']}")
+        runs = cast("list[Json]", (await client.get("/api/runs"))["items"])
+
+    assert (status, model.closed) == (404, 1)
+    assert {one["status"] for one in runs} <= {"cancelled"}

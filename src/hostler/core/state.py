@@ -41,6 +41,7 @@ from hostler.core.events import (
     RunId,
     RunRated,
     RunStarted,
+    RunWithdrawn,
     Said,
     Seq,
     SessionForked,
@@ -181,7 +182,7 @@ def _apply(s: State, event: Event, fact: Fact | Unknown) -> None:
                 _tool(s, s.run, fact)
         case RunClaimed() | RunStarted() | RunEnded():
             _life(s, event, fact)
-        case RunRated():
+        case RunRated() | RunWithdrawn():
             pass  # for people, not for models
         case Unknown():
             s.foreign = True

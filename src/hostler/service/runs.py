@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import anyio
 from msgspec import Struct, structs
 
-from hostler.core.errors import NotFound
+from hostler.core.errors import Conflict, NotFound
 from hostler.core.events import (
     ApprovalAsked,
     CallId,
@@ -25,6 +25,7 @@ from hostler.core.events import (
     RunId,
     RunKey,
     RunRated,
+    RunWithdrawn,
     Seq,
     SessionId,
     ToolStarted,
@@ -160,6 +161,19 @@ class Runs:
         once = once_of(answering, lambda done: rating_of(done.events[0]))
         done = await self.store.append(Key(who.tenant, row.session), [rated], once=once)
         return rating_of(done.events[0])
+
+    async def withdraw(self, who: Principal, run: RunId, since: Seq) -> None:
+        """Have what a run that ended said since `since` given out no more under its own name.
+
+        Raises:
+            NotFound: no such run.
+            Conflict: it has not ended (`busy`).
+        """
+        row = await self._row(who, run, "write", "sessions")
+        if row.ended_at is None:
+            raise Conflict("the run goes on: cancel it first", code="busy")
+        withdrawn = RunWithdrawn(run=run, principal=who.id, since=since)
+        await self.store.append(Key(who.tenant, row.session), [withdrawn])
 
     async def usage(
         self,

@@ -36,6 +36,7 @@ OF_RESPONSES: Mapping[str, Policy] = {
             "query.stream", "query.starting_after", "query.include", "query.include_obfuscation"
         ),
     ),
+    "delete_response": Policy(needs="write", ids=RESPONSE),
     # It is none in the background; what is not theirs is not there.
     "cancel_response": Policy(needs="write", ids=RESPONSE, answers=(400,)),
     "response_input_items": Policy(ids=RESPONSE, plain=_LIST),

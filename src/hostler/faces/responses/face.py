@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -15,7 +15,7 @@ from typing import cast
 import anyio
 from starlette.types import ASGIApp
 
-from hostler.core.errors import Invalid
+from hostler.core.errors import Forbidden, Invalid
 from hostler.core.events import Event, JsonObject, RunId, Seq, SessionId, ToolFinished, UserSpoke
 from hostler.core.news import Piece
 from hostler.core.ports import Model
@@ -27,7 +27,7 @@ from hostler.faces.http.open_streams import OpenStreams
 from hostler.faces.responses.asking import asked, input_of, request_of
 from hostler.faces.responses.bodies import NewResponse
 from hostler.faces.responses.echo import About
-from hostler.faces.responses.finding import absent, facts, find, placed, told
+from hostler.faces.responses.finding import Found, absent, facts, find, placed, told
 from hostler.faces.responses.ids import response_id
 from hostler.faces.responses.items import conversation, missing, uncalled
 from hostler.faces.responses.shown import of_request, page, result_of
@@ -129,6 +129,16 @@ class Responses:
             left = partial(self._left, call, receipt.session, run)
         return Source(session=receipt.session, follow=follow, begin=begin, owns=owns, left=left)
 
+    async def _end(self, call: Call, found: Found, reason: str) -> None:
+        """Cancel the run of a response, and wait for its end, but not for long."""
+        session, run, service = found.session.id, found.row.id, self.service
+        done = await service.inbox.cancel(call.who, session, reason, run=run)
+        if done.seq is not None:
+            with anyio.move_on_after(CANCEL_WAIT_S):
+                after, ends = Cursor(done.seq), end_of(run)
+                async for _ in service.following.follow(call.who, session, after=after, ends=ends):
+                    pass
+
     async def _left(self, call: Call, session: SessionId, run: RunId) -> None:
         """Cancel a run whose client said that it would wait, and did not."""
         with anyio.CancelScope(shield=True):
@@ -155,6 +165,28 @@ class Responses:
             session=found.session.id, follow=follow, begin=_from(found.teller(after=after), since)
         )
         return Sent(call, self.streams, source, streamed=True)
+
+    async def delete(self, call: Call) -> ASGIApp:
+        """Have a response given out no more; what nothing else is said in goes with it."""
+        name, who, service = call.path["response"], call.who, self.service
+        found = await find(service, who, name)
+        if not found.is_kept:
+            raise absent(name)
+        await service.access.key(who, "write", found.session.id)
+        if found.row.last_seq is None:
+            await self._end(call, found, "deleted")
+        session = await service.sessions.get(who, found.session.id)
+        head, is_gone = session.head, False
+        made_for_it = found.row.first_seq == 1 and found.about.echo.conversation is None
+        if made_for_it and found.part.splits and head.seq == head.base and head.active is None:
+            row = await service.runs.find(who, found.row.id)
+            with suppress(Forbidden):
+                if row.last_seq == head.seq:
+                    await service.sessions.delete(who, session.id)
+                    is_gone = True
+        if not is_gone:
+            await service.runs.withdraw(who, found.row.id, found.part.since)
+        return Answer(200, {"id": name, "object": "response.deleted", "deleted": True})
 
     async def items(self, call: Call) -> ASGIApp:
         """List what a request brought."""
@@ -190,13 +222,7 @@ class Responses:
         end = await told(self.service, who, found)
         if end.is_over:
             return Answer(200, end.now())
-        session, run = found.session.id, found.row.id
-        done = await self.service.inbox.cancel(who, session, "cancelled", run=run)
-        if done.seq is not None:
-            with anyio.move_on_after(CANCEL_WAIT_S):
-                after, ends = Cursor(done.seq), end_of(run)
-                async for _ in self.service.following.follow(who, session, after=after, ends=ends):
-                    pass
+        await self._end(call, found, "cancelled")
         found = await find(self.service, who, name)
         return Answer(200, (await told(self.service, who, found)).now())
 

@@ -21,6 +21,7 @@ from hostler.core.events import (
     ModelReplied,
     Principal,
     RunId,
+    RunWithdrawn,
     Seq,
     SessionId,
     ToolFinished,
@@ -80,6 +81,8 @@ async def find(service: Service, who: Principal, id_: str) -> Found:
         spoke, since, at = await _asked(service, who, row, named.since)
     except NotFound:
         raise absent(id_) from None
+    if await _withdrawn(service, who, session, row, since):
+        raise absent(id_)
     tools = await _tools(service, who, session, spoke, since)
     place = placed(
         spoke, row.id, since, at, tools=tools, first=named.since is None, agent=row.agent
@@ -147,6 +150,22 @@ async def _asked(
         if ours:
             return ours[-1], at, event.at
     raise NotFound("it begins nowhere")
+
+
+async def _withdrawn(
+    service: Service, who: Principal, session: Session, row: RunRow, since: Seq
+) -> bool:
+    """Whether a response was deleted, which is written after the end of its run."""
+    end = row.last_seq
+    if end is None or session.head.seq <= end:
+        return False
+    async with aclosing(facts(service, who, session.id, Seq(end + 1), None)) as pages:
+        async for page in pages:
+            for event in page:
+                fact = event.fact
+                if isinstance(fact, RunWithdrawn) and (fact.run, fact.since) == (row.id, since):
+                    return True
+    return False
 
 
 async def _tools(

@@ -106,6 +106,19 @@ def _responses(do: Responses) -> list[Operation]:
             tells=OpenAiError,
             errors=(400, 404),
         ),
+        *_one(do, one),
+    ]
+
+
+def _one(do: Responses, one: str) -> list[Operation]:
+    return [
+        _operation(
+            "DELETE",
+            one,
+            "delete_response",
+            "Have a response given out no more; one whose run goes on ends it",
+            do.delete,
+        ),
         _operation(
             "POST",
             f"{one}/cancel",
