@@ -27,6 +27,7 @@ from tests.serving import Client, Json
 MODELS = (VLLM, ANTHROPIC)
 FORMATS: Mapping[str, tuple[str, Sequence[str]]] = {
     "openai-chat": ("chat", ()),
+    "open-responses": ("responses", ()),
     "anthropic": (
         "messages",
         ("--auth-header", "x-api-key", "--no-bearer", "-H", "anthropic-version:2023-06-01"),

@@ -19,11 +19,11 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LINES_PER_FILE = 500
 LINES_PER_FUNCTION = 50
 LINES_OF = {
-    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022, 0025 to 0028, 0032 and 0036 say why these are so
-    "core": 4485,
+    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022, 0025 to 0028, 0032, 0034 and 0036 say why these are so
+    "core": 4505,
     "core/audited.py": 255,
     "core/errors.py": 140,
-    "core/events.py": 480,
+    "core/events.py": 490,
     "core/directory.py": 180,
     "core/codec.py": 140,
     "core/head.py": 160,

@@ -41,6 +41,9 @@ WHY: Mapping[str, str] = {
         "Anthropic's API has no word for JSON without a schema, so the model is not told of it. "
         "With a schema it is."
     ),
+    "responses-json-mode-parses": (
+        "As `chat-json-mode-parses`: Anthropic's API has no word for it."
+    ),
     "count-tokens-matches-usage": (
         "Tokens are estimated by characters: there is no tokenizer here, and each model has its own."
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from docs.build.markdown import code, slug, table
 from docs.build.source import Undocumented
 
-from hostler.faces.http import open_streams
+from hostler.faces.http import open_streams, sockets
 from hostler.faces.native import socket as face
 
 INTRO = """
@@ -36,11 +36,11 @@ on where this one ended:
 MEANS = {
     1000: "The session was followed to an end.",
     1009: "A message was over the limit of a body.",
-    face.DRAINING: "The server stops.",
-    face.AGAIN: "The log cannot be read now.",
-    face.BAD_KEY: "No key, ticket or link, or one that is good no more.",
-    face.GONE: "The session is gone.",
-    face.SLOW: "The client did not read for too long; see [limits](limits.md#streams).",
+    sockets.DRAINING: "The server stops.",
+    sockets.AGAIN: "The log cannot be read now.",
+    sockets.BAD_KEY: "No key, ticket or link, or one that is good no more.",
+    sockets.GONE: "The session is gone.",
+    open_streams.SLOW: "The client did not read for too long; see [limits](limits.md#streams).",
 }
 PRESENCE = """
 ### Presence
@@ -53,7 +53,7 @@ are: in frames whose `event` is `presence`, which have no `id` and are stored no
 
 def socket() -> list[str]:
     """Return the section.  Raises Undocumented: a close code has no meaning here."""
-    sent = {number for number, _ in face.CLOSING.values()} | {open_streams.SLOW}
+    sent = {number for number, _ in sockets.CLOSING.values()} | {open_streams.SLOW}
     for number in sorted(sent - set(MEANS)):
         raise Undocumented(f"the close code {number} has no meaning in docs/build/socket.py")
     verbs = [[code(verb), _route(path)] for verb, path in face.VERBS.items()]

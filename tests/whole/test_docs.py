@@ -31,7 +31,8 @@ from hostler.app.settings import Settings
 from hostler.core.errors import CallerError
 from hostler.core.events import KIND_OF, Policy
 from hostler.core.ports import FaultCode
-from hostler.faces.native.socket import CLOSING, VERBS
+from hostler.faces.http.sockets import CLOSING
+from hostler.faces.native.socket import VERBS
 from hostler.models.capabilities import Capabilities
 
 K = TypeVar("K")

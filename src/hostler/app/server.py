@@ -25,9 +25,9 @@ from hostler.app.connections import HttpConnection, SocketConnection
 from hostler.app.identity.settings import Identity
 from hostler.core.errors import NotFound, SetupError
 from hostler.faces.aisdk import face as aisdk
-from hostler.faces.chat import errors as chat_errors
 from hostler.faces.chat import face as chat
 from hostler.faces.http import answers as http
+from hostler.faces.http import openai as openai_errors
 from hostler.faces.http.endpoint import Operation
 from hostler.faces.http.entry import Gate, Ways
 from hostler.faces.http.guard import ANY, Guard
@@ -37,6 +37,9 @@ from hostler.faces.messages import errors as messages_errors
 from hostler.faces.messages import face as messages
 from hostler.faces.native.face import native_routes
 from hostler.faces.native.socket import LARGEST_MESSAGE
+from hostler.faces.responses import table as responses
+from hostler.faces.responses.socket import PATH as RESPONSES
+from hostler.faces.responses.socket import response_socket
 from hostler.service.service import Service
 
 log = logging.getLogger(__name__)
@@ -66,7 +69,8 @@ def make_app(
     `hosts` and `origins`: see `Guard`.
     """
     others = other_operations(service, streams, keepsakes or KeepsakesOf())
-    routes = native_routes(service, gate, streams, ways=ways, others=others)
+    sockets = {RESPONSES: response_socket(service, streams)}
+    routes = native_routes(service, gate, streams, ways=ways, others=others, sockets=sockets)
     router = Router(routes, default=_not_found)
     return Guard(router, hosts=hosts, origins=origins)
 
@@ -75,7 +79,9 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer for a path that is no route, in the words of those whose path it looks like."""
     tell, path = http.tell, str(scope["path"])
     if path.startswith("/v1/"):
-        tell = messages_errors.tell if path.startswith("/v1/messages") else chat_errors.tell_chat
+        tell = (
+            messages_errors.tell if path.startswith("/v1/messages") else openai_errors.tell_openai
+        )
     await tell(NotFound("there is no such route"))(scope, receive, send)
 
 
@@ -87,6 +93,7 @@ def other_operations(
         *aisdk.chat_operations(service, streams),
         *chat.chat_operations(service, streams, keepsakes),
         *messages.messages_operations(service, streams, keepsakes),
+        *responses.responses_operations(service, streams, keepsakes),
     ]
 
 

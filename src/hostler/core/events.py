@@ -244,6 +244,16 @@ class RunRated(FactBase, frozen=True, tag="run_rated"):
     """Why, in their words."""
 
 
+class RunWithdrawn(FactBase, frozen=True, tag="run_withdrawn"):
+    """What a run said since `since` is to be given out no more under its own name.
+
+    It stays part of the conversation, and of the log.
+    """
+
+    principal: PrincipalId
+    since: Seq
+
+
 class CancelRequested(FactBase, frozen=True, tag="cancel_requested"):
     """Somebody wants `run` to end.  A shutdown of the server is not a cancel."""
 
@@ -433,6 +443,7 @@ class Unknown(Struct, frozen=True, kw_only=True):
 Fact: TypeAlias = (
     UserSpoke
     | RunRated
+    | RunWithdrawn
     | CancelRequested
     | ApprovalGiven
     | SessionForked

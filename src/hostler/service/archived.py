@@ -25,6 +25,7 @@ from hostler.core.events import (
     RunId,
     RunRated,
     RunStarted,
+    RunWithdrawn,
     Seq,
     SessionForked,
     SessionId,
@@ -112,9 +113,9 @@ class Restored:
             raise Invalid(f"a {kind} of no run")
         if isinstance(fact, UserSpoke):
             self._check_said(run)
-        elif isinstance(fact, RunRated):
+        elif isinstance(fact, RunRated | RunWithdrawn):
             if run not in self.ended and run != self.head.active:
-                raise Invalid("a rating of a run that is not here")
+                raise Invalid(f"a {kind} of a run that is not here")
         elif run != self.head.active:
             waits = isinstance(fact, InputDropped | RunEnded | CancelRequested)
             if not waits or run not in self.head.queue:

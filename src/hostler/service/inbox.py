@@ -90,8 +90,10 @@ class Message:
     purpose: str | None = None
     before: RunId | None = None
     """Say it there, and take back what was said since this run began."""
+    ends_at: Seq | None = None
+    """With the policy `reject`: it is refused, too, where the last run did not end there."""
     client_tools: Sequence[ClientTool] | None = None
-    """What the session's clients bring from here on."""
+    """What its clients bring from here on."""
     history: Sequence[Said] = ()
     """What was said before, as the client tells it."""
     terms: Terms | None = None
@@ -123,8 +125,8 @@ class Inbox:
 
         Raises:
             NotFound: no such session.
-            Conflict: `reject` or `before` while a run is going (`busy`); the queue is full
-                (`queue_full`); or the run of `before` was taken back (`taken_back`).
+            Conflict: `reject` or `before` while a run is going (`busy`), or more was said after
+                `ends_at` (`went_on`); the queue is full (`queue_full`), `before` `taken_back`.
             TooLarge, Invalid: over a limit, or what it brings cannot be had (`turns`).
             TooMany: so many runs were begun of late (`rate`).
         """
@@ -133,10 +135,10 @@ class Inbox:
         once = once_of(answering, lambda done: receipt(key, spoke, done))
         with self.admission.entering():
             if self.running is None:
-                done = await self._store(key, spoke, once, message.before)
+                done = await self._store(key, spoke, once, message)
             else:
                 async with self.running.one(key):
-                    done = await self._store(key, spoke, once, message.before)
+                    done = await self._store(key, spoke, once, message)
         if policy == "interrupt" and len(done.events) > 1:
             await self._wake(key, done.events[0].fact.run)
         return receipt(key, spoke, done)
@@ -173,18 +175,12 @@ class Inbox:
         return await brought(self.store, self.agents, key, tools, agent=agent)
 
     async def _store(
-        self, key: Key, spoke: UserSpoke, once: Once | None, before: RunId | None
+        self, key: Key, spoke: UserSpoke, once: Once | None, message: Message
     ) -> Appended:
-        if before is not None:
-
-            async def facts(head: Head) -> list[Fact]:
-                return [await taken_back(self.store, key, head, before, spoke), spoke]
-
-            return await by_head(self.store, key, facts, once=once)
-        if spoke.policy == "queue":
+        if spoke.policy == "queue" and message.before is None:
             return await self.store.append(key, [spoke], once=once)
         return await by_head(
-            self.store, key, lambda head: self._arrive(key, head, spoke), once=once
+            self.store, key, lambda head: self._arrive(key, head, spoke, message), once=once
         )
 
     async def cancel(
@@ -230,11 +226,15 @@ class Inbox:
         except NotFound:
             return False
 
-    async def _arrive(self, key: Key, head: Head, spoke: UserSpoke) -> list[Fact]:
+    async def _arrive(self, key: Key, head: Head, spoke: UserSpoke, message: Message) -> list[Fact]:
         """Return what to write for a message that depends on what is going on."""
+        if message.before is not None:
+            return [await taken_back(self.store, key, head, message.before, spoke), spoke]
         match spoke.policy:
             case "reject" if head.active is not None:
                 raise Conflict("a run is going, and the message says `reject`", code="busy")
+            case "reject" if message.ends_at not in (None, head.base):
+                raise Conflict("more was said since then", code="went_on")
             case "steer" if head.active is not None:
                 return [joining(spoke, head.active)]
             case "coalesce" if head.queue:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import anyio
 from msgspec import Struct, structs
 
-from hostler.core.errors import NotFound
+from hostler.core.errors import Conflict, NotFound
 from hostler.core.events import (
     ApprovalAsked,
     CallId,
@@ -25,6 +25,7 @@ from hostler.core.events import (
     RunId,
     RunKey,
     RunRated,
+    RunWithdrawn,
     Seq,
     SessionId,
     ToolStarted,
@@ -100,7 +101,7 @@ class Runs:
         only = structs.replace(only, seen_by=seen_by(who))
         if after and only.seen_by is not None:
             try:  # where a page goes on must not tell whether somebody else's run is there
-                await self._row(who, RunId(after), "read")
+                await self._row(who, RunId(after), "read", "runs")
             except NotFound:
                 return []
         return await self.store.runs(
@@ -109,7 +110,7 @@ class Runs:
 
     async def get(self, who: Principal, run: RunId) -> RunDetail:
         """Return a run with its calls.  Raises NotFound."""
-        row = await self._row(who, run, "read")
+        row = await self._row(who, run, "read", "runs")
         told = Told()
         async for event in self._events(RunKey(who.tenant, row.session, run), row):
             told.hear(event)
@@ -119,6 +120,10 @@ class Runs:
             tool_calls=[*told.tools.values()],
             feedback=await self.store.ledger.ratings(who.tenant, run),
         )
+
+    async def find(self, who: Principal, run: RunId) -> RunRow:
+        """Return a run's row, whose session one may read.  Raises NotFound."""
+        return await self._row(who, run, "read", "sessions")
 
     async def of_session(self, who: Principal, session: SessionId, run: RunId) -> RunRow:
         """Return where a run is in the log of a session that one may read.  Raises NotFound."""
@@ -130,7 +135,7 @@ class Runs:
 
     async def costs(self, who: Principal, run: RunId) -> Costs:
         """Return what in a run cost what, and what its prompts were made of.  Raises NotFound."""
-        row = await self._row(who, run, "read")
+        row = await self._row(who, run, "read", "runs")
         key = Key(who.tenant, row.session)
         agent = self.agents.get(row.agent)
         tools = () if agent is None else await self._tools(key, agent)
@@ -148,7 +153,7 @@ class Runs:
             NotFound: no such run.
             Invalid: the score is neither -1 nor from 0 to 1, or a text is too long.
         """
-        row = await self._row(who, run, "write")
+        row = await self._row(who, run, "write", "sessions")
         mark.check()
         rated = RunRated(
             run=run, principal=who.id, score=mark.score, key=mark.key or "", comment=mark.comment
@@ -156,6 +161,19 @@ class Runs:
         once = once_of(answering, lambda done: rating_of(done.events[0]))
         done = await self.store.append(Key(who.tenant, row.session), [rated], once=once)
         return rating_of(done.events[0])
+
+    async def withdraw(self, who: Principal, run: RunId, since: Seq) -> None:
+        """Have what a run that ended said since `since` given out no more under its own name.
+
+        Raises:
+            NotFound: no such run.
+            Conflict: it has not ended (`busy`).
+        """
+        row = await self._row(who, run, "write", "sessions")
+        if row.ended_at is None:
+            raise Conflict("the run goes on: cancel it first", code="busy")
+        withdrawn = RunWithdrawn(run=run, principal=who.id, since=since)
+        await self.store.append(Key(who.tenant, row.session), [withdrawn])
 
     async def usage(
         self,
@@ -179,9 +197,8 @@ class Runs:
             seen_by=seen_by(who),
         )
 
-    async def _row(self, who: Principal, run: RunId, right: Right) -> RunRow:
+    async def _row(self, who: Principal, run: RunId, right: Right, noun: Noun) -> RunRow:
         """Return a run on whose session `who` has the right.  Raises NotFound."""
-        noun: Noun = "runs" if right == "read" else "sessions"
         authorise(who, right, None, noun)
         row = await self.store.run(who.tenant, run)
         try:

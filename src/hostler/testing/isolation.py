@@ -11,71 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
 from hostler.core.events import JsonObject
-
-Kind: TypeAlias = Literal[
-    "session",
-    "run",
-    "call",
-    "asked",
-    "share",
-    "key",
-    "tenant",
-    "user",
-    "secret",
-    "endpoint",
-    "webhook",
-    "delivery",
-    "word",
-    "cursor",
-    "once",
-    "token",
-]
-"""Of what a parameter names.  `call`: that waits for an approval, `asked`: for a client's result;
-`word`: what was said; `once`: an idempotency key; `token`: a link's, or a ticket."""
-Needs: TypeAlias = Literal["nothing", "read", "write", "admin", "operator"]
-"""The right that an operation takes: of a session if it is about one, else of the tenant."""
-ARCHIVE = "an archive"
-"""Stands for a body that is a session's file."""
-SAFE = frozenset({"query.limit", "header.Accept", "header.Prefer", "header.Upgrade"})
-"""Name nothing, wherever they are."""
-ONCE: Mapping[str, Kind] = {"header.Idempotency-Key": "once"}
-SESSION: Mapping[str, Kind] = {"path.session": "session"}
-RUN: Mapping[str, Kind] = {"path.run": "run"}
-WEBHOOK: Mapping[str, Kind] = {"path.webhook": "webhook"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    needs: Needs = "read"
-    of_session: Needs | None = None
-    """The right it takes of the session it is about, where that is another one."""
-    ids: Mapping[str, Kind] = field(default_factory=dict[str, Kind])
-    """`path.session`, `query.after`, `header.Last-Event-ID`, `body.id`: what it names."""
-    plain: frozenset[str] = frozenset()
-    body: JsonObject | str | None = None
-    """What is sent, so that it is asked for more than its form; `ARCHIVE` for a session's file."""
-    query: str = ""
-    """What is asked for besides, so that an answer ends."""
-    variants: tuple[Mapping[str, str], ...] = ({},)
-    """Headers with which the same is asked for in other ways."""
-    taken: frozenset[str] = frozenset()
-    """Those of `ids` that are chosen by clients: within a tenant, what is taken is 409 for all."""
-    answers: tuple[int, ...] = ()
-    """What whoever may do it gets for a thing of their own, beyond 2xx."""
-    may_be_open: bool = False
-    """The operator may open it to everybody; the document then says that it takes no key."""
-
-
-def _plain(*names: str) -> frozenset[str]:
-    return frozenset(names)
-
-
-def _in_body(names: str) -> frozenset[str]:
-    return frozenset(f"body.{name}" for name in names.split())
-
+from hostler.testing.isolation_policy import (
+    ARCHIVE,
+    ONCE,
+    RUN,
+    SAFE,
+    SESSION,
+    WEBHOOK,
+    Kind,
+    Policy,
+    in_body,
+    plain,
+)
+from hostler.testing.isolation_responses import OF_RESPONSES
 
 NO_VAULT = (409,)
 """Answered by a house that has no master key."""
@@ -107,17 +58,18 @@ _QUESTION = (
 _PAGES: Mapping[str, Kind] = {"query.after": "session"}
 _STREAM: tuple[Mapping[str, str], ...] = ({}, {"Accept": "text/event-stream"})
 POLICIES: Mapping[str, Policy] = {
+    **OF_RESPONSES,
     "create_session": Policy(
         needs="write",
         ids={"body.id": "session", **ONCE},
-        taken=_plain("body.id"),
-        plain=_plain("body.agent", "body.title", "body.metadata", "body.client_tools"),
+        taken=plain("body.id"),
+        plain=plain("body.agent", "body.title", "body.metadata", "body.client_tools"),
         body={},
     ),
     "chat": Policy(
         needs="write",
         ids={"body.id": "session", **ONCE},
-        plain=_plain(
+        plain=plain(
             "body.message",
             "body.messages",
             "body.trigger",
@@ -135,32 +87,32 @@ POLICIES: Mapping[str, Policy] = {
     ),
     "resume_chat": Policy(ids=SESSION),
     "stop_chat": Policy(needs="write", ids=SESSION),
-    "list_sessions": Policy(ids=_PAGES, plain=_plain("query.agent", "query.status")),
+    "list_sessions": Policy(ids=_PAGES, plain=plain("query.agent", "query.status")),
     "get_session": Policy(ids=SESSION),
     "label_session": Policy(
         needs="write",
         ids=SESSION,
-        plain=_plain("body.title", "body.metadata"),
+        plain=plain("body.title", "body.metadata"),
         body={"title": "another"},
     ),
     "delete_session": Policy(needs="admin", ids=SESSION),
     "speak": Policy(
         needs="write",
         ids={**SESSION, **ONCE},
-        plain=_in_body("content policy metadata purpose client_tools"),
+        plain=in_body("content policy metadata purpose client_tools"),
         body={"content": "hello"},
         variants=_STREAM,
     ),
     "cancel": Policy(
         needs="write",
         ids={**SESSION, "body.run": "run", **ONCE},
-        plain=_plain("body.reason"),
+        plain=plain("body.reason"),
         body={},
     ),
     "approve": Policy(
         needs="write",
         ids={**SESSION, "path.call": "call", **ONCE},
-        plain=_plain(
+        plain=plain(
             "body.decision", "body.arguments", "body.reason", "body.remember", "body.digest"
         ),
         body={"decision": "deny"},
@@ -168,13 +120,13 @@ POLICIES: Mapping[str, Policy] = {
     ),
     "list_approvals": Policy(
         ids={"query.after": "call", "query.session": "session"},
-        plain=_plain("query.status"),
+        plain=plain("query.status"),
         query="status=",
     ),
     "answer": Policy(
         needs="write",
         ids={**SESSION, "path.call": "asked", **ONCE},
-        plain=_plain("body.output", "body.is_error"),
+        plain=plain("body.output", "body.is_error"),
         body={"output": "here"},
         answers=(409,),
     ),
@@ -182,12 +134,12 @@ POLICIES: Mapping[str, Policy] = {
         needs="write",
         of_session="read",
         ids={**SESSION, **ONCE},
-        plain=_plain("body.at", "body.title"),
+        plain=plain("body.at", "body.title"),
         body={},
     ),
     "export_session": Policy(needs="write", ids=SESSION),
     "import_session": Policy(
-        needs="write", ids={"query.id": "session"}, taken=_plain("query.id"), body=ARCHIVE
+        needs="write", ids={"query.id": "session"}, taken=plain("query.id"), body=ARCHIVE
     ),
     "read_events": Policy(
         ids={
@@ -196,7 +148,7 @@ POLICIES: Mapping[str, Policy] = {
             "header.Last-Event-ID": "cursor",
             "query.share": "token",
         },
-        plain=_plain("query.until", "query.wait", "query.deltas", "query.presence"),
+        plain=plain("query.until", "query.wait", "query.deltas", "query.presence"),
         query="until=run_end",
         variants=_STREAM,
     ),
@@ -208,45 +160,45 @@ POLICIES: Mapping[str, Policy] = {
             "query.share": "token",
             "query.ticket": "token",
         },
-        plain=_plain("query.presence"),
+        plain=plain("query.presence"),
         answers=(426,),
     ),
     "give_ticket": Policy(body={}),
     "typing": Policy(needs="write", ids=SESSION, body={}),
-    "share": Policy(needs="admin", ids=SESSION, plain=_plain("body.expires_in_s"), body={}),
+    "share": Policy(needs="admin", ids=SESSION, plain=plain("body.expires_in_s"), body={}),
     "list_shares": Policy(needs="admin", ids=SESSION),
     "revoke_share": Policy(needs="admin", ids={**SESSION, "path.share": "share"}),
-    "tick": Policy(plain=_plain("query.n", "query.every_ms"), query="n=1&every_ms=1"),
+    "tick": Policy(plain=plain("query.n", "query.every_ms"), query="n=1&every_ms=1"),
     "list_runs": Policy(
         ids={"query.after": "run", "query.session": "session", "query.user": "user"},
-        plain=_plain("query.status", "query.agent", "query.purpose", "query.from", "query.to"),
+        plain=plain("query.status", "query.agent", "query.purpose", "query.from", "query.to"),
     ),
     "get_run": Policy(ids=RUN),
     "get_costs": Policy(ids=RUN),
     "give_feedback": Policy(
         needs="write",
         ids={**RUN, **ONCE},
-        plain=_plain("body.score", "body.comment", "body.key"),
+        plain=plain("body.score", "body.comment", "body.key"),
         body={"score": 1},
     ),
     "usage": Policy(
-        plain=_plain("query.from", "query.to", "query.by", "query.after"),
+        plain=plain("query.from", "query.to", "query.by", "query.after"),
         query="from=2020-01-01&by=tenant,user",
     ),
-    "search": Policy(plain=_plain("query.q"), query="q=canary"),
+    "search": Policy(plain=plain("query.q"), query="q=canary"),
     "storage": Policy(),
     "list_audit": Policy(
         needs="admin",
         ids={"query.principal": "user"},
-        plain=_plain("query.after", "query.from", "query.to", "query.action"),
+        plain=plain("query.after", "query.from", "query.to", "query.action"),
     ),
-    "export_audit": Policy(needs="admin", plain=_plain("query.after")),
+    "export_audit": Policy(needs="admin", plain=plain("query.after")),
     "audit_head": Policy(needs="admin"),
     "list_secrets": Policy(needs="admin", answers=NO_VAULT),
     "put_secret": Policy(
         needs="admin",
         ids={"path.secret": "secret"},
-        plain=_plain("body.value", "body.kind"),
+        plain=plain("body.value", "body.kind"),
         body={"value": "said-by-verify-isolation"},
         answers=NO_VAULT,
     ),
@@ -257,14 +209,14 @@ POLICIES: Mapping[str, Policy] = {
     "put_endpoint": Policy(
         needs="admin",
         ids={"path.provider": "endpoint"},
-        plain=_plain("body.base_url"),
+        plain=plain("body.base_url"),
         body={"base_url": "https://stranger.example/v1"},
         answers=(404, 422),
     ),
     "remove_endpoint": Policy(needs="admin", ids={"path.provider": "endpoint"}, answers=(404,)),
     "create_webhook": Policy(
         needs="admin",
-        plain=_in_body("url events description"),
+        plain=in_body("url events description"),
         body={"url": "https://stranger.example/hook"},
         answers=NO_HOOKS,
     ),
@@ -273,31 +225,29 @@ POLICIES: Mapping[str, Policy] = {
     "change_webhook": Policy(
         needs="admin",
         ids=WEBHOOK,
-        plain=_in_body("url events description enabled"),
+        plain=in_body("url events description enabled"),
         body={"description": "another"},
         answers=NO_VAULT,
     ),
     "remove_webhook": Policy(needs="admin", ids=WEBHOOK, answers=NO_VAULT),
     "rotate_webhook": Policy(
-        needs="admin", ids=WEBHOOK, plain=_in_body("old_good_for_s"), body={}, answers=NO_VAULT
+        needs="admin", ids=WEBHOOK, plain=in_body("old_good_for_s"), body={}, answers=NO_VAULT
     ),
     "test_webhook": Policy(needs="admin", ids=WEBHOOK, answers=NO_VAULT),
     "list_deliveries": Policy(
         needs="admin",
         ids={**WEBHOOK, "query.after": "delivery"},
-        plain=_plain("query.status"),
+        plain=plain("query.status"),
         answers=NO_VAULT,
     ),
     "replay_delivery": Policy(
         needs="admin", ids={**WEBHOOK, "path.delivery": "delivery"}, answers=NO_VAULT
     ),
     "metrics": Policy(needs="operator", answers=(404,), may_be_open=True),
-    "create_message": Policy(
-        needs="write", plain=_plain(*_QUESTION), body=_ASKED, answers=NO_MODEL
-    ),
-    "count_tokens": Policy(plain=_plain(*_COUNTED), body=_ASKED, answers=NO_MODEL),
+    "create_message": Policy(needs="write", plain=plain(*_QUESTION), body=_ASKED, answers=NO_MODEL),
+    "count_tokens": Policy(plain=plain(*_COUNTED), body=_ASKED, answers=NO_MODEL),
     "list_agents": Policy(),
-    "get_agent": Policy(plain=_plain("path.agent"), answers=(404,)),
+    "get_agent": Policy(plain=plain("path.agent"), answers=(404,)),
     "me": Policy(),
     "capabilities": Policy(),
     "document": Policy(),
@@ -307,7 +257,7 @@ POLICIES: Mapping[str, Policy] = {
     "create_tenant": Policy(
         needs="operator",
         ids={"body.id": "tenant"},
-        plain=_plain("body.title", "body.settings"),
+        plain=plain("body.title", "body.settings"),
         body={"id": "isolation-a"},
         answers=(409,),
     ),
@@ -315,25 +265,25 @@ POLICIES: Mapping[str, Policy] = {
     "change_tenant": Policy(
         needs="operator",
         ids={"path.tenant": "tenant"},
-        plain=_plain("body.title", "body.settings"),
+        plain=plain("body.title", "body.settings"),
         body={"title": "isolation"},
     ),
     "list_keys": Policy(ids={"query.after": "key"}),
     "create_key": Policy(
         needs="admin",
         ids={"body.tenant": "tenant"},
-        plain=_plain("body.user", "body.role", "body.scopes", "body.title", "body.expires_in_s"),
+        plain=plain("body.user", "body.role", "body.scopes", "body.title", "body.expires_in_s"),
         body={"role": "viewer", "expires_in_s": 60.0},
     ),
     "revoke_key": Policy(needs="admin", ids={"path.key": "key"}),
     "list_members": Policy(needs="admin", ids=SESSION),
     "add_member": Policy(
-        needs="admin", ids=SESSION, plain=_plain("path.user", "body.role"), body={}
+        needs="admin", ids=SESSION, plain=plain("path.user", "body.role"), body={}
     ),
     # No model is asked for anything; that there is none tells whoever may ask that they may.
     "chat_completions": Policy(
         needs="write",
-        plain=_in_body(
+        plain=in_body(
             "model messages stream stream_options tools tool_choice parallel_tool_calls n stop "
             "max_completion_tokens max_tokens temperature top_p response_format reasoning_effort "
             "prompt_cache_key logprobs"
@@ -342,13 +292,13 @@ POLICIES: Mapping[str, Policy] = {
         answers=(404,),
     ),
     "models": Policy(
-        plain=_plain("query.after_id", "query.before_id", "header.Anthropic-Version"),
+        plain=plain("query.after_id", "query.before_id", "header.Anthropic-Version"),
     ),
     "model": Policy(
-        plain=_plain("path.model", "header.Anthropic-Version"),
+        plain=plain("path.model", "header.Anthropic-Version"),
         answers=(404,),
     ),
-    "remove_member": Policy(needs="admin", ids=SESSION, plain=_plain("path.user")),
+    "remove_member": Policy(needs="admin", ids=SESSION, plain=plain("path.user")),
 }
 """By the operation's id."""
 

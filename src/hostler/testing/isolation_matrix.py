@@ -18,15 +18,7 @@ from urllib.parse import quote
 
 from hostler.core.events import JsonObject
 from hostler.core.ports import mint
-from hostler.testing.isolation import (
-    ARCHIVE,
-    POLICIES,
-    Kind,
-    Operation,
-    Policy,
-    operations,
-    unknown,
-)
+from hostler.testing.isolation import POLICIES, Operation, operations, unknown
 from hostler.testing.isolation_answers import (
     GUESTS,
     OUTSIDERS,
@@ -39,6 +31,7 @@ from hostler.testing.isolation_answers import (
     not_taken,
     shut_out,
 )
+from hostler.testing.isolation_policy import ABOUT_ONE, ARCHIVE, Kind, Policy
 from hostler.testing.isolation_sockets import socket_cells
 from hostler.testing.isolation_world import (
     Actor,
@@ -56,6 +49,8 @@ ACTORS = (*OUTSIDERS, *STRANGERS, "reader", "viewer", "admin", "owner")
 PROBES: Mapping[Kind, tuple[str, ...]] = {
     "session": STRANGERS,
     "run": STRANGERS,
+    "response": STRANGERS,
+    "conversation": STRANGERS,
     "call": STRANGERS,
     "asked": STRANGERS,
     "share": STRANGERS,
@@ -138,7 +133,7 @@ class _Row:
                 for things in (target, _absent(target))
             ]
             yield self._cell("", name, shut_out(answers))
-        is_about_one = {"path.session", "path.run"} & set(policy.ids)
+        is_about_one = ABOUT_ONE & set(policy.ids)
         for name in self._without(policy):
             actor = self.world[name]
             whose = actor.own if name in GUESTS and is_about_one else target
@@ -156,7 +151,7 @@ class _Row:
 
     def _without(self, policy: Policy) -> list[str]:
         """Return those who are let in, and have not the right."""
-        is_about_one = {"path.session", "path.run"} & set(policy.ids)
+        is_about_one = ABOUT_ONE & set(policy.ids)
         is_change = policy.needs in ("write", "admin", "operator")
         lacks = list(GUESTS) if is_change or "path.session" not in policy.ids else []
         lacks += ["viewer"] if is_change else []

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from hostler.core.errors import SetupError
 from hostler.core.events import JsonObject, PrincipalId
 from hostler.core.ports import mint
-from hostler.testing.isolation import Kind
+from hostler.testing.isolation_policy import Kind
 from hostler.testing.store_kit import a_step, asked, spoke, started
 
 HERE, THERE = "isolation-a", "isolation-b"
@@ -134,6 +134,8 @@ class World:
         return {
             "session": session,
             "run": run,
+            "response": run.replace("run_", "resp_"),
+            "conversation": session.replace("ses_", "conv_"),
             "call": call,
             "asked": asked,
             "share": str(share["id"]),

@@ -12,13 +12,13 @@ from starlette.types import ASGIApp
 from hostler.core.events import JsonObject
 from hostler.faces.chat.asking import request_of
 from hostler.faces.chat.bodies import ChatRequest
-from hostler.faces.chat.errors import ChatError, tell_chat
 from hostler.faces.chat.models import ModelLists
 from hostler.faces.chat.writing import Named, Writer
 from hostler.faces.http.direct import Answering
 from hostler.faces.http.endpoint import Call, Operation
 from hostler.faces.http.keepsakes import KeepsakesOf
 from hostler.faces.http.open_streams import OpenStreams
+from hostler.faces.http.openai import OpenAiError, tell_openai
 from hostler.service.authorise import authorise
 from hostler.service.service import Service
 
@@ -62,8 +62,8 @@ def chat_operations(
             returns={200: JsonObject},
             streams=True,
             keeps=False,
-            tell=tell_chat,
-            tells=ChatError,
+            tell=tell_openai,
+            tells=OpenAiError,
             errors=(404, 500, 502, 504),
         ),
         *_lists(ModelLists(service)),
@@ -85,8 +85,8 @@ def _lists(do: ModelLists) -> list[Operation]:
             },
             headers={"Anthropic-Version": "given, the list has Anthropic's form, and pages"},
             returns={200: JsonObject},
-            tell=tell_chat,
-            tells=ChatError,
+            tell=tell_openai,
+            tells=OpenAiError,
             errors=(400,),
         ),
         Operation(
@@ -97,8 +97,8 @@ def _lists(do: ModelLists) -> list[Operation]:
             run=do.one,
             headers={"Anthropic-Version": "given, the answer has Anthropic's form"},
             returns={200: JsonObject},
-            tell=tell_chat,
-            tells=ChatError,
+            tell=tell_openai,
+            tells=OpenAiError,
             errors=(404,),
         ),
     ]

@@ -15,9 +15,9 @@ from msgspec import Struct
 
 from hostler.core.events import CallId, JsonObject, Stop, ToolCall, Usage
 from hostler.core.ports import Delta, Failure, Reply
-from hostler.faces.chat.errors import error_event, failed, tell_chat
 from hostler.faces.http.answers import Answer
 from hostler.faces.http.keepsakes import NOTHING, Keepsakes, keepsake_of
+from hostler.faces.http.openai import error_event, failed, tell_openai
 
 encode = msgspec.json.Encoder().encode
 FINGERPRINT = "fp_hostler"
@@ -47,7 +47,7 @@ class Writer:
     """Writes one answer: the `http.direct.Words` of this face."""
 
     alive = ALIVE
-    tell = staticmethod(tell_chat)
+    tell = staticmethod(tell_openai)
     id_headers: Sequence[bytes] = ()
 
     def __init__(self, named: Named, keepsakes: Keepsakes, *, usage: bool = False) -> None:

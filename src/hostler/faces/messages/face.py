@@ -6,14 +6,12 @@ Invariant: translation only; who may, how often and what is kept of it is the se
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from math import ceil
+from collections.abc import Mapping
 
-import msgspec
 from starlette.types import ASGIApp
 
-from hostler.core.events import FilePart, ImagePart, ModelSaid, Said, TextPart, ToolSaid
-from hostler.core.ports import Request, mint
+from hostler.core.ports import mint
+from hostler.faces.http.counting import estimated
 from hostler.faces.http.direct import Answering
 from hostler.faces.http.endpoint import Call, Operation
 from hostler.faces.http.keepsakes import KeepsakesOf
@@ -25,12 +23,6 @@ from hostler.faces.messages.writer import Writer
 from hostler.service.authorise import authorise
 from hostler.service.service import Service
 
-CHARS_PER_TOKEN = 4
-TOKENS_OF_A_MESSAGE = 4
-"""What stands round each."""
-TOKENS_OF_AN_IMAGE = 1_500
-BASE64_PER_TOKEN = 80
-"""Of a file that is no text: about ten pages a megabyte, each as dear as an image."""
 _SESSION = "x-claude-code-session-id"
 _SANE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _HEADERS: Mapping[str, str] = {
@@ -107,38 +99,3 @@ class _Operations:
         self._service.direct.find(call.who, asked.model)
         request = request_of(asked, self._keepsakes(call.who.tenant))
         return VendorAnswer(200, Count(input_tokens=estimated(request)))
-
-
-def estimated(request: Request) -> int:
-    """Return about how many tokens a question has."""
-    tools = sum(len(msgspec.json.encode(one)) for one in request.tools)
-    chars = len(request.system) + tools
-    tokens = sum(_tokens(one) for one in request.transcript)
-    return max(1, ceil(chars / CHARS_PER_TOKEN) + tokens)
-
-
-def _tokens(said: Said) -> int:
-    if isinstance(said, ToolSaid):
-        texts: Sequence[str] = (said.output,)
-    elif isinstance(said, ModelSaid):
-        calls = [msgspec.json.encode(one.arguments).decode() for one in said.calls]
-        texts = (said.text, said.thinking or "", *(one.name for one in said.calls), *calls)
-    elif isinstance(said.content, str):
-        texts = (said.content,)
-    else:
-        shown = sum(_shown(one) for one in said.content if not isinstance(one, TextPart))
-        texts = [one.text for one in said.content if isinstance(one, TextPart)]
-        return shown + _of(texts)
-    return _of(texts)
-
-
-def _of(texts: Sequence[str]) -> int:
-    return TOKENS_OF_A_MESSAGE + ceil(sum(map(len, texts)) / CHARS_PER_TOKEN)
-
-
-def _shown(part: ImagePart | FilePart) -> int:
-    if isinstance(part, ImagePart) or part.data is None:
-        return TOKENS_OF_AN_IMAGE
-    is_text = (part.media_type or "").startswith("text/")
-    each = CHARS_PER_TOKEN if is_text else BASE64_PER_TOKEN
-    return ceil(len(part.data) / each)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
+from typing import TypeAlias
 
 from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import ASGIApp
 
 from hostler.faces.http.endpoint import Endpoint, Operation
 from hostler.faces.http.entry import Entrance, Gate, Ways
@@ -15,6 +17,9 @@ from hostler.faces.native.socket import Socket
 from hostler.faces.native.table import table
 from hostler.service.service import Service
 
+MakesSocket: TypeAlias = Callable[[Entrance, Endpoint], ASGIApp]
+"""Makes a socket of who lets clients in, and the endpoint of the same path."""
+
 
 def native_routes(
     service: Service,
@@ -23,10 +28,12 @@ def native_routes(
     *,
     ways: Ways | None = None,
     others: Sequence[Operation] = (),
+    sockets: Mapping[str, MakesSocket] | None = None,
 ) -> list[BaseRoute]:
     """Return one route per path; the paths that are called most come first.
 
-    `ways`: to say who one is, beside keys and share links.  `others`: operations of other faces.
+    `ways`: to say who one is, beside keys and share links.  `others`: operations of other faces;
+    `sockets`, by path: what makes sockets of theirs.
     """
     entry = Entrance(gate, service.shares, service.keys, service.tenants, ways=ways or Ways())
     service.keys.revoked.append(streams.revoke)
@@ -49,6 +56,8 @@ def native_routes(
         operations=do, endpoints=endpoints, entry=entry, streams=streams, rates=service.rates
     )
     routes: list[BaseRoute] = [Route(_wide(path), one) for path, one in endpoints.items()]
+    for path, make in (sockets or {}).items():
+        routes.append(WebSocketRoute(path, make(entry, endpoints[path])))
     return [*routes, WebSocketRoute("/api/sessions/{session}/socket", socket)]
 
 

@@ -34,8 +34,9 @@ from hostler.faces.http.decode import decoded
 from hostler.faces.http.endpoint import LARGEST_BODY, REPLAYED, Call, Endpoint, answered, read_call
 from hostler.faces.http.entry import Entrance
 from hostler.faces.http.form import encode
-from hostler.faces.http.open_streams import SLOW, OpenStream, OpenStreams, Why, cutter
+from hostler.faces.http.open_streams import SLOW, OpenStream, OpenStreams
 from hostler.faces.http.request import trailed
+from hostler.faces.http.sockets import AGAIN, BAD_KEY, GONE, close
 from hostler.faces.http.streaming import Follow
 from hostler.faces.native.operations import Operations
 from hostler.faces.native.stream import send_presence
@@ -53,14 +54,6 @@ VERBS: Mapping[str, str] = {
 """Each is a POST to the path; `ping` is answered at once."""
 LARGEST_MESSAGE = LARGEST_BODY + 64 * 1024
 """A body and what is around it; beyond, the server closes with 1009."""
-
-BAD_KEY, GONE, DRAINING, AGAIN = 4401, 4404, 1012, 1013
-CLOSING: Mapping[Why, tuple[int, str]] = {
-    "draining": (DRAINING, "the server stops; come back with your cursor"),
-    "revoked": (BAD_KEY, "the key, ticket or link is good no more"),
-    "unshared": (BAD_KEY, "the session is not shared with you as it was"),
-    "slow": (SLOW, "too slow; come back with your cursor"),
-}
 
 
 class Said(Struct, forbid_unknown_fields=True):
@@ -126,7 +119,7 @@ class Socket:
             if end is not None:  # and nothing is answered any more
                 await stream.send({"type": "websocket.close", "code": end[0], "reason": end[1]})
         if stream.why is not None:
-            await _close(stream.why, scope, send)
+            await close(stream.why, scope, send)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,15 +217,3 @@ async def _send_frames(follow: Follow, stream: OpenStream) -> tuple[int, str]:
 
 def _presence(presence: Presence) -> Message:
     return {"type": "websocket.send", "text": text_presence(presence)}
-
-
-async def _close(why: Why, scope: Scope, send: Send) -> None:
-    code, reason = CLOSING[why]
-    if why == "slow" and (cut := cutter(scope)) is not None:
-        cut(code, reason)
-        return
-    with anyio.move_on_after(1, shield=True):
-        try:
-            await send({"type": "websocket.close", "code": code, "reason": reason})
-        except OSError:  # gone, or closed by the server in the same words
-            return

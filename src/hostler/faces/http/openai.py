@@ -28,7 +28,7 @@ class ErrorBody(Struct, kw_only=True):
     code: str | None = None
 
 
-class ChatError(Struct, kw_only=True):
+class OpenAiError(Struct, kw_only=True):
     error: ErrorBody
 
 
@@ -39,6 +39,10 @@ class _Told(NamedTuple):
 
 
 _OF_CALLER: Mapping[str | int, _Told] = {
+    "missing_required_parameter": _Told(400, "invalid_request_error", "missing_required_parameter"),
+    "previous_response_not_found": _Told(
+        400, "invalid_request_error", "previous_response_not_found"
+    ),
     401: _Told(401, "invalid_request_error", "invalid_api_key"),
     403: _Told(403, "permission_error", "insufficient_permissions"),
     404: _Told(404, "invalid_request_error", "not_found"),
@@ -65,7 +69,7 @@ _OF_PROVIDER: Mapping[FaultCode, _Told] = {
 _PARAMS: Mapping[FaultCode, str] = {"context_overflow": "messages", "bad_tool_schema": "tools"}
 
 
-def tell_chat(error: CallerError | Unavailable | None) -> Answer:
+def tell_openai(error: CallerError | Unavailable | None) -> Answer:
     """Tell what went wrong as OpenAI does; None: it is a bug of ours, of which nothing is told."""
     if error is None:
         made = _error("the server had an error while processing this", "server_error")

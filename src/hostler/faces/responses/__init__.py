@@ -1,0 +1,1 @@
+"""OpenAI's Responses: stateful answers, in the form that OpenAI's clients read."""
