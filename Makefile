@@ -71,7 +71,7 @@ $(MODULES): %/node_modules: %/package-lock.json | .venv/ready
 	@touch $@
 
 tests/cli/node_modules: tests/cli/package-lock.json | .venv/ready
-	@echo "installing coding CLIs (700 MB)"
+	@echo "installing coding CLIs (1.1 GB)"
 	@$(NPM) ci --silent --ignore-scripts --prefix tests/cli
 	@touch $@
 

@@ -48,8 +48,8 @@ NOWHERE = "http://127.0.0.1:9"
 USED = Usage(input_tokens=11, output_tokens=5)
 THOUGHT = "Let me look at what is wanted."
 _ORDER = re.compile(r"Please (read|run) `([^`]+)`")
-_TOOLS = {"read": ("read",), "run": ("bash", "shell")}
-_ARGUMENTS = {"read": ("file_path", "filePath", "path"), "run": ("command",)}
+_TOOLS = {"read": ("read",), "run": ("bash", "exec_command")}
+_ARGUMENTS = {"read": ("file_path", "filePath", "path"), "run": ("command", "cmd")}
 
 
 # -- the fake ------------------------------------------------------------------------------------
@@ -231,6 +231,7 @@ def _programs() -> dict[str, str]:
     pi = PACKAGES / "@earendil-works/pi-coding-agent/dist/bundle/cli.js"
     return {
         "claude": f"{PACKAGES}/@anthropic-ai/claude-code-{system}/claude",
+        "codex": f"{node()} {PACKAGES}/@openai/codex/bin/codex.js",
         "opencode": f"{PACKAGES}/opencode-{system}/bin/opencode",
         "pi": f"{node()} {pi}",
     }

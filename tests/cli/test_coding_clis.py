@@ -22,6 +22,7 @@ class Program(NamedTuple):
     again: str
     """Likewise, in the conversation before."""
     after: str = ""
+    read: str = "Please read `{}`"
     thinks: bool = True
     """What was thought comes back in words."""
     seals: bool = True
@@ -30,10 +31,12 @@ class Program(NamedTuple):
 
 PI = "pi --provider {} --model openai:gpt-5 -p"
 OPENCODE = "opencode run -m {}/openai:gpt-5"
+CODEX = "codex exec --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox"
 PROGRAMS = {
     "claude code": Program(
         "claude-code.md", "claude -p", "claude -p --continue", "--allowedTools Read Bash"
     ),
+    "codex": Program("codex.md", CODEX, f"{CODEX} resume --last", read="Please run `cat {}`"),
     "opencode, chat": Program(
         "opencode.md",
         OPENCODE.format("hostler"),
@@ -85,7 +88,7 @@ async def test_what_a_page_says_gets_an_answer_that_is_counted(page: str, tmp_pa
 async def test_it_reads_a_file_and_runs_a_command(program: Program, tmp_path: Path) -> None:
     async with desk(tmp_path, program.page) as at:
         (at.folder / "note.txt").write_text("The word is heron.\n", encoding="utf-8")
-        told = await asks(at, program, f"Please read `{at.folder / 'note.txt'}`")
+        told = await asks(at, program, program.read.format(at.folder / "note.txt"))
         asked, answered = at.coder.worked
         await asks(at, program, "Please run `echo egret > made.txt`")
 
