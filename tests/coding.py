@@ -12,7 +12,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +38,7 @@ from hostler.core.events import (
     UserSaid,
 )
 from hostler.core.ports import Delta, Reply, Request, ToolSpec, mint
+from hostler.faces.http.open_streams import OpenStreams
 from hostler.models.scripted import sample
 from hostler.testing.doubles import an_agent
 
@@ -67,10 +68,14 @@ class Coder:
     provider: str = "openai"
     name: str = "gpt-5"
     asked: list[Request] = field(default_factory=list[Request])
+    when_asked: Callable[[], Awaitable[None]] | None = None
+    """Called before it answers."""
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Reply, None]:
         said = tuple(request.transcript)
         self.asked.append(replace(request, transcript=said))
+        if self.when_asked is not None:
+            await self.when_asked()
         call = _call(said, request.tools)
         text = "" if call is not None else _answer(said)
         yield Delta("thinking", THOUGHT)
@@ -182,11 +187,12 @@ class Desk:
 @asynccontextmanager
 async def desk(folder: Path, page: str) -> AsyncGenerator[Desk]:
     """Set up a program as a page of `docs/howto` says, before a server with the fake."""
-    coder = Coder()
+    coder, streams = Coder(), OpenStreams()
     agent = an_agent(coder)
     async with AsyncExitStack() as stack:
-        look = await stack.enter_async_context(measuring({"double": agent}, version="1"))
-        served = serving(agent, file=folder / "log.db", observing=look)
+        measured = measuring({"double": agent}, version="1", streams=lambda: streams.by_kind)
+        look = await stack.enter_async_context(measured)
+        served = serving(agent, file=folder / "log.db", observing=look, streams=streams)
         client = await stack.enter_async_context(served)
         found = blocks((ROOT / "docs/howto" / page).read_text(encoding="utf-8"))
         work = folder / "work"

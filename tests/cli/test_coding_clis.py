@@ -32,11 +32,18 @@ class Program(NamedTuple):
 PI = "pi --provider {} --model openai:gpt-5 -p"
 OPENCODE = "opencode run -m {}/openai:gpt-5"
 CODEX = "codex exec --skip-git-repo-check --dangerously-bypass-approvals-and-sandbox"
+SOCKET = "-c model_providers.hostler.supports_websockets=true"
 PROGRAMS = {
     "claude code": Program(
         "claude-code.md", "claude -p", "claude -p --continue", "--allowedTools Read Bash"
     ),
     "codex": Program("codex.md", CODEX, f"{CODEX} resume --last", read="Please run `cat {}`"),
+    "codex, websocket": Program(
+        "codex.md",
+        f"{CODEX} {SOCKET}",
+        f"{CODEX} {SOCKET} resume --last",
+        read="Please run `cat {}`",
+    ),
     "opencode, chat": Program(
         "opencode.md",
         OPENCODE.format("hostler"),
@@ -113,3 +120,16 @@ async def test_it_goes_on_with_a_conversation(program: Program, tmp_path: Path) 
     assert "First was: echo ibis" in told
     results = [one for one in at.coder.worked[-1].transcript if isinstance(one, ToolSaid)]
     assert ["ibis" in one.output for one in results] == [True]
+
+
+async def test_codex_asks_over_a_websocket_if_it_is_told_of_one(tmp_path: Path) -> None:
+    program, sockets = PROGRAMS["codex, websocket"], list[float]()
+    async with desk(tmp_path, program.page) as at:
+
+        async def look() -> None:
+            sockets.append(total(await at.series(), "hostler_streams_open", kind="socket"))
+
+        at.coder.when_asked = look
+        await asks(at, program, "Please run `echo egret`")
+
+    assert sockets == [1, 1]
