@@ -26,6 +26,8 @@ class App:
     finishes: list[Json] = field(default_factory=list[Json])
     calls: list[Json] = field(default_factory=list[Json])
     """Tools that the app was asked to run."""
+    data: list[Json] = field(default_factory=list[Json])
+    """Data that the app was handed as it came."""
     done: list[str] = field(default_factory=list[str])
     news: anyio.Event = field(default_factory=anyio.Event)
 
@@ -74,6 +76,8 @@ class App:
                     self.state = told["state"]
                 case "finish":
                     self.finishes.append(told)
+                case "data":
+                    self.data.append(told["data"])
                 case "call":
                     self.calls.append(told["call"])
                 case _:

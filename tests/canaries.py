@@ -35,10 +35,10 @@ from hostler.vault.vault import SealedVault
 
 ON = os.environ.get("HOSTLER_TEST_CANARIES", "") not in ("", "0")
 TENANT = TenantId("default")
-WRITTEN_BY_TESTS = frozenset({"hostler.toml", "share.json"})
-"""Settings hold what their writer put there, and a page of the documentation keeps a new link."""
-SHOWN_ONCE = re.compile(rb"(?:hk_[0-9a-f]{8}_|hs_|ht_)[\w-]{43}", re.ASCII)
-SHOWING = re.compile(r"/(?:keys|shares|socket-tickets)$")
+WRITTEN_BY_TESTS = frozenset({"hostler.toml", "share.json", "webhook.json"})
+"""Settings hold what their writer put there, and pages of the documentation keep a new link and a new webhook."""
+SHOWN_ONCE = re.compile(rb"(?:hk_[0-9a-f]{8}_|hs_|ht_)[\w-]{43}|whsec_[\w+/]{43}=", re.ASCII)
+SHOWING = re.compile(r"/(?:keys|shares|socket-tickets|webhooks|rotate)$")
 """Paths whose answers to a POST show what opens something, once."""
 SETTING = re.compile(r"/secrets/[^/]+$")
 UNIQUE = 16

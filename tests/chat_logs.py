@@ -20,6 +20,7 @@ from hostler.core.events import (
     ModelAsked,
     ModelFailed,
     ModelReplied,
+    PartShown,
     PrincipalId,
     RunEnded,
     RunId,
@@ -33,11 +34,23 @@ from hostler.core.events import (
 )
 from hostler.core.news import Piece
 from hostler.core.ports import Delta
+from hostler.core.shown import DataPart, DocumentPart, FilePart, Shown, SourcePart
 
 RUN, SESSION = RunId("run_1"), SessionId("ses_12345678")
 CLIENT = "locate"
 """A tool that clients run; all others are the server's."""
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
+PARTS: Sequence[Shown] = (
+    DataPart(name="progress", value={"done": 1}, key="a"),
+    DataPart(name="progress", value={"done": 2}, key="a"),
+    DataPart(name="progress", value=None, key="b"),
+    DataPart(name="note", value="by the way"),
+    SourcePart(url="https://example.com/a", title="A page"),
+    SourcePart(url="https://example.com/b"),
+    DocumentPart(title="Report", media_type="application/pdf", name="report.pdf"),
+    FilePart(media_type="image/png", url="https://example.com/a.png"),
+    FilePart(media_type="image/png", data="iVBORw0KGgo=", name="a.png"),
+)
 Item: TypeAlias = Event | Piece
 
 
@@ -178,7 +191,7 @@ class Chance:
             self.fact(asked)
             return lambda: self.decide(call)
         self.start(call, {"x": 1})
-        return lambda: self.finish(call, self.some("ok", "error"))
+        return lambda: self.end(call, self.some("ok", "error"))
 
     def decide(self, call: ToolCall) -> None:
         allowed = self.maybe()
@@ -194,7 +207,13 @@ class Chance:
             self.finish(call, "denied")
             return
         self.start(call, {"x": 2} if self.maybe() else {"x": 1})
-        self.finish(call, "ok")
+        self.end(call, "ok")
+
+    def end(self, call: ToolCall, outcome: str) -> None:
+        """End a call, after it has shown what only the server's do."""
+        for _ in range(0 if call.name == CLIENT else self.random.randrange(3)):
+            self.fact(PartShown(run=RUN, call=call.id, part=self.random.choice(PARTS)))
+        self.finish(call, outcome)
 
     def start(self, call: ToolCall, arguments: dict[str, object]) -> None:
         until = LATER if call.name == CLIENT else None

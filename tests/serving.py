@@ -23,6 +23,7 @@ from hostler.core.ports import AgentSpec, Catalog, Reply
 from hostler.faces.http.entry import Ways
 from hostler.faces.http.keepsakes import KeepsakesOf
 from hostler.faces.http.open_streams import OpenStreams
+from hostler.harness.outbound import Outbound
 from hostler.service.endpoints import Endpoints
 from hostler.service.rates import Rates
 from hostler.service.retention import FOR_EVER, Keep
@@ -160,6 +161,7 @@ async def serving(
     vault: SealedVault | None = None,
     endpoints: Endpoints | None = None,
     catalog: Catalog | None = None,
+    outbound: Outbound | None = None,
     entered: Callable[[Service], object] = lambda _: None,
     ears: Ears | None = EARS,
 ) -> AsyncGenerator[Client]:
@@ -180,6 +182,7 @@ async def serving(
         vault=vault,
         endpoints=endpoints,
         catalog=catalog,
+        outbound=outbound,
     )
     async with AsyncExitStack() as stack:
         stack.enter_context(masked_lines(vault if ON else None))

@@ -19,9 +19,9 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LINES_PER_FILE = 500
 LINES_PER_FUNCTION = 50
 LINES_OF = {
-    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022 and 0025 to 0028 and 0034 say why these are so
-    "core": 4265,
-    "core/audited.py": 250,
+    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022, 0025 to 0028, 0032, 0034 and 0036 say why these are so
+    "core": 4500,
+    "core/audited.py": 255,
     "core/errors.py": 140,
     "core/events.py": 490,
     "core/directory.py": 180,
@@ -30,7 +30,7 @@ LINES_OF = {
     "core/ledger.py": 215,
     "core/memory.py": 120,
     "core/records.py": 185,
-    "core/state.py": 405,
+    "core/state.py": 410,
     "core/decide.py": 255,
     "core/gate.py": 130,
     "core/ports.py": 370,
@@ -40,9 +40,11 @@ LINES_OF = {
     "core/trail.py": 120,
     "core/streamed.py": 140,
     "core/terms.py": 65,
+    "core/shown.py": 200,
     "core/loop.py": 475,
 }
 LINES_IN = {
+    "beside": 300,
     "models": 400,
     "tools": 200,
     "stores": 400,

@@ -65,6 +65,8 @@ PROBLEMS = {
     "previous_response_not_found": "For OpenAI's clients: the response that this follows is absent.",
     "went_on": "More was said since the place that the message is to follow.",
     "too_many_secrets": "The tenant has 1,000 secrets, or 256 KiB of them; remove some.",
+    "too_many_webhooks": "The tenant has 20 webhooks; remove some.",
+    "webhook_disabled": "The webhook is disabled, so nothing is sent to it; enable it first.",
     "no_vault": "This server was opened without a place for secrets.",
     "no_master_key": "The master key that is needed is not here, or cannot be read; the detail says.",
     "too_many_shares": "The session has 100 share links; remove some.",

@@ -13,7 +13,7 @@ from docs.build.source import Field, Undocumented, about, constants, fields
 from msgspec import Struct
 from msgspec.structs import fields as struct_fields
 
-from hostler.core import events, terms
+from hostler.core import events, shown, terms
 from hostler.service import inbox
 
 INTRO = """
@@ -51,7 +51,10 @@ VALUES = (
     events.Fault,
     events.TextPart,
     events.ImagePart,
-    events.FilePart,
+    shown.FilePart,
+    shown.DataPart,
+    shown.SourcePart,
+    shown.DocumentPart,
 )
 CHOICES = ("Policy", "Stop", "Outcome", "RunStatus", "Verdict")
 PLAIN = {
@@ -64,6 +67,8 @@ PLAIN = {
     "JsonObject": "object",
     "_Object": "object",
     "Said": "[said](#usersaid) by a user, a model or a tool",
+    "Shown": "[data](#datapart), a [source](#sourcepart), a [document](#documentpart) or a [file](#filepart)",
+    "object": "any",
     "Content": "string, or a list of [parts](#textpart)",
 }
 USUAL = {

@@ -9,7 +9,7 @@ from docs.build.markdown import page, table
 from docs.build.source import Undocumented, constants
 
 from hostler.app import house, keys, server
-from hostler.core import decide, loop
+from hostler.core import decide, loop, shown
 from hostler.engine import reconcile
 from hostler.faces.http import endpoint, entry, open_streams
 from hostler.faces.native import awaited, doctor
@@ -30,7 +30,6 @@ HELD = {
     "LONGEST_TEXT": "Text of one message",
     "MOST_PARTS": "Parts of one message",
     "LARGEST_METADATA": "Metadata of a session or a message, as JSON",
-    "DEEPEST": "Nesting of JSON that is kept",
     "LONGEST_TITLE": "Title of a session",
     "LONGEST_LABEL": "Purpose of a run, key of a rating",
     "LONGEST_COMMENT": "Comment of a rating",
@@ -42,6 +41,8 @@ HELD = {
     "MOST_SESSIONS": "Sessions of a tenant",
     "MOST_STREAMS": "Open streams and sockets of one principal",
     "MOST_SHARES": "Share links of a session",
+    "MOST_WEBHOOKS": "Webhooks of a tenant",
+    "LONGEST_WEBHOOK_URL": "URL of a webhook",
     "LARGEST_ARCHIVE": "A session that is imported",
     "LARGEST_ARCHIVE_LINE": "One fact in it",
 }
@@ -62,6 +63,7 @@ LIMITS = decide.Limits()
 GROUPS: dict[str, list[Limit]] = {
     "Requests": [
         Limit("Body of a request", endpoint.LARGEST_BODY, "bytes"),
+        Limit("Nesting of JSON that is kept", sent.DEEPEST, "levels"),
         Limit("Longest `Prefer: wait=N` and `wait=N`", awaited.LONGEST_WAIT_S, "s"),
         Limit("Shortest admin key", keys.SHORTEST_KEY, "characters"),
         Limit("`Idempotency-Key`", once.LONGEST_KEY, "characters"),
@@ -118,6 +120,9 @@ GROUPS: dict[str, list[Limit]] = {
         Limit("Output that is kept in that file", toolbox.LARGEST_FILE_CHARS, "characters"),
         Limit("Arguments", repair.LARGEST_TEXT, "characters"),
         Limit("Nesting of arguments", repair.DEEPEST, "levels"),
+        Limit("What a tool shows: one part, as JSON", shown.LARGEST_SHOWN, "bytes"),
+        Limit("What a tool shows: all parts of one call", shown.LARGEST_OF_CALL, "bytes"),
+        Limit("What a tool shows: parts of one call", shown.MOST_OF_CALL),
         Limit("Calls that only read, side by side", loop.READERS),
         Limit("Calls of one tool in threads, side by side", function.THREADS),
         Limit("`python`: time for one call", sandbox.DURATION_S, "s"),

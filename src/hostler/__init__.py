@@ -33,6 +33,7 @@ from hostler.core.errors import (
 )
 from hostler.core.events import ClientTool
 from hostler.core.ports import CallContext
+from hostler.core.shown import DataPart, DocumentPart, FilePart, SourcePart
 from hostler.harness.permissions import Permissions
 from hostler.tools.command import run_command
 from hostler.tools.function import tool
@@ -55,6 +56,9 @@ __all__ = [
     "Client",
     "ClientTool",
     "Conflict",
+    "DataPart",
+    "DocumentPart",
+    "FilePart",
     "Finished",
     "Forbidden",
     "Frame",
@@ -64,6 +68,7 @@ __all__ = [
     "NotFound",
     "Permissions",
     "SetupError",
+    "SourcePart",
     "TooLarge",
     "TooMany",
     "ToolDown",

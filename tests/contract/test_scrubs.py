@@ -286,6 +286,8 @@ OURS = {
     "sessions": "agent lineage principal",
     "shares": "id principal session tenant",
     "tenants": "settings",
+    "deliveries": "status type",
+    "webhooks": "disabled_because events old_secret secret",
 }
 """Columns beside the keys that hold ids and words of ours."""
 

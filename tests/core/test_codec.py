@@ -21,6 +21,7 @@ from hostler.core.events import (
     InputId,
     JsonObject,
     ModelReplied,
+    PartShown,
     PrincipalId,
     RunId,
     TextPart,
@@ -31,6 +32,7 @@ from hostler.core.events import (
     Usage,
     UserSpoke,
 )
+from hostler.core.shown import DataPart, FilePart, SourcePart
 
 GOLDEN = sorted((Path(__file__).parents[1] / "logs").glob("*.jsonl"))
 
@@ -57,13 +59,17 @@ st.register_type_strategy(
 )
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
 st.register_type_strategy(Decimal, st.decimals(allow_nan=False, allow_infinity=False))
-large = (ModelReplied, UserSpoke, ToolStarted, ApprovalAsked, ApprovalGiven)
+large = (ModelReplied, UserSpoke, ToolStarted, ApprovalAsked, ApprovalGiven, PartShown)
 small = [kind for kind in get_args(Fact) if kind not in large]
 facts = st.one_of(
     *(st.builds(kind) for kind in small),
     st.builds(ToolStarted, arguments=json_objects),
     st.builds(ApprovalAsked, arguments=json_objects),
     st.builds(ApprovalGiven, arguments=json_objects | st.none()),
+    st.builds(
+        PartShown,
+        part=st.builds(DataPart, value=json_values) | st.builds(SourcePart) | st.builds(FilePart),
+    ),
     st.builds(
         ModelReplied,
         calls=st.lists(st.builds(ToolCall, arguments=json_objects), max_size=2).map(tuple),

@@ -15,7 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler.core.codec import dump, load
-from hostler.core.events import AttemptId, CallId, ModelReplied, RunId, Seq, Usage
+from hostler.core.events import (
+    AttemptId,
+    CallId,
+    InputId,
+    ModelReplied,
+    PrincipalId,
+    RunId,
+    Seq,
+    ToolCall,
+    ToolSaid,
+    Usage,
+    UserSpoke,
+)
 from hostler.core.ports import Delta, Reply
 from hostler.core.sealed import Part
 from hostler.testing.canaries import ODD, Canaries, spellings
@@ -237,3 +249,22 @@ def reply(text: str) -> ModelReplied:
         stop="end",
         usage=Usage(),
     )
+
+
+def test_a_call_that_a_history_answers_is_masked_like_the_one_it_makes() -> None:
+    call = ToolCall(id=CallId("call_1"), name="push", arguments={"token": KEY})
+    spoke = UserSpoke(
+        run=RunId("run_1"),
+        input=InputId("inp_1"),
+        content="go on",
+        policy="queue",
+        principal=PrincipalId("p"),
+        metadata={},
+        history=(ToolSaid(call, "pushed"),),
+    )
+
+    masked, raw = Masker([("github", KEY)]).fact(spoke, dump(spoke))
+
+    assert isinstance(masked, UserSpoke)
+    assert KEY.encode() not in raw
+    assert load(raw) == masked

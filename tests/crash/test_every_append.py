@@ -8,8 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from hostler.core.events import Key, Policy, Principal, PrincipalId, TenantId, ToolSaid
-from hostler.core.ports import Reply, Request, ToolSpec, World
+from hostler.core.events import (
+    Key,
+    PartShown,
+    Policy,
+    Principal,
+    PrincipalId,
+    TenantId,
+    ToolFinished,
+    ToolSaid,
+    ToolStarted,
+)
+from hostler.core.ports import CallContext, Reply, Request, ToolSpec, World
+from hostler.core.shown import DataPart
 from hostler.core.store import Store
 from hostler.service.admission import Admission
 from hostler.service.inbox import Inbox, Message
@@ -127,3 +138,56 @@ async def test_wherever_the_worker_dies_the_next_one_finishes_and_nothing_unsafe
         deaths = [death async for death in every_death(play)]
 
         assert len(deaths) > 8
+
+
+def two_calls(request: Request) -> Reply:
+    if isinstance(request.transcript[-1], ToolSaid):
+        return Reply(text="done", stop="end")
+    return Reply(text="", stop="tools", calls=(a_call("safe"), a_call("never")))
+
+
+class Showing(ToolboxDouble):
+    """Tools that show two things each."""
+
+    async def run(self, started: ToolStarted, context: CallContext) -> ToolFinished:
+        for n in (1, 2):
+            await context.show(DataPart(name="step", value=n))
+        return await super().run(started, context)
+
+
+@pytest.mark.parametrize("make", [in_memory, on_sqlite])
+async def test_wherever_the_worker_dies_what_was_shown_stays_and_a_call_that_ends_has_shown_all(
+    make: Making, tmp_path: Path
+) -> None:
+    async with make(tmp_path) as (store, signals):
+
+        async def play(n: int, after: bool) -> bool:  # noqa: FBT001
+            tools = Showing({spec.name: spec for spec in TOOLS})
+            workers = Workers(store, an_agent(ModelDouble(two_calls), tools=tools), signals)
+            key = await a_session(store)
+            inbox = Inbox(
+                store=store, engine=NoEngine(), world=World("client"), admission=Admission()
+            )
+            await inbox.speak(ME, key.session, Message(content="go", policy="queue", metadata={}))
+            whole = store.append
+            store.append = dying(whole, at=n, after=after)  # type: ignore[method-assign]
+            try:
+                log = await workers.work_until_rest(key)
+            finally:
+                store.append = whole  # type: ignore[method-assign]
+            check_log(log)
+            await check_rows(store, key)
+            for fact in [one.fact for one in log if isinstance(one.fact, ToolFinished)]:
+                shown = [
+                    one.fact.part
+                    for one in log
+                    if isinstance(one.fact, PartShown) and one.fact.call == fact.call
+                ]
+                last = [DataPart(name="step", value=n) for n in (1, 2)]
+                assert fact.outcome != "ok" or shown[-2:] == last
+                assert len(shown) <= 4
+            return workers.crashes > 0
+
+        deaths = [death async for death in every_death(play)]
+
+        assert len(deaths) > 12

@@ -32,6 +32,7 @@ const chat = new Chat({
         lastAssistantMessageIsCompleteWithApprovalResponses(seen) ||
         lastAssistantMessageIsCompleteWithToolCalls(seen)
     : undefined,
+  onData: (data) => tell("data", { data }),
   onToolCall: ({ toolCall }) => tell("call", { call: toolCall }),
   onFinish: ({ isAbort, isDisconnect, isError, finishReason }) =>
     tell("finish", { isAbort, isDisconnect, isError, finishReason }),

@@ -19,6 +19,7 @@ function Page() {
     id,
     resume,
     transport,
+    onData: (data) => tell("data", { data }),
     sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithApprovalResponses,
   });
   const { status, messages, error } = chat;

@@ -11,9 +11,11 @@ from hostler import (
     Budget,
     CallContext,
     Client,
+    DataPart,
     Finished,
     Frame,
     Invalid,
+    SourcePart,
     TooMany,
     tool,
 )
@@ -30,6 +32,16 @@ async def weather(city: str) -> str:
 def count(words: list[str], context: CallContext) -> int:
     """Count words."""
     return len(words) + len(context.call)
+
+
+@tool
+async def research(topic: str, context: CallContext) -> str:
+    """Look something up."""
+    await context.show(DataPart(name="progress", value={"done": 0.5}, key="research"))
+    await context.show(SourcePart(url="https://example.com", title=topic))
+    await context.show("a text")  # type: ignore[arg-type]
+    DataPart(name="progress")  # type: ignore[call-arg]
+    return "found"
 
 
 async def a_tool_is_still_its_function(context: CallContext) -> None:

@@ -8,12 +8,15 @@ import subprocess
 from collections.abc import Sequence
 from typing import cast
 
+import msgspec
 import pytest
 from tests.chat_logs import CLIENT, RUN, SESSION, Chance, Item, joined
 from tests.programs import node, npm_packages
 from tests.serving import Json
 
-from hostler.core.events import CallId
+from hostler.core.events import START, CallId
+from hostler.faces.aisdk import bodies
+from hostler.faces.aisdk.bodies import UiMessage
 from hostler.faces.aisdk.chunks import Chunks
 
 SEEDS = range(400)
@@ -30,7 +33,7 @@ def read_by_client(views: Sequence[Streams]) -> list[Json]:
 
 def a_view(items: Sequence[Item]) -> list[Json]:
     """Return what one stream says of a whole log."""
-    chunks = Chunks(RUN, SESSION, theirs={CLIENT}, named={CLIENT})
+    chunks = Chunks(RUN, SESSION, "helper", theirs={CLIENT}, named={CLIENT})
     text = b""
     chunks.start()
     for item in items:
@@ -51,9 +54,11 @@ def frames(text: bytes) -> list[Json]:
 
 def streams_between_waits(items: Sequence[Item]) -> Streams:
     """Return what a client gets that comes back after each time the run waited."""
-    streams, seen = list[list[Json]](), dict[CallId, bool]()
+    streams, seen, shown = list[list[Json]](), dict[CallId, bool](), START
     for end in [*waits_in(items), None]:
-        chunks = Chunks(RUN, SESSION, theirs={CLIENT}, named={CLIENT}, seen=seen)
+        chunks = Chunks(
+            RUN, SESSION, "helper", theirs={CLIENT}, named={CLIENT}, seen=seen, shown=shown
+        )
         chunks.start()
         start = chunks.drain()
         for item in items[:end]:
@@ -65,12 +70,18 @@ def streams_between_waits(items: Sequence[Item]) -> Streams:
             if "toolCallId" in chunk or "approvalId" in chunk:
                 call = CallId(str(chunk.get("toolCallId", chunk.get("approvalId"))))
                 seen[call] = str(chunk["type"]).endswith(("-available", "-error", "-denied"))
+        shown = max(shown, bodies.shown([as_sent_back(streams[-1])]))
     return streams
+
+
+def as_sent_back(chunks: Sequence[Json]) -> UiMessage:
+    """Return an answer with what was shown in it, as the client will send it."""
+    return msgspec.convert({"role": "assistant", "parts": chunks}, UiMessage)
 
 
 def waits_in(items: Sequence[Item]) -> list[int]:
     """Return the places at which a run begins to wait."""
-    chunks, places, was = Chunks(RUN, SESSION, theirs={CLIENT}), list[int](), False
+    chunks, places, was = Chunks(RUN, SESSION, "", theirs={CLIENT}), list[int](), False
     for place, item in enumerate(items):
         chunks.take(item)
         if chunks.parked and not was:

@@ -103,6 +103,7 @@ async def test_nothing_tells_whether_what_is_not_theirs_is_there(tmp_path: Path)
             _, places = await client.call("GET", "/api/endpoints", headers=head)
             assert (left["items"], kept, secrets["items"]) == ([], 200, [])
             assert places["items"] == []
+            assert (await client.call("GET", "/api/webhooks", headers=head))[1]["items"] == []
             revoked = [one["revoked_at"] for one in cast("list[dict[str, str]]", keys["items"])]
             assert all(revoked)
 

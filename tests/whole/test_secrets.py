@@ -17,7 +17,7 @@ import pytest
 from tests.canaries import canary, learn, master_keys
 from tests.serving import Client, Frame, serving
 
-from hostler import tool
+from hostler import DataPart, DocumentPart, SourcePart, tool
 from hostler.app.building import Parts
 from hostler.app.settings import load_settings
 from hostler.app.vaults import MasterKeys, make_vault, master_key_file
@@ -45,6 +45,10 @@ async def push(how: str, context: CallContext) -> str:
         raise ToolError(f"bad credentials: {value}")
     if how == "break":
         raise RuntimeError(value)
+    if how == "show":
+        await context.show(DataPart(name="a", value={value: [value]}, key=value))
+        await context.show(SourcePart(url=f"https://example.com/{quote(value)}", title=value))
+        await context.show(DocumentPart(title=value, media_type="a/b", name=value))
     return {"quote": quote(value), "json": json.dumps({"t": value})}.get(how, value * 2000)
 
 
@@ -220,7 +224,7 @@ async def test_the_joined_text_is_the_masked_reply_at_every_cut(tmp_path: Path) 
             assert "[secret:github]" in str(reply)
 
 
-@pytest.mark.parametrize("how", ["raise", "break", "long"])
+@pytest.mark.parametrize("how", ["raise", "break", "long", "show"])
 async def test_what_a_tool_does_with_its_secret_reaches_neither_log_nor_model(
     tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:

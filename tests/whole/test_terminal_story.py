@@ -12,9 +12,9 @@ from rich.console import Console
 from hostler.app.agent import Frame
 from hostler.app.terminal.blocks import Blocks
 from hostler.app.terminal.canvas import THEME, Canvas, drawn
-from hostler.app.terminal.items import Anew, Item, Over, Replied, Spoke, Waits, Words
+from hostler.app.terminal.items import Anew, Item, Over, Replied, Shows, Spoke, Waits, Words
 from hostler.app.terminal.story import Story
-from hostler.app.terminal.words import brief, printable, seconds
+from hostler.app.terminal.words import brief, printable, seconds, shown_of
 
 TEXT = (
     "# Title\n\nA paragraph\nof two lines.\n\n- one\n\n- two\n\n  more of two\n\n"
@@ -188,12 +188,36 @@ def test_nothing_that_is_said_can_command_the_terminal() -> None:
     shown = canvas(
         replied(evil),
         frame("tool_started", call="call_1", name="t\x1b[2J", arguments={"a": evil}),
+        frame("part_shown", call="call_1", part={"type": "source", "url": evil, "title": evil}),
+        frame("part_shown", call="call_1", part={"type": "data", "name": evil, "value": evil}),
         frame("tool_finished", call="call_1", outcome="ok", output=evil),
         frame("user_spoke", content=evil),
     )
 
     assert not set("\x1b\x07\x9b") & set(shown)
     assert "wiped" in shown
+
+
+def test_what_a_tool_shows_is_a_line_of_its_own() -> None:
+    def shows(**part: object) -> Frame:
+        return frame("part_shown", call="call_1", part=part)
+
+    link = "https://example.com/" + "a" * 200
+    items = told(
+        shows(type="data", name="progress", value={"done": 1}),
+        shows(type="source", url=link, title="A page"),
+        shows(type="document", title="Report", media_type="application/pdf", name="r.pdf"),
+        shows(type="file", media_type="image/png", data="aGk=" * 1000, name="a.png"),
+        shows(type="from_a_newer_server"),
+    )
+
+    assert [shown_of(one) for one in items if isinstance(one, Shows)] == [
+        '· progress: {"done":1}',
+        f"· source A page {link}",
+        "· document Report r.pdf application/pdf",
+        "· file a.png image/png",
+        "· from_a_newer_server",
+    ]
 
 
 def test_things_are_said_briefly() -> None:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from hostler.app.agent import Agent
 from hostler.app.building import RESULTS, build_agents
 from hostler.app.catalogue import make_catalogue
-from hostler.app.endpoints import make_endpoints
+from hostler.app.endpoints import egress_guard, make_endpoints
 from hostler.app.first_model import first_model, needs_model
 from hostler.app.frames import Finished, Frame, finished
 from hostler.app.house import open_house
@@ -175,6 +175,7 @@ class Mounted:
                     vault=vault,
                     endpoints=endpoints,
                     catalog=catalogue,
+                    outbound=egress_guard(settings.egress),
                 )
                 service = await stack.enter_async_context(house)
                 ways = await stack.enter_async_context(opened_ways(settings.identity, service))

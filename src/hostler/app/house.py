@@ -20,6 +20,8 @@ import anyio
 from hostler.app.observing import UNOBSERVED, Observing
 from hostler.app.roster import roster
 from hostler.app.upkeep import Work, upkeep
+from hostler.app.webhooks import make_outgoing
+from hostler.beside.webhooks import Webhooks
 from hostler.core.audited import Audits
 from hostler.core.directory import Directory
 from hostler.core.events import RunKey, TenantId
@@ -28,6 +30,7 @@ from hostler.core.sealed import SealedRows
 from hostler.core.store import Outbox
 from hostler.engine.drive import Driver
 from hostler.engine.queuer import EmbeddedEngine
+from hostler.harness.outbound import Outbound
 from hostler.harness.results import Results
 from hostler.harness.toolbox import Toolbox
 from hostler.models.absent import Absent
@@ -47,6 +50,7 @@ from hostler.stores.sqlite import SqliteStore
 from hostler.stores.sqlite_audit import SqliteAudits
 from hostler.stores.sqlite_directory import SqliteDirectory
 from hostler.stores.sqlite_sealed import SqliteSealed
+from hostler.stores.sqlite_webhooks import SqliteWebhooks
 from hostler.vault.vault import SealedVault
 
 SLOTS = 5000
@@ -67,16 +71,16 @@ async def open_house(
     vault: SealedVault | None = None,
     endpoints: Endpoints | None = None,
     catalog: Catalog | None = None,
+    outbound: Outbound | None = None,
 ) -> AsyncGenerator[Service]:
     """Open the store (in memory without a `file`), drive what is unfinished, yield the verbs.
 
-    Runs of agents that are not here end with an error that says so, or are left for a server if this
-    is none.  `results`: the folder of long results.  `catalog`: see `roster`.  Raises SetupError.
+    Runs of agents that are not here end with an error that says so; if this is no server, they and
+    webhooks wait for one.  `results`: long ones.  `catalog`: see `roster`.  Raises SetupError.
     """
     seen, left = observing or UNOBSERVED, results and Results(results)
     agents, catalog = roster(agents, catalog)
-    world = World(f"{socket.gethostname()}-{os.getpid()}")
-    engine, signals = EmbeddedEngine(), LocalSignals(first=seen.first)
+    engine, signals, world = EmbeddedEngine(), LocalSignals(first=seen.first), _world()
     store, beside = _store(file, seen, signals, partial(_ring, engine), vault)
     known = seen.naming(partial(_agent, agents, is_server=is_server))
     driver = Driver(agents=known, store=store, signals=signals, world=world, secrets=vault)
@@ -95,7 +99,7 @@ async def open_house(
         rates=rates,
         scraping=seen.scraping,
         forgetting=Forgetting(store=store, signals=signals, leftovers=left),
-        sealing=None if vault is None else Sealing(vault, beside.sealed, left),
+        sealing=None if vault is None else _sealing(vault, beside, left, outbound, sends=is_server),
         endpoints=endpoints,
         models=Models(catalog=catalog, told=seen.direct),
     )
@@ -104,6 +108,22 @@ async def open_house(
         serve = partial(engine.serve, seen.driven(driver, store, world.worker), slots=SLOTS)
         async with _at_work(serve, seen.watch, *upkeep(service, engine, keep, world)):
             yield service
+
+
+def _world() -> World:
+    return World(f"{socket.gethostname()}-{os.getpid()}")
+
+
+def _sealing(
+    vault: SealedVault,
+    beside: _Beside,
+    left: Results | None,
+    outbound: Outbound | None,
+    *,
+    sends: bool,
+) -> Sealing:
+    outgoing = make_outgoing(beside.webhooks, vault, outbound, sends=sends)
+    return Sealing(vault, beside.sealed, left, outgoing)
 
 
 async def _read(beside: _Beside, endpoints: Endpoints, vault: SealedVault | None) -> None:
@@ -154,6 +174,7 @@ class _Beside(NamedTuple):
     audits: Audits
     directory: Directory
     sealed: SealedRows
+    webhooks: Webhooks
 
 
 def _store(
@@ -166,11 +187,13 @@ def _store(
     mask, observer = nothing if vault is None else vault.mask, seen.observer(signals.publish)
     if file is None:
         memory = MemoryStore(observer=observer, outbox=outbox, mask=mask)
-        return memory, _Beside(MemoryAudits(), MemoryDirectory(memory), MemorySealed(memory))
+        directory, sealed = MemoryDirectory(memory), MemorySealed(memory)
+        return memory, _Beside(MemoryAudits(), directory, sealed, memory.webhooks)
     store = SqliteStore.open(
         file, observer=observer, outbox=outbox, timed=seen.committed, mask=mask
     )
-    return store, _Beside(SqliteAudits(store), SqliteDirectory(store), SqliteSealed(store, file))
+    directory, sealed = SqliteDirectory(store), SqliteSealed(store, file)
+    return store, _Beside(SqliteAudits(store), directory, sealed, SqliteWebhooks(store))
 
 
 def nothing(tenant: TenantId) -> None:

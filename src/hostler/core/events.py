@@ -4,7 +4,8 @@ A fact is named in the past tense, is immutable and JSON-safe.  The union `Fact`
 member means teaching `fold`, the codec's tests and the faces.  Facts evolve by added fields with
 defaults; a field is never renamed, re-typed or given a new meaning.
 
-Invariant: nothing here imports anything of ours but `terms`, performs I/O or knows the time.
+Invariant: nothing here imports anything of ours but `shown` and `terms`, performs I/O or knows the
+time.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Literal, NamedTuple, NewType, TypeAlias, get_args
 
 from msgspec import Struct, field
 
+from hostler.core.shown import FilePart, Shown
 from hostler.core.terms import Terms
 
 TenantId = NewType("TenantId", str)
@@ -98,15 +100,6 @@ class ImagePart(
     url: str | None = None
     data: str | None = None
     media_type: str | None = None
-
-
-class FilePart(Struct, frozen=True, kw_only=True, tag_field="type", tag="file", omit_defaults=True):
-    """Exactly one of `url` and `data` (base64, with its `media_type`)."""
-
-    url: str | None = None
-    data: str | None = None
-    media_type: str | None = None
-    name: str | None = None
 
 
 Part: TypeAlias = TextPart | ImagePart | FilePart
@@ -411,6 +404,14 @@ class ToolStarted(FactBase, frozen=True, tag="tool_started"):
     """Given, the call is for a client, which has until then to send its result."""
 
 
+class PartShown(FactBase, frozen=True, tag="part_shown"):
+    """A call that runs showed something to people.  Says nothing to models."""
+
+    call: CallId
+    part: Shown
+    """What it showed."""
+
+
 class ToolFinished(FactBase, frozen=True, tag="tool_finished"):
     """The one outcome of a call.  `unknown`: a worker died in it and it may not be run twice."""
 
@@ -457,6 +458,7 @@ Fact: TypeAlias = (
     | AttemptDropped
     | ApprovalAsked
     | ToolStarted
+    | PartShown
     | ToolFinished
     | RunEnded
 )

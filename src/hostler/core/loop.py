@@ -44,6 +44,7 @@ from hostler.core.events import (
     ModelAsked,
     ModelFailed,
     ModelReplied,
+    PartShown,
     RunClaimed,
     RunId,
     RunKey,
@@ -69,6 +70,7 @@ from hostler.core.ports import (
     World,
 )
 from hostler.core.sealed import Part, Secrets
+from hostler.core.shown import Show, Shown, Stage
 from hostler.core.state import LOST, Run, State, fold, prompt, terms_of
 from hostler.core.store import Store
 from hostler.core.streamed import Streamed
@@ -305,15 +307,17 @@ class Drive:
         parts = model.stream(request)
         return parts if mask is None else mask.stream(parts)
 
-    def _context(self, call: CallId) -> CallContext:
-        secrets = self.secrets
+    def _context(self, call: CallId, show: Show) -> CallContext:
+        secrets, key = self.secrets, self.key
         if secrets is None:
-            return CallContext(call=call, key=self.key)
-        tenant, mask = self.key.tenant, secrets.mask(self.key.tenant)
-        reveal = partial(secrets.find, tenant)
+            return CallContext(call=call, key=key, shows=show)
+        mask, reveal = secrets.mask(key.tenant), partial(secrets.find, key.tenant)
         if mask is None:
-            return CallContext(call=call, key=self.key, reveal=reveal)
-        return CallContext(call=call, key=self.key, reveal=reveal, mask=mask.text)
+            return CallContext(call=call, key=key, reveal=reveal, shows=show)
+        return CallContext(call=call, key=key, reveal=reveal, mask=mask.text, shows=show)
+
+    async def _shown(self, log: _Log, call: CallId, part: Shown) -> None:
+        await log.write(PartShown(run=self.key.run, call=call, part=part))
 
     def _gave_up(
         self,
@@ -364,9 +368,13 @@ class Drive:
         limiter = anyio.CapacityLimiter(READERS)
 
         async def one(started: ToolStarted) -> None:
+            stage = Stage(partial(self._shown, log, started.call))
             async with limiter:
-                context = self._context(started.call)
-                finished = done[started.call] = await tools.run(started, context)
+                try:
+                    context = self._context(started.call, stage.show)
+                    finished = done[started.call] = await tools.run(started, context)
+                finally:
+                    stage.is_over = True
             if len(done) < len(begun):
                 await log.write(finished)
             else:

@@ -32,6 +32,7 @@ from hostler.core.events import (
     ToolStarted,
     Usage,
 )
+from hostler.core.shown import Show, Shown, unseen
 from hostler.core.terms import AS_IT_IS, Wanted
 
 _chance = random.Random(secrets.randbits(256))  # noqa: S311  ids name things, they open none
@@ -193,6 +194,18 @@ class CallContext(Struct, frozen=True, kw_only=True):
     """How `secret` finds a value; tools ask `secret`."""
     mask: Callable[[str], str] = _as_it_is
     """Takes the tenant's secrets out of a text, before anything keeps it."""
+    shows: Show = unseen
+    """How `show` shows; tools ask `show`."""
+
+    async def show(self, part: Shown) -> None:
+        """Show a `DataPart`, `SourcePart`, `DocumentPart` or `FilePart` to people; no model reads it.
+
+        It is stored when this returns, and stays shown whatever comes of the call.
+
+        Raises:
+            ToolError: it is too large, too much for one call, or no JSON; or the call is over.
+        """
+        await self.shows(part)
 
     async def secret(self, name: str) -> str:
         """Return a secret of the tenant, for this call; keep it nowhere.

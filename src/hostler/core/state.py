@@ -36,6 +36,7 @@ from hostler.core.events import (
     ModelFailed,
     ModelReplied,
     ModelSaid,
+    PartShown,
     RunClaimed,
     RunEnded,
     RunId,
@@ -182,7 +183,7 @@ def _apply(s: State, event: Event, fact: Fact | Unknown) -> None:
                 _tool(s, s.run, fact)
         case RunClaimed() | RunStarted() | RunEnded():
             _life(s, event, fact)
-        case RunRated() | RunWithdrawn():
+        case RunRated() | RunWithdrawn() | PartShown():
             pass  # for people, not for models
         case Unknown():
             s.foreign = True

@@ -10,12 +10,13 @@ from decimal import Decimal
 
 from msgspec.structs import asdict
 
-from hostler.core.errors import Invalid
+from hostler.core.errors import Invalid, ToolError
 from hostler.core.events import (
     ApprovalAsked,
     Fact,
     ModelFailed,
     ModelReplied,
+    PartShown,
     RunEnded,
     RunRated,
     ToolStarted,
@@ -23,6 +24,7 @@ from hostler.core.events import (
     UserSpoke,
 )
 from hostler.core.ledger import MOST_COST, MOST_TOKENS
+from hostler.core.shown import Shown, taken
 from hostler.service.limits import check_client_tools
 from hostler.service.marks import Mark
 from hostler.service.times import LATEST, seconds
@@ -74,8 +76,17 @@ def _check_values(fact: Fact) -> None:
         check_history(fact.history)
         if fact.terms is not None:
             check_wanted(fact.terms.wanted)
+    elif isinstance(fact, PartShown):
+        _check_part(fact.part)
     elif isinstance(fact, RunRated):
         Mark(score=fact.score).check()  # its key may be masked, and so no label any more
+
+
+def _check_part(part: Shown) -> None:
+    try:
+        taken(part)
+    except ToolError as error:
+        raise Invalid(str(error)) from error
 
 
 def check_usage(usage: Usage, most: int) -> None:

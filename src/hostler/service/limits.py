@@ -9,7 +9,7 @@ Invariant: a limit is a constant here or, where the rules of the core enforce it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -17,8 +17,9 @@ from hostler.core.decide import MOST_CALLS
 from hostler.core.errors import Invalid, TooLarge
 from hostler.core.events import ClientTool, Content, JsonObject, TextPart
 from hostler.core.head import LONGEST_QUEUE
+from hostler.core.shown import DEEPEST, is_deeper
 
-__all__ = ["LONGEST_QUEUE", "MOST_CALLS"]
+__all__ = ["DEEPEST", "LONGEST_QUEUE", "MOST_CALLS"]
 
 LONGEST_TEXT = 4_000_000
 """Characters of one message: some million tokens, as much as any model reads at once."""
@@ -26,8 +27,6 @@ MOST_PARTS = 100
 """Parts of one message: providers take fewer images than this, and text can be joined."""
 LARGEST_METADATA = 16 * 1024
 """Bytes of JSON: labels, which every list of sessions carries along; data belongs in messages."""
-DEEPEST = 32
-"""Levels of nesting in any JSON that is kept: every later reader has to survive it."""
 LONGEST_TITLE = 500
 """Characters: a line to choose a session by."""
 LONGEST_LABEL = 64
@@ -50,6 +49,10 @@ MOST_STREAMS = 10_000
 """Open at once by one principal, over SSE and sockets: up to 60 KiB each."""
 MOST_SHARES = 100
 """Links of one session, those that have expired of late too: each list of them is whole."""
+MOST_WEBHOOKS = 20
+"""Of one tenant: each is written to with every event that it wants."""
+LONGEST_WEBHOOK_URL = 2_048
+"""Characters: as most programs that read one have it."""
 LARGEST_ARCHIVE = 64 * 1024 * 1024
 """Bytes of an import: its facts are in memory at once."""
 LARGEST_ARCHIVE_LINE = 16 * 1024 * 1024
@@ -114,12 +117,8 @@ def check_depth(pointer: str, value: object) -> None:
     Raises:
         Invalid: deeper than `DEEPEST`.
     """
-    level: list[object] = [value]
-    for _ in range(DEEPEST):
-        level = [inner for one in level for inner in _inside(one)]
-        if not level:
-            return
-    raise Invalid("nested too deeply", fields=[(pointer, f"at most {DEEPEST} levels")])
+    if is_deeper(value, DEEPEST):
+        raise Invalid("nested too deeply", fields=[(pointer, f"at most {DEEPEST} levels")])
 
 
 def check_size(pointer: str, value: object, most: int) -> None:
@@ -127,10 +126,3 @@ def check_size(pointer: str, value: object, most: int) -> None:
     size = len(msgspec.json.encode(value))
     if size > most:
         raise Invalid(f"{size:,} bytes of JSON", fields=[(pointer, f"at most {most:,} bytes")])
-
-
-def _inside(value: object) -> Iterator[object]:
-    if isinstance(value, dict):
-        yield from value.values()
-    elif isinstance(value, list):
-        yield from value

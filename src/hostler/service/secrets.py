@@ -18,6 +18,7 @@ from hostler.core.news import Signals
 from hostler.core.ports import World
 from hostler.core.sealed import LONGEST, SHORTEST, Named, Purpose, Scrubbed, SealedRows, Vault
 from hostler.service.authorise import authorise, authorise_operator
+from hostler.service.webhooks import Outgoing
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}", re.ASCII)
 KINDS: tuple[Purpose, ...] = get_args(Purpose)
@@ -37,6 +38,8 @@ class Sealing(NamedTuple):
     vault: Vault
     rows: SealedRows
     files: Files | None = None
+    outgoing: Outgoing | None = None
+    """What webhooks are kept and signed with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +107,7 @@ class TenantSecrets:
             Invalid: the value could not be masked.
         """
         authorise(who, "admin", None)
-        vault, rows, kept_files = self._opened()
+        vault, rows, kept_files, _ = self._opened()
         tenant = who.tenant
         if value is not None:
             _check_value(value, "scrubbed")

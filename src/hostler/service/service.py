@@ -22,6 +22,7 @@ from hostler.service.admission import Admission, Begins
 from hostler.service.archive import Archive
 from hostler.service.auditing import Auditing
 from hostler.service.authorise import Access, authorise
+from hostler.service.deliveries import TenantDeliveries
 from hostler.service.direct import Direct, Models
 from hostler.service.endpoints import Endpoints, TenantEndpoints
 from hostler.service.follow import Following
@@ -40,6 +41,7 @@ from hostler.service.sessions import Sessions
 from hostler.service.shares import Shares
 from hostler.service.tenants import Tenants
 from hostler.service.waits import Waits
+from hostler.service.webhooks import TenantWebhooks
 
 Hide: TypeAlias = Callable[[TenantId, str], str]
 
@@ -63,6 +65,8 @@ class Service:
     access: Access
     secrets: TenantSecrets
     endpoints: TenantEndpoints
+    webhooks: TenantWebhooks
+    deliveries: TenantDeliveries
     admit: Callable[[Begins], None]
     """Returns if new work may begin; raises Unavailable (`overloaded`) if not."""
     rates: Rates
@@ -156,6 +160,7 @@ def _service(
     of, inbox = sessions, sessions.inbox
     store, world, access = of.store, of.world, of.access
     waits = _waits(sessions)
+    outgoing = None if sealing is None else sealing.outgoing
     return Service(
         agents=of.agents,
         sessions=sessions,
@@ -168,12 +173,9 @@ def _service(
         resuming=Resuming(inbox=inbox, waits=waits),
         archive=_archive(sessions),
         secrets=TenantSecrets(sealing=sealing, signals=of.following.signals, world=world),
-        endpoints=TenantEndpoints(
-            endpoints=endpoints,
-            directory=of.tenants.directory,
-            world=world,
-            secrets=of.secrets,
-        ),
+        endpoints=_endpoints(sessions, endpoints),
+        webhooks=TenantWebhooks(outgoing=outgoing, world=world),
+        deliveries=TenantDeliveries(outgoing=outgoing, world=world),
         auditing=Auditing(audits=audits, world=world, secrets=of.secrets),
         tenants=of.tenants,
         keys=Keys(of.tenants.directory, of.tenants, world),
@@ -195,6 +197,15 @@ def _waits(of: Sessions) -> Waits:
         agents=of.agents,
         world=of.world,
         access=of.access,
+        secrets=of.secrets,
+    )
+
+
+def _endpoints(of: Sessions, known: Endpoints) -> TenantEndpoints:
+    return TenantEndpoints(
+        endpoints=known,
+        directory=of.tenants.directory,
+        world=of.world,
         secrets=of.secrets,
     )
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from hostler.beside.webhooks import Delivery, Webhook
 from hostler.core.ledger import DirectCall
 from hostler.core.records import Approval, Session
 from hostler.core.sealed import Mask
@@ -21,6 +22,8 @@ FREE_TEXT: Mapping[type[Struct], tuple[str, ...]] = {
     Session: ("title", "metadata", "client_tools"),
     Approval: ("name", "arguments", "reason"),
     DirectCall: ("purpose", "model", "error_message"),
+    Webhook: ("url", "description"),
+    Delivery: ("body", "error"),
 }
 
 

@@ -59,6 +59,7 @@ from hostler.stores.memory_rows import (
     sizes_of,
     up_to,
 )
+from hostler.stores.memory_webhooks import MemoryWebhooks
 from hostler.stores.projection import Projection, imported, project
 
 
@@ -86,6 +87,7 @@ class MemoryStore:
         self._approvals: dict[tuple[Key, CallId], Approval] = {}
         self._shares: dict[str, Share] = {}
         self._answers = Answers(clock)
+        self.webhooks = MemoryWebhooks()
         self.grants: dict[Key, dict[PrincipalId, Grant]] = {}
         """Kept by `memory_directory`."""
 
@@ -162,17 +164,14 @@ class MemoryStore:
         self._kept.pop(key, None)
         self.grants.pop(key, None)
         self.rows.erase(key)
-        for approval in [k for k in self._approvals if k[0] == key]:
-            del self._approvals[approval]
-        for digest in [d for d, s in self._shares.items() if (s.tenant, s.session) == key]:
-            del self._shares[digest]
+        self._approvals = {k: one for k, one in self._approvals.items() if k[0] != key}
+        self._shares = {d: s for d, s in self._shares.items() if (s.tenant, s.session) != key}
         read = [] if there is None else [segment.session for segment in there.session.lineage]
         return [one for one in (key.session, *read) if not self._is_left(Key(key.tenant, one))]
 
     async def tidy(self) -> None:
         now = self._clock()
-        for digest in [d for d, share in self._shares.items() if share.expires_at <= now]:
-            del self._shares[digest]
+        self._shares = {d: share for d, share in self._shares.items() if share.expires_at > now}
         self._answers.tidy()
 
     async def count(self, tenant: TenantId, *, active: bool = False) -> int:
@@ -225,6 +224,7 @@ class MemoryStore:
             kept.log.extend(done.events)
             kept.session.head, kept.session.updated_at = done.head, at
             self._change_rows(key, kept.session, done)
+            self.webhooks.note(key, kept.session.agent, kept.log, done.events)
             self._observer(key, done.events)
         if done.activated is not None and self._outbox is not None:
             await self._outbox(RunKey(*key, done.activated))
@@ -347,7 +347,8 @@ class MemoryStore:
         asked = [row for (key, _), row in self._approvals.items() if key.tenant == done.tenant]
         events = {id(event): event for one in kept for event in one.log}.values()
         direct = [row for (of, _), row in self.rows.direct.items() if of == done.tenant]
-        rows = [*(one.session for one in kept), *asked, *direct]
+        told = self.webhooks.rows(done.tenant)
+        rows = [*(one.session for one in kept), *asked, *direct, *told]
         done = scrub(mask, done, events, rows, self._answers)
         for one in kept:
             self.rows.rebuild(one.session, one.log)

@@ -53,6 +53,7 @@ from hostler.stores.sqlite_batches import Row
 from hostler.stores.sqlite_entries import read_runs, recover, to_run
 from hostler.stores.sqlite_file import FileLock, connect, migrate
 from hostler.stores.sqlite_ledger import SqliteLedger
+from hostler.stores.sqlite_notices import Notices
 from hostler.stores.sqlite_orders import (
     Append,
     Audited,
@@ -364,6 +365,10 @@ class SqliteStore:
     def now_us(self) -> int:
         """Return the time, as rows have it."""
         return self._writer.now_us()
+
+    @property
+    def notices(self) -> Notices:
+        return self._writer.notices
 
     async def _hand_over(self, written: Written) -> None:
         if written.activated is not None and self._outbox is not None:

@@ -48,6 +48,8 @@ FREE_TEXT: Mapping[str, tuple[str, Mapping[str, Masking]]] = {
     "tenants": ("tenant", {"title": _text}),
     "keys": ("id", {"title": _text}),
     "endpoints": ("provider", {"base_url": _text}),
+    "webhooks": ("id", {"url": _text, "description": _text}),
+    "deliveries": ("webhook, id", {"body": _json, "error": _text}),
 }
 """By table: its key within a tenant, and what is written in it that no fact tells."""
 

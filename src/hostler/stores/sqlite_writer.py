@@ -33,6 +33,7 @@ from hostler.stores.projection import (
 from hostler.stores.sqlite_batches import Row, insert, statement
 from hostler.stores.sqlite_entries import erase_ledger, ledger_rows
 from hostler.stores.sqlite_file import unavailable
+from hostler.stores.sqlite_notices import Notices
 from hostler.stores.sqlite_orders import Append, Audited, Create, Do, Enter, Order, Restore, Written
 from hostler.stores.sqlite_rows import SQL
 from hostler.stores.times import to_us
@@ -78,6 +79,7 @@ class Writer:
         self._known: dict[Key, _Known] = {}
         self._last_said = self._count_said()
         self._rows = _Rows()
+        self.notices = Notices(db)
         self._prune_at_us = 0
 
     def work(self, orders: Sequence[Order]) -> Sequence[object]:
@@ -97,6 +99,7 @@ class Writer:
         for answer in answers:
             if isinstance(answer, Written) and answer.appended.events:
                 self._observer(answer.key, answer.appended.events)
+        self.notices.ring_if_due()
 
     def _commit(self, orders: Sequence[Order]) -> Sequence[object]:
         at_us = self.now_us()
@@ -109,6 +112,7 @@ class Writer:
                 answers.append(refusal)
         self._flush()
         self.db.execute("COMMIT")
+        self.notices.committed()
         return answers
 
     def _undo(self) -> None:
@@ -116,6 +120,7 @@ class Writer:
         self._known.clear()
         if self.db.in_transaction:
             self.db.execute("ROLLBACK")
+        self.notices.undone()
         self._last_said = self._count_said()
 
     def _count_said(self) -> int:
@@ -148,6 +153,7 @@ class Writer:
         done = self._project(order, known, at_us)
         if done.events:
             self._take(order.key, known, done, at_us)
+            self.notices.note(order.key, known.agent, done.events)
         return self._written(order, done, at_us)
 
     def _project(self, order: Append, known: _Known, at_us: int) -> Projection:
@@ -192,6 +198,7 @@ class Writer:
             return None
         self._insert_lineage(session)
         self._take(order.key, known, done, at_us)
+        self.notices.note(order.key, known.agent, done.events)
         return self._written(order, done, at_us)
 
     def _insert_session(self, session: Session) -> bool:
@@ -295,6 +302,7 @@ class Writer:
         insert(self.db, "insert_answers", list(rows.answers.values()))
         insert(self.db, "insert_said", rows.said)
         insert(self.db, "insert_said_words", rows.words)
+        self.notices.write()
 
 
 def forget(db: sqlite3.Connection, key: Key) -> Sequence[SessionId]:

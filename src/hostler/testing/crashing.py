@@ -20,6 +20,7 @@ from hostler.core.events import (
     InputProcessed,
     Key,
     ModelSaid,
+    PartShown,
     RunEnded,
     RunKey,
     RunStarted,
@@ -124,8 +125,9 @@ def check_log(log: Sequence[Event]) -> None:
     """Assert the promises that can be read off any log that has come to rest.
 
     Gapless; every input ends visibly, once; every run ends once, and runs do not overlap; every
-    call has one outcome, and at most one answer to a request for an approval, without which it did
-    not begin; and wherever the log is cut, the prompt answers every call.
+    call has one outcome, shows things only before it, and has at most one answer to a request for
+    an approval, without which it did not begin; and wherever the log is cut, the prompt answers
+    every call.
     """
     facts = [event.fact for event in log]
     assert [event.seq for event in log] == list(range(1, len(log) + 1)), "a hole"
@@ -140,6 +142,7 @@ def check_log(log: Sequence[Event]) -> None:
     outcomes = [f.call for f in facts if isinstance(f, ToolFinished)]
     assert len(outcomes) == len(set(outcomes)), "a call with two outcomes"
     check_approvals(facts)
+    check_shown(facts)
     for cut in range(len(log) + 1):
         check_prompt(prompt(fold(State(), log[:cut])))
 
@@ -162,6 +165,18 @@ def check_approvals(facts: Sequence[Fact | Unknown]) -> None:
                 assert fact.arguments == (given[call].arguments or asked[call].arguments)
             case _:
                 pass
+
+
+def check_shown(facts: Sequence[Fact | Unknown]) -> None:
+    """Assert that calls showed things only while they ran."""
+    runs = set[CallId]()
+    for fact in facts:
+        if isinstance(fact, ToolStarted):
+            runs.add(fact.call)
+        elif isinstance(fact, PartShown):
+            assert fact.call in runs, "shown of a call that does not run"
+        elif isinstance(fact, ToolFinished):
+            runs.discard(fact.call)
 
 
 def check_prompt(said: Sequence[Said]) -> None:

@@ -20,6 +20,7 @@ from hostler.testing.isolation_policy import (
     RUN,
     SAFE,
     SESSION,
+    WEBHOOK,
     Kind,
     Policy,
     in_body,
@@ -29,6 +30,8 @@ from hostler.testing.isolation_responses import OF_RESPONSES
 
 NO_VAULT = (409,)
 """Answered by a house that has no master key."""
+NO_HOOKS = (409, 422)
+"""Answered by such a house, and by one whose operator closed the place."""
 NO_MODEL = (404,)
 """Answered to a question for a model that is not there."""
 _ASKED: JsonObject = {"model": "nobody:nothing", "messages": [{"role": "user", "content": "hello"}]}
@@ -96,7 +99,7 @@ POLICIES: Mapping[str, Policy] = {
     "speak": Policy(
         needs="write",
         ids={**SESSION, **ONCE},
-        plain=plain("body.content", "body.policy", "body.metadata", "body.purpose"),
+        plain=in_body("content policy metadata purpose client_tools"),
         body={"content": "hello"},
         variants=_STREAM,
     ),
@@ -211,6 +214,35 @@ POLICIES: Mapping[str, Policy] = {
         answers=(404, 422),
     ),
     "remove_endpoint": Policy(needs="admin", ids={"path.provider": "endpoint"}, answers=(404,)),
+    "create_webhook": Policy(
+        needs="admin",
+        plain=in_body("url events description"),
+        body={"url": "https://stranger.example/hook"},
+        answers=NO_HOOKS,
+    ),
+    "list_webhooks": Policy(needs="admin", ids={"query.after": "webhook"}, answers=NO_VAULT),
+    "get_webhook": Policy(needs="admin", ids=WEBHOOK, answers=NO_VAULT),
+    "change_webhook": Policy(
+        needs="admin",
+        ids=WEBHOOK,
+        plain=in_body("url events description enabled"),
+        body={"description": "another"},
+        answers=NO_VAULT,
+    ),
+    "remove_webhook": Policy(needs="admin", ids=WEBHOOK, answers=NO_VAULT),
+    "rotate_webhook": Policy(
+        needs="admin", ids=WEBHOOK, plain=in_body("old_good_for_s"), body={}, answers=NO_VAULT
+    ),
+    "test_webhook": Policy(needs="admin", ids=WEBHOOK, answers=NO_VAULT),
+    "list_deliveries": Policy(
+        needs="admin",
+        ids={**WEBHOOK, "query.after": "delivery"},
+        plain=plain("query.status"),
+        answers=NO_VAULT,
+    ),
+    "replay_delivery": Policy(
+        needs="admin", ids={**WEBHOOK, "path.delivery": "delivery"}, answers=NO_VAULT
+    ),
     "metrics": Policy(needs="operator", answers=(404,), may_be_open=True),
     "create_message": Policy(needs="write", plain=plain(*_QUESTION), body=_ASKED, answers=NO_MODEL),
     "count_tokens": Policy(plain=plain(*_COUNTED), body=_ASKED, answers=NO_MODEL),
@@ -254,7 +286,7 @@ POLICIES: Mapping[str, Policy] = {
         plain=in_body(
             "model messages stream stream_options tools tool_choice parallel_tool_calls n stop "
             "max_completion_tokens max_tokens temperature top_p response_format reasoning_effort "
-            "prompt_cache_key"
+            "prompt_cache_key logprobs"
         ),
         body={"model": "isolation", "messages": [{"role": "user", "content": "hello"}]},
         answers=(404,),

@@ -22,7 +22,7 @@ VARIES = frozenset(
     {"date", "content-length", "retry-after", "traceparent", "server-timing", "x-request-id"}
 )
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)")
-_NEW = re.compile(r"\b(?:ses|run|inp|call|att|key|shr|req|scr|h[kst])_[\w-]{8,}")
+_NEW = re.compile(r"\b(?:ses|run|inp|call|att|key|shr|req|scr|whk|evt|h[kst])_[\w-]{8,}")
 
 
 class Cell(NamedTuple):
@@ -83,7 +83,8 @@ def leak(told: Told, target: Things, actor: Actor, *, sent: str = "") -> str | N
     """Return what an answer tells of the target to somebody who may not see it."""
     mine = set(actor.own.values()) | {HERE, sent}
     names = [target[one] for one in ("session", "run", "call", "asked", "share", "key", "word")]
-    names += [target["user"]] + [one for kind, one in target.items() if kind == "secret"]
+    more = ("user", "secret", "webhook", "delivery")
+    names += [target[kind] for kind in more if kind in target]
     found = [name for name in names if name not in mine and name in told.body]
     is_said = f"{CANARY} owner" in told.body or f"/{CANARY}" in told.body
     if actor.name == "stranger" and is_said:

@@ -59,6 +59,8 @@ PROBES: Mapping[Kind, tuple[str, ...]] = {
     "user": ("stranger", "colleague"),
     "secret": ("stranger", "colleague"),
     "endpoint": ("stranger", "colleague"),
+    "webhook": ("stranger", "colleague"),
+    "delivery": ("stranger", "colleague"),
     "word": ("stranger", "colleague"),
     "cursor": ("stranger", "guest", "link"),
     "once": ("stranger", "colleague"),

@@ -24,6 +24,8 @@ Kind: TypeAlias = Literal[
     "user",
     "secret",
     "endpoint",
+    "webhook",
+    "delivery",
     "word",
     "cursor",
     "once",
@@ -40,6 +42,7 @@ SAFE = frozenset({"query.limit", "header.Accept", "header.Prefer", "header.Upgra
 ONCE: Mapping[str, Kind] = {"header.Idempotency-Key": "once"}
 SESSION: Mapping[str, Kind] = {"path.session": "session"}
 RUN: Mapping[str, Kind] = {"path.run": "run"}
+WEBHOOK: Mapping[str, Kind] = {"path.webhook": "webhook"}
 ABOUT_ONE = frozenset({"path.session", "path.run", "path.response", "path.conversation"})
 """Name one thing whose standing decides what somebody may."""
 

@@ -29,6 +29,7 @@ HERE, THERE = "isolation-a", "isolation-b"
 CANARY = "canary-of-isolation-a"
 """Said, and written on everything, in the tenant that nobody else may see."""
 ENDPOINTS = "/api/endpoints"
+WEBHOOKS = "/api/webhooks"
 ENDPOINT, OTHER = "openai", "anthropic"
 """Providers that every installation has, unless it has none: of an endpoint, and of no endpoint."""
 UNTIL = 4_000_000_000.0
@@ -163,7 +164,23 @@ class World:
                 raise SetupError(f"no secret can be kept: {told.status} {told.body[:300]}")
         if "endpoint" in kinds:
             made["endpoint"] = await self.endpoint()
+        if {"webhook", "delivery"} & set(kinds):
+            made |= await self.webhook()
         return made
+
+    async def webhook(self) -> dict[Kind, str]:
+        """Set a webhook of the owner's tenant, and have it tried out."""
+        names: dict[Kind, str] = {"webhook": mint("whk"), "delivery": mint("evt")}
+        body = json.dumps({"url": f"https://isolation.example/{CANARY}"}).encode()
+        told = await self.wire.ask("POST", WEBHOOKS, headers=self.operator.headers, body=body)
+        # A house may keep no secrets, or an operator have closed such hosts.
+        if told.status not in (201, 409, 422):
+            raise SetupError(f"no webhook can be set: {told.status} {told.body[:300]}")
+        if told.status == 201:
+            names["webhook"] = str(json.loads(told.body)["id"])
+            made = await self.do(self.operator, "POST", f"{WEBHOOKS}/{names['webhook']}/test")
+            names["delivery"] = str(made["id"])
+        return names
 
     async def endpoint(self) -> str:
         """Set an endpoint of the owner's tenant; return its provider."""
@@ -209,28 +226,36 @@ class World:
         states = {one["id"]: one.get("revoked_at") for one in _items(keys)}
         told = await self.wire.ask("GET", ENDPOINTS, headers=self.operator.headers)
         seen.append(told.body)
+        told = await self.wire.ask("GET", WEBHOOKS, headers=self.operator.headers)
+        # How its tries went changes by itself.
+        hooks = _items(json.loads(told.body)) if told.status == 200 else []
+        seen += [f"{one['id']} {one['url']} {one['description']}" for one in hooks]
         return "\n".join([*seen, str(states.get(things["key"], "absent"))])
 
     async def clean(self) -> None:
-        """Remove every session, secret and endpoint, and end every key of both tenants."""
+        """Remove every session, secret, endpoint and webhook, and end every key of both tenants."""
         for tenant in (self.operator, self.there):
-            kept = await self.wire.ask("GET", "/api/secrets", headers=tenant.headers)
-            for one in _items(json.loads(kept.body)) if kept.status == 200 else []:
-                await self.do(tenant, "DELETE", f"/api/secrets/{one['name']}")
+            for path, name in ((WEBHOOKS, "id"), ("/api/secrets", "name")):
+                kept = await self.wire.ask("GET", path, headers=tenant.headers)
+                for one in _items(json.loads(kept.body)) if kept.status == 200 else []:
+                    await self.do(tenant, "DELETE", f"{path}/{one[name]}")
             for one in _items(await self.do(tenant, "GET", ENDPOINTS)):
                 await self.do(tenant, "DELETE", f"{ENDPOINTS}/{one['provider']}")
             while found := _items(await self.do(tenant, "GET", "/api/sessions?limit=1000")):
                 for one in found:
                     await self.do(tenant, "DELETE", f"/api/sessions/{one['id']}")
-            after = ""
-            while True:
-                page = await self.do(tenant, "GET", f"/api/keys?limit=1000{after}")
-                for one in _items(page):
-                    if one.get("revoked_at") is None:
-                        await self.do(tenant, "DELETE", f"/api/keys/{one['id']}")
-                if not page["more"]:
-                    break
-                after = f"&after={quote(str(page['cursor']))}"
+            await self._end_keys(tenant)
+
+    async def _end_keys(self, tenant: Actor) -> None:
+        after = ""
+        while True:
+            page = await self.do(tenant, "GET", f"/api/keys?limit=1000{after}")
+            for one in _items(page):
+                if one.get("revoked_at") is None:
+                    await self.do(tenant, "DELETE", f"/api/keys/{one['id']}")
+            if not page["more"]:
+                break
+            after = f"&after={quote(str(page['cursor']))}"
 
 
 async def open_world(wire: Wire, admin: str) -> World:

@@ -40,7 +40,7 @@ LEFT = frozenset(
         ),
     }
 )
-"""Fields of structs that hold our own ids and words from closed lists."""
+"""Texts in structs that are our own ids and words from closed lists."""
 
 _json = msgspec.json.Encoder(decimal_format="string")
 
@@ -140,7 +140,7 @@ class Masker:
         changed: dict[str, object] = {}
         for name in value.__struct_fields__:
             before = cast("object", getattr(value, name))
-            if name in LEFT or before is None:
+            if before is None or (name in LEFT and isinstance(before, str)):
                 continue
             after = self._value(before)
             if after != before:

@@ -21,7 +21,7 @@ from hostler.app import wiring
 from hostler.app.agent import Agent, load_target
 from hostler.app.building import RESULTS, build_agents
 from hostler.app.catalogue import Catalogue, make_catalogue
-from hostler.app.endpoints import make_endpoints
+from hostler.app.endpoints import egress_guard, make_endpoints
 from hostler.app.first_model import first_model, needs_model
 from hostler.app.house import open_house
 from hostler.app.keys import AdminGate, admin_key, key_file
@@ -35,6 +35,7 @@ from hostler.faces.http.entry import Ways
 from hostler.faces.http.guard import hosts_of
 from hostler.faces.http.open_streams import OpenStreams
 from hostler.harness.breakers import Breakers
+from hostler.models.discover import Chosen
 from hostler.service.rates import Rates
 from hostler.service.service import Service
 from hostler.vault.vault import SealedVault
@@ -82,10 +83,7 @@ async def _serve(agents: list[Agent], settings: Settings) -> None:
     streams = OpenStreams()
     allow_connections()
     with listen(settings.host, settings.port) as listening:
-        chosen = None
-        if needs_model(agents, settings):
-            chosen = await first_model(settings, os.environ)
-            log.info("model: %s, as %s", chosen.model, chosen.why)
+        chosen = await _chosen(agents, settings)
         # Made last: who is told of a new key is told what to do with it.
         key, is_new = admin_key(settings.given_key, settings.data)
         vault, breakers = make_vault(settings, admin_key=key, environ=os.environ), Breakers()
@@ -113,6 +111,7 @@ async def _serve(agents: list[Agent], settings: Settings) -> None:
                 vault=vault,
                 endpoints=endpoints,
                 catalog=catalogue,
+                outbound=egress_guard(settings.egress),
             ) as service,
             opened_ways(settings.identity, service) as ways,
         ):
@@ -128,6 +127,14 @@ async def _serve(agents: list[Agent], settings: Settings) -> None:
                 tls_key=settings.tls_key,
                 ready=partial(_greet, specs, settings, where, is_new=is_new),
             )
+
+
+async def _chosen(agents: list[Agent], settings: Settings) -> Chosen | None:
+    if not needs_model(agents, settings):
+        return None
+    chosen = await first_model(settings, os.environ)
+    log.info("model: %s, as %s", chosen.model, chosen.why)
+    return chosen
 
 
 def _greet(specs: Iterable[str], settings: Settings, where: str, *, is_new: bool) -> None:

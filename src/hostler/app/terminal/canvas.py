@@ -28,6 +28,7 @@ from hostler.app.terminal.items import (
     Over,
     Question,
     Replied,
+    Shows,
     Spoke,
     Trouble,
     Wants,
@@ -44,6 +45,7 @@ from hostler.app.terminal.words import (
     end_of,
     printable,
     seconds,
+    shown_of,
     wait_of,
 )
 from hostler.app.terminal.words import trouble_of as told
@@ -153,9 +155,8 @@ class Canvas:
                 return self._next("call", line)
             case Wants() | Question():
                 return self._next("ask", _put(item))
-            case Decided():
-                style = "good" if item.decision == "allow" else "warn"
-                return self._next("call", Text(decided_of(item), style))
+            case Decided() | Shows():
+                return self._next("call", _line(item))
             case Trouble():
                 return [*self._end_reply(), *self._next("note", Text(told(item), "warn"))]
             case Over():
@@ -237,6 +238,12 @@ class Canvas:
         close = kind == self._last and kind in ("call", "note")
         self._last = kind
         return [what] if close else ["", what]
+
+
+def _line(item: Decided | Shows) -> Text:
+    if isinstance(item, Shows):
+        return Text(shown_of(item), "quiet")
+    return Text(decided_of(item), "good" if item.decision == "allow" else "warn")
 
 
 def drawn(console: Console, *what: RenderableType) -> str:

@@ -71,6 +71,14 @@ class Calls:
 
 
 @dataclass(frozen=True, slots=True)
+class Shows:
+    """A tool that runs shows something."""
+
+    part: JsonObject
+    """As the fact has it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Called:
     """A tool ended, or was not run at all."""
 
@@ -166,6 +174,7 @@ Item: TypeAlias = (
     | Writes
     | Replied
     | Calls
+    | Shows
     | Called
     | Wait
     | Decided

@@ -16,6 +16,7 @@ from hostler.app.terminal.items import (
     Over,
     Question,
     Replied,
+    Shows,
     Spoke,
     Trouble,
     Wants,
@@ -27,6 +28,7 @@ from hostler.app.terminal.words import (
     decided_of,
     end_of,
     printable,
+    shown_of,
     trouble_of,
 )
 
@@ -92,6 +94,8 @@ class Plain:
             case Wants() | Question() | Elsewhere():
                 asked, about = asked_of(item)
                 self.note("\n  ".join([f"? {asked}", *about.splitlines()]))
+            case Shows():
+                self.note(shown_of(item))
             case Decided():
                 self.note(decided_of(item))
             case Trouble():

@@ -26,6 +26,7 @@ from hostler.app.terminal.items import (
     Over,
     Question,
     Replied,
+    Shows,
     Spoke,
     Trouble,
     Wait,
@@ -117,6 +118,8 @@ class Story:
                 else:
                     self._waits[call] = wait = self._for_client(data, *began)
                     yield wait
+            case "part_shown":
+                yield Shows(cast("JsonObject", data["part"]))
             case "tool_finished":
                 self._waits.pop(call, None)
                 yield self._called(data)

@@ -16,6 +16,7 @@ from hostler.app.terminal.items import (
     Elsewhere,
     Over,
     Question,
+    Shows,
     Trouble,
     Wait,
     Wants,
@@ -24,6 +25,8 @@ from hostler.core.events import JsonObject
 
 SHORT = 60
 """Characters of arguments, and of what came of them."""
+LINK = 2000
+"""Of a link: one that is cut leads nowhere."""
 WHOLE = 10_000
 """Characters of arguments that somebody has to judge."""
 MARK = {"ok": "✓", "error": "✗", "denied": "✗", "cancelled": "■", "unknown": "?"}
@@ -105,6 +108,17 @@ def decided_of(decided: Decided) -> str:
     more = " in this session, from now on" if decided.is_remembered else ""
     edited = "" if decided.arguments is None else f", with {arguments_of(decided.arguments)}"
     return f"{brief(decided.name)} was {how} by {brief(decided.principal)}{edited}{more}"
+
+
+def shown_of(shows: Shows) -> str:
+    """Return what a tool shows, in a line."""
+    part = shows.part
+    if part["type"] == "data":
+        value = msgspec.json.encode(part["value"]).decode()
+        return f"· {brief(str(part['name']))}: {brief(value)}"
+    where = part.get("url") or part.get("media_type") or ""
+    called = [brief(str(part.get(name) or "")) for name in ("type", "title", "name")]
+    return " ".join(filter(None, ["·", *called, brief(str(where), LINK)]))
 
 
 def call_of(called: Called) -> str:

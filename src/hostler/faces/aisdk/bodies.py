@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, cast
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -22,6 +22,7 @@ from msgspec import Struct
 
 from hostler.core.errors import Invalid
 from hostler.core.events import (
+    START,
     CallId,
     ClientTool,
     Content,
@@ -36,6 +37,7 @@ from hostler.core.events import (
     SessionId,
     TextPart,
 )
+from hostler.faces.aisdk.wire import OURS, seq_of
 from hostler.service.limits import check_depth
 from hostler.service.sessions import ID
 
@@ -59,7 +61,7 @@ class UiApproval(Struct, kw_only=True):
 
 
 class UiPart(Struct, kw_only=True, rename="camel"):
-    """A part of a message: text, a file, or a tool's call."""
+    """A part of a message: text, a file, a tool's call, or what a tool showed."""
 
     type: str
     text: str | None = None
@@ -71,6 +73,9 @@ class UiPart(Struct, kw_only=True, rename="camel"):
     output: object = None
     error_text: str | None = None
     approval: UiApproval | None = None
+    id: object = None
+    source_id: object = None
+    provider_metadata: object = None
 
 
 class UiMessage(Struct, kw_only=True):
@@ -208,6 +213,22 @@ def seen(messages: Sequence[UiMessage]) -> dict[CallId, bool]:
         for part in parts
         if part.tool_call_id is not None
     }
+
+
+def shown(messages: Sequence[UiMessage]) -> Seq:
+    """Return where in the log the last part was shown that the client has in its newest message."""
+    parts = messages[-1].parts if messages and messages[-1].role == "assistant" else ()
+    return max((seq_of(name) for part in parts for name in _names(part)), default=START)
+
+
+def _names(part: UiPart) -> Iterator[str]:
+    for name in (part.id, part.source_id, _inside(_inside(part.provider_metadata, OURS), "id")):
+        if isinstance(name, str):
+            yield name
+
+
+def _inside(value: object, key: str) -> object:
+    return cast("JsonObject", value).get(key) if isinstance(value, dict) else None
 
 
 def tools_of(tools: Sequence[UiTool]) -> tuple[ClientTool, ...]:

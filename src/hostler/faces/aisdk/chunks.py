@@ -29,6 +29,7 @@ from hostler.core.events import (
     ModelAsked,
     ModelFailed,
     ModelReplied,
+    PartShown,
     RunEnded,
     RunId,
     Seq,
@@ -42,7 +43,7 @@ from hostler.core.events import (
 from hostler.core.news import Piece
 from hostler.core.state import add
 from hostler.faces.aisdk.bodies import message_of
-from hostler.faces.aisdk.wire import FINISH, frame, usage_of, value_of, why
+from hostler.faces.aisdk.wire import FINISH, frame, part_of, usage_of, value_of, why
 from hostler.faces.http.form import encode
 
 Kind: TypeAlias = Literal["reasoning", "text"]
@@ -81,23 +82,27 @@ class Chunks:
         self,
         run: RunId,
         session: SessionId,
+        agent: str,
         *,
         theirs: Collection[str] = (),
         named: Collection[str] = (),
         seen: Mapping[CallId, bool] | None = None,
+        shown: Seq = START,
         since: Seq = START,
         message: str | None = None,
     ) -> None:
         """`theirs`: tools that clients run; `named`: those that this client has named itself.
 
-        `seen`: of each call that the client knows, whether it has begun or ended there.
+        `seen`: of each call that the client knows, whether it has begun or ended there; `shown`:
+        where in the log the last part was shown that it has.
         `since`: what was asked before is left out.  `message`: its id, if it is not the run's.
         """
         self.run, self.is_over = run, False
         self._seen: Mapping[CallId, bool] = seen or {}
+        self._shown = shown
         self._theirs, self._named, self._since = theirs, named, since
         self._message = message or message_of(run)
-        self._about: JsonObject = {"session": session, "run": run}
+        self._about: JsonObject = {"session": session, "run": run, "agent": agent}
         self._usage = Usage()
         self._out = list[bytes]()
         self._asked = START
@@ -242,6 +247,8 @@ class Chunks:
             case ApprovalAsked() | ApprovalGiven() | ToolStarted() | ToolFinished():
                 if (call := self._calls.get(fact.call)) is not None:
                     self._call(call, fact)
+            case PartShown() if fact.call in self._calls and seq > self._shown:
+                self._out.append(frame(part_of(seq, fact.part)))
             case RunEnded():
                 self._end(fact)
             case _:

@@ -98,7 +98,8 @@ class Chats:
             return Answer(204)
         await self.streams.check(call.who, self.service.tenants)
         theirs, named = self._tools(session)
-        chunks = Chunks(head.active, session.id, theirs=theirs, named=named)
+        agent = await self._agent(call.who, session, head.active)
+        chunks = Chunks(head.active, session.id, agent, theirs=theirs, named=named)
         return self._follow(call, session, chunks, after=head.base, settled=head.seq)
 
     async def stop(self, call: Call) -> ASGIApp:
@@ -153,6 +154,10 @@ class Chats:
             except NotFound:
                 raise taken from None
         return made
+
+    async def _agent(self, who: Principal, session: Session, run: RunId) -> str:
+        """Return who answers in a run: what was said for it can have named another agent."""
+        return (await self.service.runs.of_session(who, session.id, run)).agent
 
     def _tools(self, session: Session) -> _Tools:
         named = frozenset(tool.name for tool in session.client_tools)
@@ -222,9 +227,11 @@ class Chats:
             receipt, is_new = await self._receipt(call, session.id, message, said)
             run, seq, (theirs, named) = receipt.run, receipt.seq, self._tools(session)
             joins = receipt.policy in ("steer", "coalesce")
+            agent = await self._agent(who, session, run) if joins else session.agent
             chunks = Chunks(
                 run,
                 session.id,
+                agent,
                 theirs=theirs,
                 named=named,
                 since=seq,
@@ -287,17 +294,19 @@ class Chats:
         """Stream what the client has not seen of a run, which may have ended meanwhile."""
         theirs, named = self._tools(session)
         newest = body.all[-1]
+        row = await self.service.runs.of_session(call.who, session.id, run)
         chunks = Chunks(
             run,
             session.id,
+            row.agent,
             theirs=theirs,
             named=named,
             seen=bodies.seen(body.all),
+            shown=bodies.shown(body.all),
             message=newest.id if run_of(newest.id) == run else None,
         )
         after = session.head.base
         if run != session.head.active:
-            row = await self.service.runs.of_session(call.who, session.id, run)
             after, settled = Seq(row.first_seq - 1), row.last_seq or settled
         return self._follow(call, session, chunks, after=after, settled=settled, rest=True)
 

@@ -5,11 +5,16 @@ Invariant: what is said of a failure is short, and has nothing of how the server
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
-from hostler.core.events import JsonObject, Usage
+from hostler.core.events import START, JsonObject, Seq, Usage
+from hostler.core.shown import DataPart, DocumentPart, FilePart, Shown, SourcePart
 from hostler.faces.http.form import encode
 
+OURS = "hostler"
+"""Under which a file has what the protocol has no field for."""
 LONGEST_ERROR = 300
 """Characters: it is shown to whoever chats."""
 FINISH = {None: "stop", "stop_when": "stop", "length": "length", "refusal": "content-filter"}
@@ -48,6 +53,39 @@ def usage_of(used: Usage) -> JsonObject:
         "reasoningTokens": used.reasoning_tokens,
         "cost": used.cost,
     }
+
+
+_OURS = re.compile(r"part_(\d{1,15})", re.ASCII)
+
+
+def part_of(seq: Seq, part: Shown) -> JsonObject:
+    """Return the chunk of what was shown at `seq`, with an id that says where that is."""
+    ours = f"part_{seq}"
+    match part:
+        case DataPart():
+            key = ours if part.key is None else part.key
+            return {"type": f"data-{part.name}", "id": key, "data": part.value}
+        case SourcePart():
+            told: JsonObject = {"type": "source-url", "sourceId": ours, "url": part.url}
+            return told if part.title is None else {**told, "title": part.title}
+        case DocumentPart():
+            told = {"type": "source-document", "sourceId": ours, "title": part.title}
+            told["mediaType"] = part.media_type
+            return told if part.name is None else {**told, "filename": part.name}
+        case FilePart():
+            named = {} if part.name is None else {"name": part.name}
+            return {
+                "type": "file",
+                "url": part.url or f"data:{part.media_type};base64,{part.data}",
+                "mediaType": part.media_type,
+                "providerMetadata": {OURS: {"id": ours, **named}},
+            }
+
+
+def seq_of(part: str) -> Seq:
+    """Return where a part was shown that has an id of ours; 0 for another one."""
+    found = _OURS.fullmatch(part)
+    return Seq(int(found[1])) if found else START
 
 
 def value_of(output: str) -> object:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from hostler.core.events import JsonObject
 from hostler.faces.http.answers import Answer
 from hostler.faces.http.endpoint import Call, Operation
-from hostler.faces.native import bodies, endpoints, identity, secrets
+from hostler.faces.native import bodies, endpoints, identity, secrets, webhooks
 from hostler.faces.native.audit import AuditOperations, audit_operations
 from hostler.faces.native.file_stream import JSONL
 from hostler.faces.native.metrics import metrics_table
@@ -315,6 +315,7 @@ def table(do: Operations, others: Sequence[Operation] = ()) -> list[Operation]:
         *audit_operations(AuditOperations(do.service, do.streams)),
         *secrets.table(do.service),
         *endpoints.table(do.service),
+        *webhooks.table(do.service),
         Operation(
             method="GET",
             path="/api/agents",

@@ -1,0 +1,1 @@
+"""What is kept beside the logs: rows, and the ports of those who keep them."""

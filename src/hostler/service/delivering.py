@@ -1,0 +1,181 @@
+"""The worker that sends deliveries: what is due is tried, and what came of it is written.
+
+    rows.due ──▶ post ──▶ rows.alter ──▶ the next look
+        ▲                                    │
+        └──── a commit rings, or time ───────┘
+
+A try is written after it, so a process that dies between the two makes the next one send the same
+again, under the same `webhook-id`: at least once.  Of one webhook several are on their way at a
+time, so their order is not promised.
+
+Invariant: whatever receivers do, one of them holds up no other, and no tenant's all others'.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeAlias
+
+import anyio
+from anyio.abc import TaskGroup
+
+from hostler.beside.webhooks import Delivery, Post, Posted, Webhook, Webhooks
+from hostler.core.errors import NotFound, SetupError, Unavailable
+from hostler.core.events import TenantId
+from hostler.core.ports import World
+from hostler.core.sealed import Secrets
+from hostler.service.sending import after, asked_to_wait_s, headers_of
+
+log = logging.getLogger(__name__)
+
+OF_ONE = 4
+"""On their way to one webhook at a time; to one whose last try failed, one."""
+OF_TENANT = 16
+AT_ONCE = 256
+LOOK_S = 60.0
+"""Between two looks, if nothing rings: another process may have changed what is due."""
+LATER_S = 5.0
+"""How long a storage that cannot serve is left alone."""
+_Place: TypeAlias = tuple[TenantId, str]
+
+
+@dataclass(slots=True)
+class _Room:
+    """How many are on their way."""
+
+    of_one: Counter[_Place]
+    of_tenant: Counter[TenantId]
+    all: int
+    paused: Mapping[_Place, float]
+
+    def takes(self, hook: Webhook) -> bool:
+        """Whether one more may go to a webhook; then it is counted."""
+        place, most = (hook.tenant, hook.id), 1 if hook.failures else OF_ONE
+        if place in self.paused or self.of_one[place] >= most:
+            return False
+        if self.of_tenant[hook.tenant] >= OF_TENANT or self.all >= AT_ONCE:
+            return False
+        self.of_one[place] += 1
+        self.of_tenant[hook.tenant] += 1
+        self.all += 1
+        return True
+
+
+@dataclass(slots=True)
+class Delivering:
+    rows: Webhooks
+    post: Post
+    secrets: Secrets
+    world: World
+    _going: dict[tuple[TenantId, str, str], None] = field(
+        default_factory=dict[tuple[TenantId, str, str], None]
+    )
+    _ended: set[tuple[TenantId, str, str]] = field(default_factory=set[tuple[TenantId, str, str]])
+    """Those that came to an end while what is due was being read, which may not know it yet."""
+    _paused: dict[_Place, float] = field(default_factory=dict[_Place, float])
+    """Webhooks that are left alone until then."""
+    _ring: Callable[[], object] = lambda: None
+
+    async def serve(self) -> None:
+        """Send what is due, until cancelled; what is on its way then is sent again by the next."""
+        self.rows.listen(self.wake)
+        try:
+            async with anyio.create_task_group() as tasks:
+                while True:
+                    rung = anyio.Event()
+                    self._ring = rung.set
+                    wait_s = await self._look(tasks)
+                    with anyio.move_on_after(wait_s):
+                        await rung.wait()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self.post.aclose()
+
+    def wake(self) -> None:
+        """Look now: something may be due, or may go on."""
+        self._ring()
+
+    async def _look(self, tasks: TaskGroup) -> float:
+        """Begin what can begin now; return how long nothing else can, unless something rings."""
+        now = self.world.clock()
+        self._paused = {place: until for place, until in self._paused.items() if until > now}
+        self._ended.clear()
+        try:
+            found = await self.rows.due(now, each=OF_ONE)
+        except Unavailable as error:
+            log.warning("deliveries come later: %s", error)
+            return LATER_S
+        room = self._room()
+        for hook, row in found.deliveries:
+            name = (row.tenant, row.webhook, row.id)
+            is_ours = name in self._going or name in self._ended
+            if not is_ours and room.takes(hook):
+                self._going[name] = None
+                tasks.start_soon(self._try, hook, row)
+        times = [*self._paused.values()] + ([] if found.soonest is None else [found.soonest])
+        return max(0.0, min([LOOK_S, *(at - now for at in times)]))
+
+    def _room(self) -> _Room:
+        going = [(tenant, hook) for tenant, hook, _ in self._going]
+        tenants = Counter(tenant for tenant, _ in going)
+        return _Room(Counter(going), tenants, len(going), self._paused)
+
+    async def _try(self, hook: Webhook, row: Delivery) -> None:
+        try:
+            came = await self._post(hook, row)
+            await self._note(hook, row, came)
+        except NotFound:
+            pass  # it was removed meanwhile
+        except Unavailable as error:
+            log.warning("%s of %s was tried, which cannot be written: %s", row.id, hook.id, error)
+            self._paused[hook.tenant, hook.id] = self.world.clock() + LATER_S
+        finally:
+            name = (row.tenant, row.webhook, row.id)
+            del self._going[name]
+            self._ended.add(name)
+            self.wake()
+
+    async def _post(self, hook: Webhook, row: Delivery) -> Posted:
+        now, body = self.world.clock(), row.body.encode()
+        try:
+            signed = headers_of(self._keys(hook, now), row.id, at=now, body=body)
+        except SetupError as error:
+            return Posted(error=str(error), is_theirs=False)
+        except ValueError:
+            return Posted(error="its secret is none: give it another one", is_theirs=False)
+        return await self.post(hook.url, headers=signed, body=body)
+
+    def _keys(self, hook: Webhook, now: float) -> list[str]:
+        """Return what signs.  Raises SetupError: it is not there, or cannot be opened."""
+        names = [hook.secret]
+        if hook.old_secret is not None and now < (hook.old_until or 0.0):
+            names.append(hook.old_secret)
+        found = [self.secrets.find(hook.tenant, name) for name in names]
+        if None in found:
+            raise SetupError("its secret was removed: give it another one")
+        return [key for key in found if key is not None]
+
+    async def _note(self, hook: Webhook, row: Delivery, came: Posted) -> None:
+        now = self.world.clock()
+        outcome = partial(_after, sent=row, came=came, now=now, chance=self.world.chance())
+        made, delivery = await self.rows.alter(hook.tenant, hook.id, row.id, outcome, at=now)
+        wait_s = asked_to_wait_s(came, now)
+        if wait_s:
+            self._paused[hook.tenant, hook.id] = now + wait_s
+        told = f"answered {came.code}" if came.error is None else came.error
+        if delivery.status == "given_up":
+            log.warning("webhook %s: %s is given up: %s", hook.id, row.id, told)
+        elif delivery.status == "pending":
+            log.info("webhook %s: %s did not arrive: %s", hook.id, row.id, told)
+        if made.disabled_at == now:
+            log.warning("webhook %s of %s is disabled: %s", hook.id, hook.tenant, told)
+
+
+def _after(
+    hook: Webhook, row: Delivery, *, sent: Delivery, came: Posted, now: float, chance: float
+) -> tuple[Webhook, Delivery]:
+    return after(hook, row, sent, came, now=now, chance=chance)
