@@ -30,6 +30,11 @@ ANSWERS = {
 }
 ONLY_OURS = {
     "gateway": {"1 tokens", "50 tokens streamed", f"{SMALLEST.burst} tokens at once"},
+    "responses": {
+        "1 token, kept",
+        f"{SMALLEST.burst} tokens at once, not kept",
+        f"{SMALLEST.streams} streams, kept",
+    },
     "watchers": {f"{SMALLEST.watchers} watchers"},
     "idle": {f"{SMALLEST.idle_sessions} idle sessions", f"{SMALLEST.idle_streams} open streams"},
     "big": {f"{SMALLEST.events} events", "anywhere", "status=waiting (0.1 %)", "a word in all"},

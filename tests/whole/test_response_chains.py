@@ -276,3 +276,28 @@ async def test_a_run_of_another_face_is_one_response() -> None:
     assert (told["model"], told["status"]) == ("agent:digger", "completed")
     assert response(watched) == told
     assert [one["sequence_number"] for one in events(watched)] == list(range(len(events(watched))))
+
+
+async def test_what_was_answered_in_another_protocol_begins_a_response_of_its_own() -> None:
+    calling = Reply(text="", stop="tools", calls=(a_call("dig", at="beach"),))
+    model = Plays(((calling,), SAYING))
+    tools = ToolboxDouble({"dig": a_tool("dig", approval=True)})
+    async with answering(model, an_agent(model, tools=tools, name="digger")) as client:
+        first = await made(client, {"model": "agent:digger", "input": "dig"})
+        (session,) = await sessions(client)
+        asked_ = cast("list[Json]", (await client.get("/api/approvals"))["items"])
+        path = f"/api/sessions/{session['id']}/approvals/{asked_[0]['call']}"
+        _, given = await client.call("POST", path, {"decision": "allow"})
+        second = await raw(client, "GET", f"/{first['id']}_{given['seq']}?stream=true")
+        again = await client.get(f"{PATH}/{first['id']}")
+        said: Json = {
+            "type": "mcp_approval_response",
+            "approval_request_id": items(first)[0]["id"],
+            "approve": False,
+        }
+        late = {"model": "agent:digger", "input": [said], "previous_response_id": first["id"]}
+        status, told = await post(client, late)
+
+    assert [one["type"] for one in items(response(second))] == ["mcp_call", "message"]
+    assert again == first
+    assert (status, cast("Json", told["error"])["code"]) == (409, "already_answered")
