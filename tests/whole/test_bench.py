@@ -29,7 +29,12 @@ ANSWERS = {
     "streams": {"CPU per token", "wall", "errors"},
 }
 ONLY_OURS = {
-    "gateway": {"1 tokens", "50 tokens streamed", f"{SMALLEST.burst} tokens at once"},
+    "gateway": {
+        "1 tokens",
+        "50 tokens streamed",
+        f"{SMALLEST.burst} tokens at once",
+        "agent: 50 tokens streamed",
+    },
     "watchers": {f"{SMALLEST.watchers} watchers"},
     "idle": {f"{SMALLEST.idle_sessions} idle sessions", f"{SMALLEST.idle_streams} open streams"},
     "big": {f"{SMALLEST.events} events", "anywhere", "status=waiting (0.1 %)", "a word in all"},
