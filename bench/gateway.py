@@ -1,7 +1,8 @@
-"""What does a call cost that only passes through?  A raw model, asked over Chat Completions.
+"""What does a call over Chat Completions cost: of a raw model, through which it only passes, and of
+an agent, which has a session made for it?
 
-No agent and no session: the client's question goes to the model server, and its answer back, whole
-or streamed.  A token in a burst is one of many that the model server sends in one write.
+The client's question goes to the model server, and its answer back, whole or streamed.  A token in
+a burst is one of many that the model server sends in one write.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from bench.setting import Figures, Row, Setting
 from bench.wire import Script, text_of
 
 PATH = "/v1/chat/completions"
-MODEL = "openai:mock"
+MODEL, AGENT = "openai:mock", "agent:bench"
 WARM_S = 1.0
 AT_ONCE = 16
 CALLS = (1, 50)
@@ -59,14 +60,14 @@ class _Heard:
             self.texts.append(choice.delta.content or "")
 
 
-async def ask(client: Client, tokens: int, *, streamed: bool) -> None:
+async def ask(client: Client, tokens: int, *, streamed: bool, model: str = MODEL) -> None:
     """Ask once and read the answer.
 
     Raises:
         WrongError, BrokenError, TimeoutError: there was no whole answer.
     """
     said = {"role": "user", "content": Script(tokens=tokens).prompt}
-    body = {"model": MODEL, "messages": [said], "stream": streamed}
+    body = {"model": model, "messages": [said], "stream": streamed}
     heard = _Heard()
     with anyio.fail_after(TURN_S):
         answer = await client.request("POST", PATH, body, on_event=heard.hear if streamed else None)
@@ -79,25 +80,34 @@ async def ask(client: Client, tokens: int, *, streamed: bool) -> None:
 
 async def run(setting: Setting) -> list[Row]:
     figures, size, server = Figures("gateway"), setting.size, setting.servers[0]
-    await _many(server, 1, streamed=True, secs=min(WARM_S, size.secs), at_once=2)
-    for _ in range(size.reps):
-        for tokens in CALLS:
-            for streamed in (False, True):
-                done, spent = await _many(
-                    server, tokens, streamed=streamed, secs=size.secs, at_once=AT_ONCE
-                )
-                case = f"{tokens} tokens{' streamed' if streamed else ''}"
-                figures.add(server.name, case, "CPU per call", spent.cpu_s / done * 1e3, "ms")
-                figures.add(server.name, case, "calls", done / spent.wall_s, "/s")
-        case = f"{size.burst} tokens at once"
-        done, spent = await _many(server, size.burst, streamed=True, secs=size.secs, at_once=1)
-        each_us = spent.cpu_s / (done * size.burst) * 1e6
-        figures.add(server.name, case, "CPU per token", each_us, "us")
+    for model, what in ((MODEL, ""), (AGENT, "agent: ")):
+        warm_s = min(WARM_S, size.secs)
+        await _many(server, 1, streamed=True, secs=warm_s, at_once=2, model=model)
+        for _ in range(size.reps):
+            for tokens in CALLS:
+                for streamed in (False, True):
+                    done, spent = await _many(
+                        server,
+                        tokens,
+                        streamed=streamed,
+                        secs=size.secs,
+                        at_once=AT_ONCE,
+                        model=model,
+                    )
+                    case = f"{what}{tokens} tokens{' streamed' if streamed else ''}"
+                    figures.add(server.name, case, "CPU per call", spent.cpu_s / done * 1e3, "ms")
+                    figures.add(server.name, case, "calls", done / spent.wall_s, "/s")
+            case = f"{what}{size.burst} tokens at once"
+            done, spent = await _many(
+                server, size.burst, streamed=True, secs=size.secs, at_once=1, model=model
+            )
+            each_us = spent.cpu_s / (done * size.burst) * 1e6
+            figures.add(server.name, case, "CPU per token", each_us, "us")
     return figures.rows()
 
 
 async def _many(
-    server: Server, tokens: int, *, streamed: bool, secs: float, at_once: int
+    server: Server, tokens: int, *, streamed: bool, secs: float, at_once: int, model: str
 ) -> tuple[int, Spent]:
     """Ask for so long; return how often, and what that took."""
     done, until = 0, time.perf_counter() + secs
@@ -105,7 +115,7 @@ async def _many(
     async def one_client() -> None:
         nonlocal done
         while time.perf_counter() < until:
-            await ask(server.client, tokens, streamed=streamed)
+            await ask(server.client, tokens, streamed=streamed, model=model)
             done += 1
 
     with server.spent() as spent:

@@ -40,7 +40,7 @@ from hostler.core.events import (
 from hostler.core.ports import Delta, Reply, Request, ToolSpec, mint
 from hostler.faces.http.open_streams import OpenStreams
 from hostler.models.scripted import sample
-from hostler.testing.doubles import an_agent
+from hostler.testing.doubles import ToolboxDouble, an_agent
 
 PACKAGES = ROOT / "tests/cli/node_modules"
 PATIENCE_S = 90.0
@@ -185,10 +185,15 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(folder: Path, page: str) -> AsyncGenerator[Desk]:
-    """Set up a program as a page of `docs/howto` says, before a server with the fake."""
+async def desk(
+    folder: Path, page: str, *, tools: ToolboxDouble | None = None
+) -> AsyncGenerator[Desk]:
+    """Set up a program as a page of `docs/howto` says, before a server with the fake.
+
+    `tools`: of the agent `double`, which has the fake as its model.
+    """
     coder, streams = Coder(), OpenStreams()
-    agent = an_agent(coder)
+    agent = an_agent(coder, tools=tools)
     async with AsyncExitStack() as stack:
         measured = measuring({"double": agent}, version="1", streams=lambda: streams.by_kind)
         look = await stack.enter_async_context(measured)

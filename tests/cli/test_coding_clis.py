@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from tests.carried import sessions
 from tests.coding import THOUGHT, USED, Desk, desk
 from tests.direct import columns
 from tests.observed import total
 
 from hostler.core.events import ModelSaid, ToolSaid
+from hostler.testing.doubles import ToolboxDouble, a_tool
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -109,6 +111,32 @@ async def test_it_reads_a_file_and_runs_a_command(program: Program, tmp_path: Pa
     sealed = at.coder.sealed(len(asked.transcript))
     assert said.replay == (sealed if program.seals else None)
     assert (at.folder / "made.txt").read_text(encoding="utf-8") == "egret\n"
+
+
+async def test_claude_code_runs_its_tools_for_an_agent_and_shows_what_that_does(
+    tmp_path: Path,
+) -> None:
+    own = ToolboxDouble({"bash": a_tool("bash")})
+    program = PROGRAMS["claude code"]._replace(
+        ask="ANTHROPIC_MODEL=agent:double claude -p",
+        again="ANTHROPIC_MODEL=agent:double claude -p --continue",
+        after="--allowedTools Read --disallowedTools Bash --output-format stream-json --verbose",
+    )
+    async with desk(tmp_path, program.page, tools=own) as at:
+        (at.folder / "note.txt").write_text("The word is heron.\n", encoding="utf-8")
+        read = await asks(at, program, f"Please read `{at.folder / 'note.txt'}`")
+        did = await asks(at, program, "Please run `ls`", again=True)
+        seen = await asks(at, program, "What was first?", again=True)
+        found = await sessions(at.client)
+
+    assert "It says: 1\\tThe word is heron." in read
+    assert '"type":"mcp_tool_use"' in did
+    assert "It says: {" in did
+    assert "First was: " in seen
+    assert [name for name, _ in own.done] == ["bash"]
+    assert [one["metadata"] for one in found] == [{"face": "messages"}] * 3
+    results = [one for one in at.coder.worked[-1].transcript if isinstance(one, ToolSaid)]
+    assert [one.call.name for one in results] == ["Read", "bash"]
 
 
 @each

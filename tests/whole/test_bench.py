@@ -29,7 +29,12 @@ ANSWERS = {
     "streams": {"CPU per token", "wall", "errors"},
 }
 ONLY_OURS = {
-    "gateway": {"1 tokens", "50 tokens streamed", f"{SMALLEST.burst} tokens at once"},
+    "gateway": {
+        "1 tokens",
+        "50 tokens streamed",
+        f"{SMALLEST.burst} tokens at once",
+        "agent: 50 tokens streamed",
+    },
     "responses": {
         "1 token, kept",
         f"{SMALLEST.burst} tokens at once, not kept",

@@ -978,7 +978,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Ask a model, as OpenAI's Chat Completions do */
+        /** Ask a model or an agent, as OpenAI's Chat Completions do */
         post: operations["chat_completions"];
         delete?: never;
         options?: never;
@@ -1029,7 +1029,7 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Ask a model as clients of Anthropic's API do; the answer is a message, or streamed */
+        /** Ask a model or an agent as clients of Anthropic's API do; the answer is a message, or streamed */
         post: operations["create_message"];
         delete?: never;
         options?: never;
@@ -9576,7 +9576,10 @@ export interface operations {
     chat_completions: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description the same key and body have the same answer, for 24 hours */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -9887,6 +9890,8 @@ export interface operations {
                 "anthropic-version"?: string;
                 /** @description any; unknown ones are no error */
                 "anthropic-beta"?: string;
+                /** @description the same key and body have the same answer, for 24 hours */
+                "Idempotency-Key"?: string;
             };
             path?: never;
             cookie?: never;

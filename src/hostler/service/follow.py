@@ -128,10 +128,11 @@ class Following:
 
     async def watch(self, who: Principal, session: SessionId) -> AbstractContextManager[Seat]:
         """Return a context that keeps news, so that nothing falls between a write and following it."""
-        return self._seat(await self.access.key(who, "read", session))
+        return self.seat(await self.access.key(who, "read", session))
 
     @contextmanager
-    def _seat(self, key: Key) -> Generator[Seat]:
+    def seat(self, key: Key) -> Generator[Seat]:
+        """Keep news for who may see the session, or is about to make it."""
         with self.signals.watch(key, quiet_s=QUIET_S) as watch:
             yield Seat(key, watch)
 

@@ -84,8 +84,10 @@ class Running:
     _entering: Counter[TenantId] = field(default_factory=Counter[TenantId])
 
     @asynccontextmanager
-    async def one(self, key: Key) -> AsyncGenerator[None]:
+    async def one(self, key: Key, *, is_new: bool = False) -> AsyncGenerator[None]:
         """Take room for a run that may begin in a session; what is said to one that goes on needs none.
+
+        `is_new`: the session is made with it.
 
         Raises:
             TooMany: there is none.
@@ -98,7 +100,7 @@ class Running:
         try:
             going = await self.store.count(key.tenant, active=True)
             is_full = going + self._entering[key.tenant] > most
-            if is_full and (await self.store.head(key)).active is None:
+            if is_full and (is_new or (await self.store.head(key)).active is None):
                 raise TooMany(f"{most:,} runs are active, which is all there may be")
             yield
         finally:

@@ -22,6 +22,7 @@ from hostler.service.admission import Admission, Begins
 from hostler.service.archive import Archive
 from hostler.service.auditing import Auditing
 from hostler.service.authorise import Access, authorise
+from hostler.service.carried import Carried
 from hostler.service.deliveries import TenantDeliveries
 from hostler.service.direct import Direct, Models
 from hostler.service.endpoints import Endpoints, TenantEndpoints
@@ -30,6 +31,7 @@ from hostler.service.inbox import Inbox
 from hostler.service.keys import Keys
 from hostler.service.members import Members
 from hostler.service.once import Asked
+from hostler.service.opening import Opening
 from hostler.service.rates import Rates
 from hostler.service.resuming import Resuming
 from hostler.service.retention import Forgetting
@@ -56,6 +58,7 @@ class Service:
     shares: Shares
     waits: Waits
     resuming: Resuming
+    carried: Carried
     direct: Direct
     archive: Archive
     auditing: Auditing
@@ -161,6 +164,7 @@ def _service(
     store, world, access = of.store, of.world, of.access
     waits = _waits(sessions)
     outgoing = None if sealing is None else sealing.outgoing
+    resuming = Resuming(inbox=inbox, waits=waits)
     return Service(
         agents=of.agents,
         sessions=sessions,
@@ -170,7 +174,8 @@ def _service(
         shares=Shares(store=store, world=world, access=access),
         runs=Runs(store=store, following=of.following, agents=of.agents),
         waits=waits,
-        resuming=Resuming(inbox=inbox, waits=waits),
+        resuming=resuming,
+        carried=Carried(opening=Opening(sessions=sessions), resuming=resuming),
         archive=_archive(sessions),
         secrets=TenantSecrets(sealing=sealing, signals=of.following.signals, world=world),
         endpoints=_endpoints(sessions, endpoints),

@@ -99,24 +99,39 @@ class Sessions:
                 as there may be (`too_many_sessions`).
         """
         authorise(who, "write", None)
-        agent = agent or await self._default_agent(who)
-        if agent not in self.agents:
-            raise Invalid(
-                f"there is no agent named {agent!r}; there are: {', '.join(sorted(self.agents))}",
-                fields=[("/agent", "the name of an agent that is served here")],
-            )
         if id is not None and not ID.fullmatch(id):
             raise Invalid("the id has another form", fields=[("/id", f"a match of ^{ID.pattern}$")])
-        check_labels(title, metadata)
-        check_tools(self.agents[agent], client_tools)
-        session = self._new(who, agent, id=id, title=title, metadata=metadata)
-        session.client_tools = tuple(client_tools)
-        session = masked(self.secrets, who.tenant, session)
+        agent = agent or await self._default_agent(who)
+        session = self.new(
+            who, agent, id=id, title=title, metadata=metadata, client_tools=client_tools
+        )
         if id is None or not await self._is_there(session):
             async with self.room.one(who.tenant):
                 if await self.store.create(session, once=once_of(answering, lambda _: session)):
                     return session, True
         return await self._found(who, session, finding), False
+
+    def new(
+        self,
+        who: Principal,
+        agent: str,
+        *,
+        id: str | None = None,  # noqa: A002  the API's name for it
+        title: str | None = None,
+        metadata: JsonObject | None = None,
+        client_tools: Sequence[ClientTool] = (),
+    ) -> Session:
+        """Return a session that can be made, and is not yet.  Raises Invalid, as `create`."""
+        if agent not in self.agents:
+            raise Invalid(
+                f"there is no agent named {agent!r}; there are: {', '.join(sorted(self.agents))}",
+                fields=[("/agent", "the name of an agent that is served here")],
+            )
+        check_labels(title, metadata)
+        check_tools(self.agents[agent], client_tools)
+        session = self._new(who, agent, id=id, title=title, metadata=metadata)
+        session.client_tools = tuple(client_tools)
+        return masked(self.secrets, who.tenant, session)
 
     async def _is_there(self, session: Session) -> bool:
         try:

@@ -244,7 +244,9 @@ POLICIES: Mapping[str, Policy] = {
         needs="admin", ids={**WEBHOOK, "path.delivery": "delivery"}, answers=NO_VAULT
     ),
     "metrics": Policy(needs="operator", answers=(404,), may_be_open=True),
-    "create_message": Policy(needs="write", plain=plain(*_QUESTION), body=_ASKED, answers=NO_MODEL),
+    "create_message": Policy(
+        needs="write", ids=ONCE, plain=plain(*_QUESTION), body=_ASKED, answers=NO_MODEL
+    ),
     "count_tokens": Policy(plain=plain(*_COUNTED), body=_ASKED, answers=NO_MODEL),
     "list_agents": Policy(),
     "get_agent": Policy(plain=plain("path.agent"), answers=(404,)),
@@ -283,6 +285,7 @@ POLICIES: Mapping[str, Policy] = {
     # No model is asked for anything; that there is none tells whoever may ask that they may.
     "chat_completions": Policy(
         needs="write",
+        ids=ONCE,
         plain=in_body(
             "model messages stream stream_options tools tool_choice parallel_tool_calls n stop "
             "max_completion_tokens max_tokens temperature top_p response_format reasoning_effort "

@@ -14,9 +14,10 @@ from hostler.faces.chat.asking import request_of
 from hostler.faces.chat.bodies import ChatRequest
 from hostler.faces.chat.models import ModelLists
 from hostler.faces.chat.writing import Named, Writer
-from hostler.faces.http.direct import Answering
+from hostler.faces.http.agents import agent_of, conversation_of
+from hostler.faces.http.direct import Answering, Parts
 from hostler.faces.http.endpoint import Call, Operation
-from hostler.faces.http.keepsakes import KeepsakesOf
+from hostler.faces.http.keepsakes import Keepsakes, KeepsakesOf
 from hostler.faces.http.open_streams import OpenStreams
 from hostler.faces.http.openai import OpenAiError, tell_openai
 from hostler.service.authorise import authorise
@@ -30,19 +31,31 @@ class Completions:
     async def complete(self, call: Call) -> ASGIApp:
         body, direct = cast("ChatRequest", call.body), self._service.direct
         authorise(call.who, "write", None)  # so that nobody else learns what there is
-        model = direct.find(call.who, body.model)
-        await self._streams.check(call.who, self._service.tenants)
         keepsakes = self._keepsakes(call.who.tenant)
-        parts = direct.ask(call.who, model, request_of(body, call.who, keepsakes))
+        parts, model = self._parts(call, body, keepsakes)
+        await self._streams.check(call.who, self._service.tenants)
         named = Named(
             id=f"chatcmpl-{direct.world.mint('')[1:]}",
             created=int(direct.world.clock()),
-            model=f"{model.provider}:{model.name}",
+            model=model,
         )
         options = body.stream_options
         told = options is not None and bool(options.include_usage)
         writer = Writer(named, keepsakes, usage=told)
         return Answering(call, self._streams, parts, writer, streamed=bool(body.stream))
+
+    def _parts(self, call: Call, body: ChatRequest, keepsakes: Keepsakes) -> tuple[Parts, str]:
+        """Return what will be answered, and by whom."""
+        who, direct, carried = call.who, self._service.direct, self._service.carried
+        agent = agent_of(body.model)
+        if agent is None:
+            model = direct.find(who, body.model)
+            parts = direct.ask(who, model, request_of(body, who, keepsakes))
+            return parts, f"{model.provider}:{model.name}"
+        carried.find(who, agent)
+        asked = conversation_of(request_of(body, who, keepsakes), agent, face="chat")
+        parts = carried.ask(who, asked, streamed=bool(body.stream), asked=call.asked)
+        return parts, body.model
 
 
 def chat_operations(
@@ -55,13 +68,12 @@ def chat_operations(
             method="POST",
             path="/v1/chat/completions",
             name="chat_completions",
-            summary="Ask a model, as OpenAI's Chat Completions do",
+            summary="Ask a model or an agent, as OpenAI's Chat Completions do",
             run=do.complete,
             begins="run",
             body=ChatRequest,
             returns={200: JsonObject},
             streams=True,
-            keeps=False,
             tell=tell_openai,
             tells=OpenAiError,
             errors=(404, 500, 502, 504),

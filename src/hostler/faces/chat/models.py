@@ -1,16 +1,17 @@
-"""The models that may be asked, as OpenAI lists them; to clients of Anthropic, as Anthropic does.
+"""The models and agents that may be asked, as OpenAI lists them; to clients of Anthropic, as Anthropic does.
 
 Invariant: what is listed can be asked by that name; more may be, where the operator has patterns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from starlette.types import ASGIApp
 
 from hostler.core.errors import Invalid
 from hostler.core.events import JsonObject
+from hostler.faces.http.agents import PREFIX, agent_of
 from hostler.faces.http.answers import Answer
 from hostler.faces.http.endpoint import Call, number
 from hostler.service.service import Service
@@ -25,15 +26,20 @@ class ModelLists:
         self._service = service
 
     async def all(self, call: Call) -> ASGIApp:
-        names = self._service.direct.names(call.who)
+        agents = [f"{PREFIX}{name}" for name in self._service.agents]
+        names = [*agents, *self._service.direct.names(call.who)]
         if _is_of_anthropic(call):
             return Answer(200, _page(names, call))
         return Answer(200, {"object": "list", "data": [_openai(name) for name in names]})
 
     async def one(self, call: Call) -> ASGIApp:
-        found = self._service.direct.find(call.who, call.path["model"])
-        view: Callable[[str], JsonObject] = _anthropic if _is_of_anthropic(call) else _openai
-        return Answer(200, view(f"{found.provider}:{found.name}"))
+        name, view = call.path["model"], _anthropic if _is_of_anthropic(call) else _openai
+        if (agent := agent_of(name)) is not None:
+            self._service.carried.find(call.who, agent)
+        else:
+            found = self._service.direct.find(call.who, name)
+            name = f"{found.provider}:{found.name}"
+        return Answer(200, view(name))
 
 
 def _is_of_anthropic(call: Call) -> bool:

@@ -1,4 +1,4 @@
-"""The answer to a direct call, whole or as it comes, in the words of any face.
+"""An answer to who asked a model or an agent, whole or as it comes, in the words of any face.
 
     parts ─▶ words ─▶ outlet ─▶ client
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import anyio
 from anyio.abc import TaskGroup
@@ -27,8 +27,9 @@ from hostler.faces.http.headers import Headers
 from hostler.faces.http.open_streams import OpenStream, OpenStreams, cutter, while_there
 from hostler.faces.http.request import REQUEST_ID, request_of
 from hostler.faces.http.streaming import HEADERS, LARGEST_CHUNK, body, chunks, why_cut
+from hostler.service.leg import Did
 
-Parts: TypeAlias = AsyncGenerator[Delta | Reply | Failure, None]
+Parts: TypeAlias = AsyncGenerator[Delta | Did | Reply | Failure, None]
 
 SILENT_LOOKS = 3
 """So many looks at a stream (`open_streams`, 5 s apart) that see nothing sent: 10 to 15 s.  Longer
@@ -64,6 +65,18 @@ class Words(Protocol):
     def whole(self, reply: Reply) -> Answer: ...
     def failed(self, failure: Failure) -> Answer:
         """Tell why the model gave no answer."""
+        ...
+
+
+@runtime_checkable
+class Doing(Protocol):
+    """`Words` that have some for what an agent does, too: also of a whole answer, they are told of
+    all that comes, in order.
+    """
+
+    def add(self, delta: Delta) -> Sequence[bytes]: ...
+    def did(self, did: Did) -> Sequence[bytes]:
+        """Return what is new."""
         ...
 
 
@@ -146,19 +159,22 @@ class Sending:
             self._tasks.start_soon(self._show_life, self._beat)
 
     async def _parts(self, parts: Parts) -> Answer | None:
-        add, write = self._words.add, self._outlet.write
+        words, add, write = self._words, self._words.add, self._outlet.write
         async for part in parts:
             if isinstance(part, Delta):
-                if events := add(part):
-                    self._silent = 0
-                    if self._beat is not None or not write(events):
-                        await self._send(events)
+                events = add(part)
+            elif isinstance(part, Did):
+                events = words.did(part) if isinstance(words, Doing) else ()
             elif isinstance(part, Reply):
-                await self._send(self._words.end(part), last=True)
+                await self._send(words.end(part), last=True)
                 return None
             else:
-                return self._words.failed(part)
-        raise AssertionError("a direct call ends with a reply or a failure")
+                return words.failed(part)
+            if events:
+                self._silent = 0
+                if self._beat is not None or not write(events):
+                    await self._send(events)
+        raise AssertionError("an answer ends with a reply or a failure")
 
     async def _send(self, events: Sequence[bytes], *, last: bool = False) -> None:
         if self._beat is not None:
@@ -187,7 +203,7 @@ class Sending:
 
 
 class Answering:
-    """An ASGI application that answers a direct call."""
+    """An ASGI application that answers."""
 
     def __init__(
         self, call: Call, streams: OpenStreams, parts: Parts, words: Words, *, streamed: bool
@@ -220,9 +236,13 @@ class Answering:
         return tuple((name, request) for name in (REQUEST_ID, *self._words.id_headers))
 
     async def _whole(self) -> Answer:
+        words = self._words
+        doing = words if isinstance(words, Doing) else None
         async for part in self._parts:
             if isinstance(part, Reply):
-                return self._words.whole(part)
+                return words.whole(part)
             if isinstance(part, Failure):
-                return self._words.failed(part)
-        raise AssertionError("a direct call ends with a reply or a failure")
+                return words.failed(part)
+            if doing is not None:
+                _ = doing.did(part) if isinstance(part, Did) else doing.add(part)
+        raise AssertionError("an answer ends with a reply or a failure")

@@ -17,6 +17,7 @@ from hostler.core.events import JsonObject
 from hostler.core.ports import Failure, FaultCode
 from hostler.faces.http.answers import Answer, problem
 from hostler.faces.http.form import encode
+from hostler.service.leg import Stopped
 
 JSON = b"application/json"
 
@@ -93,6 +94,8 @@ def failed(failure: Failure) -> Answer:
     told = _OF_PROVIDER[failure.code]
     spent = failure.code == "rate_limit" and not failure.again
     kind, code = ("insufficient_quota",) * 2 if spent else (told.type, told.code)
+    if isinstance(failure, Stopped):
+        code = failure.reason
     made = _error(failure.message, kind, param=_PARAMS.get(failure.code), code=code)
     return Answer(told.status, encode(made), tuple(headers), media=JSON)
 

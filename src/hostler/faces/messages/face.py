@@ -8,15 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from msgspec.structs import replace
 from starlette.types import ASGIApp
 
 from hostler.core.ports import mint
+from hostler.faces.http.agents import agent_of, conversation_of
 from hostler.faces.http.counting import estimated
-from hostler.faces.http.direct import Answering
+from hostler.faces.http.direct import Answering, Parts, Words
 from hostler.faces.http.endpoint import Call, Operation
 from hostler.faces.http.keepsakes import KeepsakesOf
 from hostler.faces.http.open_streams import OpenStreams
 from hostler.faces.messages.bodies import Count, ErrorBody, Message, NewCount, NewQuestion
+from hostler.faces.messages.doing import AgentWriter, spelled_out
 from hostler.faces.messages.errors import VendorAnswer, tell
 from hostler.faces.messages.question import request_of, shows_thinking
 from hostler.faces.messages.writer import Writer
@@ -42,7 +45,7 @@ def messages_operations(
             method="POST",
             path="/v1/messages",
             name="create_message",
-            summary="Ask a model as clients of Anthropic's API do; the answer is a message, or streamed",
+            summary="Ask a model or an agent as clients of Anthropic's API do; the answer is a message, or streamed",
             run=do.ask,
             begins="run",
             body=NewQuestion,
@@ -51,7 +54,6 @@ def messages_operations(
             returns={200: Message},
             streams=True,
             errors=(404, 413, 500, 504, 529),
-            keeps=False,
             tell=tell,
             tells=ErrorBody,
         ),
@@ -78,24 +80,51 @@ class _Operations:
         self._service, self._streams, self._keepsakes = service, streams, keepsakes
 
     async def ask(self, call: Call) -> ASGIApp:
-        asked, direct = call.body, self._service.direct
+        asked = call.body
         assert isinstance(asked, NewQuestion)
         # `ask` asks it again, and too late for the refusal to be written down.
         authorise(call.who, "write", None)
-        model = direct.find(call.who, asked.model)
+        parts, words = self._answer(call, asked)
         await self._streams.check(call.who, self._service.tenants)
-        session = call.headers.get(_SESSION, "")
-        session, kept = (
-            session if _SANE.fullmatch(session) else "",
-            self._keepsakes(call.who.tenant),
+        return Answering(call, self._streams, parts, words, streamed=bool(asked.stream))
+
+    def _answer(self, call: Call, asked: NewQuestion) -> tuple[Parts, Words]:
+        """Return what will be answered, and who writes it."""
+        who, id_, shows = call.who, mint("msg"), shows_thinking(asked)
+        kept, streamed = self._keepsakes(who.tenant), bool(asked.stream)
+        agent = agent_of(asked.model)
+        if agent is None:
+            model = self._service.direct.find(who, asked.model)
+            session = call.headers.get(_SESSION, "")
+            session = session if _SANE.fullmatch(session) else ""
+            parts = self._service.direct.ask(who, model, request_of(asked, kept, session=session))
+            return parts, Writer(id_, asked.model, kept, shows_thinking=shows)
+        self._service.carried.find(who, agent)
+        question = request_of(_spelled_out(asked), kept)
+        conversation = conversation_of(question, agent, face="messages")
+        parts = self._service.carried.ask(
+            who, conversation, streamed=streamed, does=True, asked=call.asked
         )
-        parts = direct.ask(call.who, model, request_of(asked, kept, session=session))
-        writer = Writer(mint("msg"), asked.model, kept, shows_thinking=shows_thinking(asked))
-        return Answering(call, self._streams, parts, writer, streamed=bool(asked.stream))
+        writer = AgentWriter(id_, asked.model, kept, shows_thinking=shows, streamed=streamed)
+        return parts, writer
 
     async def count(self, call: Call) -> ASGIApp:
         asked = call.body
         assert isinstance(asked, NewCount)
-        self._service.direct.find(call.who, asked.model)
-        request = request_of(asked, self._keepsakes(call.who.tenant))
-        return VendorAnswer(200, Count(input_tokens=estimated(request)))
+        kept = self._keepsakes(call.who.tenant)
+        agent = agent_of(asked.model)
+        if agent is None:
+            self._service.direct.find(call.who, asked.model)
+            return VendorAnswer(200, Count(input_tokens=estimated(request_of(asked, kept))))
+        found = self._service.carried.find(call.who, agent)
+        question = request_of(_spelled_out(asked), kept)
+        question = replace(
+            question,
+            system=f"{found.instructions}\n\n{question.system}",
+            tools=[*found.tools.specs, *question.tools],
+        )
+        return VendorAnswer(200, Count(input_tokens=estimated(question)))
+
+
+def _spelled_out(asked: NewCount) -> NewCount:
+    return replace(asked, messages=spelled_out(asked.messages))

@@ -78,6 +78,11 @@ class Writer:
         self._grow(delta.text)
         return self._taken()
 
+    def put(self, block: JsonObject) -> Sequence[bytes]:
+        """Return a block that is whole from its start."""
+        self._whole_block(block)
+        return self._taken()
+
     def end(self, reply: Reply) -> Sequence[bytes]:
         kept = keepsake_of(reply, shown=self._shows)
         if self._shows:
@@ -88,7 +93,7 @@ class Writer:
         self._rest_of("text", reply.text)
         self._rest_of_calls(reply, kept)
         self._close()
-        stop, sequence = _stop(reply)
+        stop, sequence = stop_of(reply)
         delta = {
             "stop_reason": stop,
             "stop_sequence": sequence,
@@ -144,7 +149,7 @@ class Writer:
     def _open_call(self, call: CallId, name: str) -> None:
         self._begun.add(call)
         self._arguments.clear()
-        self._open("arguments", _call_block(call, name, {}), call)
+        self._open("arguments", call_block(call, name, {}), call)
 
     def _open(self, part: str, block: JsonObject, call: CallId | None = None) -> None:
         self._close()
@@ -173,6 +178,12 @@ class Writer:
         self._put("content_block_stop", {"index": self._index})
         self._part = self._call = None
 
+    def _whole_block(self, block: JsonObject) -> None:
+        self._close()
+        self._index += 1
+        self._put("content_block_start", {"index": self._index, "content_block": block})
+        self._put("content_block_stop", {"index": self._index})
+
     def _put(self, kind: str, fields: JsonObject) -> None:
         self._frames.append(_frame(kind, fields))
 
@@ -188,11 +199,8 @@ class Writer:
     def _rest_of_calls(self, reply: Reply, kept: Keepsake) -> None:
         late = [one for one in reply.calls if one.id not in self._begun]
         if kept != NOTHING and reply.calls:
-            self._close()
-            self._index += 1
-            block = {"type": "redacted_thinking", "data": self._keepsakes.give(kept)}
-            self._put("content_block_start", {"index": self._index, "content_block": block})
-            self._put("content_block_stop", {"index": self._index})
+            data = self._keepsakes.give(kept)
+            self._whole_block({"type": "redacted_thinking", "data": data})
         for one in late:
             self._open_call(one.id, one.name)
             self._grow(encode(one.arguments).decode() if one.arguments else "")
@@ -202,7 +210,7 @@ def _frame(kind: str, fields: JsonObject) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), encode({"type": kind, **fields}))
 
 
-def _stop(reply: Reply) -> tuple[str, str | None]:
+def stop_of(reply: Reply) -> tuple[str, str | None]:
     """Return why it stopped, and the stop sequence, where that is known."""
     if reply.stop == "end" and reply.stop_sequence is not None:
         return "stop_sequence", reply.stop_sequence
@@ -220,8 +228,8 @@ def message(id_: str, model: str, reply: Reply, keepsakes: Keepsakes, *, shown: 
         content.append({"type": "text", "text": reply.text, "citations": list[object]()})
     if kept != NOTHING and reply.calls:
         content.append({"type": "redacted_thinking", "data": keepsakes.give(kept)})
-    content += [_call_block(one.id, one.name, one.arguments) for one in reply.calls]
-    stop, sequence = _stop(reply)
+    content += [call_block(one.id, one.name, one.arguments) for one in reply.calls]
+    stop, sequence = stop_of(reply)
     return Message(
         id=id_,
         model=model,
@@ -232,7 +240,7 @@ def message(id_: str, model: str, reply: Reply, keepsakes: Keepsakes, *, shown: 
     )
 
 
-def _call_block(call: CallId, name: str, arguments: JsonObject) -> JsonObject:
+def call_block(call: CallId, name: str, arguments: JsonObject) -> JsonObject:
     block: JsonObject = {"id": call, "name": name, "input": arguments}
     return {"type": "tool_use", **block, "caller": {"type": "direct"}}
 

@@ -23,6 +23,7 @@ from hostler.core.events import CallId, Principal, RunId, Said, Seq, ToolSaid
 from hostler.core.head import Wait
 from hostler.core.ports import AgentSpec
 from hostler.core.records import Session
+from hostler.faces.http.agents import agent_of
 from hostler.faces.http.keepsakes import Keepsakes
 from hostler.faces.responses.asking import Asked, asked, conversation_of, input_of
 from hostler.faces.responses.bodies import NewResponse, Question
@@ -245,12 +246,9 @@ def who_answers(service: Service, who: Principal, body: Question) -> str:
         NotFound: there is no such agent or model.
     """
     name = model_in(body.model)
-    if name.startswith("agent:"):
-        agent = name.removeprefix("agent:")
-        if ":" not in agent and agent in service.agents:
-            return agent
-        there = ", ".join(f"agent:{one}" for one in [*service.agents][:20])
-        raise NotFound(f"there is no {name[:100]}; there is {there}", code="model_not_found")
+    if (agent := agent_of(name)) is not None:
+        service.carried.find(who, agent)
+        return agent
     model = service.direct.find(who, name)
     return f"{model.provider}:{model.name}"
 
