@@ -426,6 +426,7 @@ async def test_the_sdk_lists_the_models_and_finds_one() -> None:
             await sdk.models.retrieve("x/y")
 
     assert [(one.id, one.object, one.owned_by) for one in listed] == [
+        ("agent:double", "model", "agent"),
         ("p:m", "model", "p"),
         ("q:meta/llama 3:free", "model", "q"),
     ]
@@ -446,9 +447,12 @@ async def test_clients_of_anthropic_get_the_models_as_anthropic_lists_them() -> 
 
     known = {"type": "model", "created_at": "1970-01-01T00:00:00Z"}
     assert page == {
-        "data": [{**known, "id": f"p:m{n}", "display_name": f"m{n}"} for n in range(2)],
-        "first_id": "p:m0",
-        "last_id": "p:m1",
+        "data": [
+            {**known, "id": "agent:double", "display_name": "double"},
+            {**known, "id": "p:m0", "display_name": "m0"},
+        ],
+        "first_id": "agent:double",
+        "last_id": "p:m0",
         "has_more": True,
     }
     assert (then["first_id"], then["last_id"], then["has_more"]) == ("p:m2", "p:m4", False)

@@ -85,6 +85,11 @@ async def test_a_link_opens_nothing_else(serve: Serve) -> None:
                         user="alice",
                         provider="openai",
                         model="openai:gpt-5",
+                        webhook="whk_1",
+                        delivery="evt_1",
+                        response="resp_1",
+                        conversation="conv_00000000",
+                        item="msg_1",
                     )
                     if path in public or (method, where) in allowed:
                         continue
@@ -223,6 +228,13 @@ OPEN = {
     "Auditing.refused": "writes that somebody was refused",
     "Auditing.cut": "is retention, not somebody",
     "Following.follow_on": "takes a seat, which only those have who may see the session",
+    "Following.seat": "takes a key, which only those have who may see the session, or make it",
+    "Inbox.spoken": "makes a fact for a key, and writes nothing",
+    "Sessions.new": "makes a row, and writes nothing",
+    "TenantDeliveries.tidy": "is retention, not somebody",
+    "TenantWebhooks.tidy": "as above",
+    "Waits.given": "makes a fact for a key, and writes nothing",
+    "Waits.result": "as above",
     "Rates.standing": "says how often the caller may ask, and nothing of anybody else's",
     "Rates.take": "counts what the caller asks",
     "Runs.wait": "as above",
