@@ -375,6 +375,10 @@ async def test_a_storage_that_cannot_serve_puts_it_off_and_no_receiver_is_floode
     async with working(ill, clock) as at:  # type: ignore[arg-type]
         await at.hook()
         await at.hooks.put(a_delivery("1", 1000.0))
+        with anyio.fail_after(PATIENCE_S):
+            while ill.reads > 0:
+                await anyio.lowlevel.checkpoint()
+        at.worker.wake()
         await at.post.until(1)
         await at.hook("2")
         await at.hooks.put(a_delivery("2", 1000.0, webhook="whk_2"))
