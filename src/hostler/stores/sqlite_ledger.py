@@ -13,15 +13,9 @@ from typing import Protocol, TypeVar
 
 from hostler.core.events import PrincipalId, RunId, TenantId
 from hostler.core.ledger import By, Calls, DirectCall, Rating, Spent
-from hostler.stores.sqlite_batches import Row
-from hostler.stores.sqlite_entries import (
-    direct_row,
-    mark_stale,
-    rebuild_some,
-    to_llm_row,
-    to_rating,
-    to_tool_row,
-)
+from hostler.stores.ledger_rows import direct_row, to_llm_row, to_rating, to_tool_row
+from hostler.stores.log_rows import Row
+from hostler.stores.sqlite_entries import mark_stale, rebuild_some
 from hostler.stores.sqlite_rows import SQL, asking
 from hostler.stores.times import to_us
 
