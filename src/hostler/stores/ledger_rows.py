@@ -12,7 +12,7 @@ from functools import partial
 import msgspec
 
 from hostler.core.events import Key, RunId, Usage
-from hostler.core.ledger import DirectCall, LlmRow, Rating, ToolRow
+from hostler.core.ledger import By, DirectCall, LlmRow, Rating, Spent, ToolRow
 from hostler.core.records import RunRow
 from hostler.stores.entries import CLEARED, Ledger, LlmChange, RunChange, ToolChange, within
 from hostler.stores.log_rows import Row
@@ -218,3 +218,27 @@ def to_rating(row: Sequence[object]) -> Rating:
     """Return the rating of a row of `feedback`."""
     columns = ("run", "principal", "key", "score", "comment", "at")
     return _convert(_record(columns, row, used=False), Rating)
+
+
+def to_spent(by: Sequence[By], row: Sequence[object]) -> Spent:
+    """Return the sums of a row of `usage`."""
+    groups, sums = row[: len(by)], [_number(one) for one in row[len(by) :]]
+    runs, calls, failed, read, wrote, cached, kept, reasoned, above, below, unpriced = sums
+    known = row[-3] is not None
+    return Spent(
+        by={one: str(value) for one, value in zip(by, groups, strict=True)},
+        runs=runs,
+        calls=calls,
+        failed_calls=failed,
+        input_tokens=read,
+        output_tokens=wrote,
+        cache_read_tokens=cached,
+        cache_write_tokens=kept,
+        reasoning_tokens=reasoned,
+        cost=Decimal(above * 1_000_000 + below).scaleb(-12).normalize() if known else None,
+        unpriced_calls=unpriced,
+    )
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
