@@ -24,7 +24,7 @@ import pytest
 from tests.programs import free_port
 
 from hostler.core.errors import SetupError, Unavailable
-from hostler.stores.postgres_schema import migrate
+from hostler.stores.postgres_schema import migrate, steps
 from hostler.stores.postgres_wire import SCHEMA, connect
 
 GIVEN = "HOSTLER_TEST_POSTGRES"
@@ -116,6 +116,7 @@ def _private(binaries: Path) -> Generator[str]:
             [str(one) for one in argv],
             user=user,
             cwd=folder,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
             text=True,
@@ -165,6 +166,12 @@ def emptied(database: Database) -> Database:
     """Return a database with today's schema, and nothing in it but what every store begins with."""
 
     async def empty() -> None:
+        ((there,),) = await database.run(f"SELECT to_regclass('{SCHEMA}.migrations')::text")
+        if there is not None:
+            newest = steps()[-1].number
+            later = await database.run(f"SELECT 1 FROM migrations WHERE number > {newest}")
+            if later:
+                await database.run(f"DROP SCHEMA {SCHEMA} CASCADE")
         await migrate(database.url)
         tables = await database.run(
             f"SELECT tablename FROM pg_tables WHERE schemaname = '{SCHEMA}' AND tablename <> 'migrations'"

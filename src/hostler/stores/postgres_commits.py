@@ -38,14 +38,14 @@ def new_commit() -> str:
 
 
 async def settled(
-    url: str, commit: str, at_us: int, wire: str, *, patience_s: float = RESOLVED_S
+    url: str, commit: str, at_us: int, wire: str, *, patience_s: float | None = None
 ) -> bool:
     """Return whether a commit happened; if not, it never will.  `wire`: the connection's name.
 
     Raises:
         Unavailable: it could not be found out in that time (`unknown_outcome`).
     """
-    until = time.monotonic() + patience_s
+    until = time.monotonic() + (RESOLVED_S if patience_s is None else patience_s)
     while True:
         try:
             return await _ask(url, commit, at_us, wire, until - time.monotonic())

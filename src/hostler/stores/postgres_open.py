@@ -5,7 +5,6 @@ Invariant: who is told that it is open finds today's schema, and nothing that th
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -18,13 +17,11 @@ from hostler.core.sealed import Mask
 from hostler.core.store import Observer, Outbox
 from hostler.stores.lanes import Timed
 from hostler.stores.postgres import PostgresStore
+from hostler.stores.postgres_life import Life
 from hostler.stores.postgres_orders import Enlist
-from hostler.stores.postgres_rebuild import recover
-from hostler.stores.postgres_schema import is_guarded, migrate
-from hostler.stores.postgres_wire import HOUSE, Wire, Wires, connect
+from hostler.stores.postgres_schema import migrate
+from hostler.stores.postgres_wire import Wires
 from hostler.stores.postgres_writer import WRITERS, Writer
-
-log = logging.getLogger(__name__)
 
 READERS = 6
 """Connections that read."""
@@ -40,15 +37,17 @@ async def open_postgres(
     clock: Callable[[], float] = time.time,
     timed: Timed | None = None,
     mask: Callable[[TenantId], Mask | None] = lambda _: None,
+    drives: bool = False,
 ) -> AsyncGenerator[PostgresStore]:
     """Open a database, bring its schema up to date, and finish what was asked for in the end.
 
     `enlist` is called in the transaction that makes a run active, `outbox` after it; `timed` is
-    told of each commit; `mask`: what is kept out of what a tenant writes.
+    told of each commit; `mask`: what is kept out of what a tenant writes; `drives`: as the only one
+    that drives runs there.
 
     Raises:
-        SetupError: a newer build has changed the schema so that this one cannot use it, or the URL
-            is wrong.
+        SetupError: a newer build has changed the schema so that this one cannot use it, the URL is
+            wrong, or another process drives the runs.
         Unavailable: the database cannot be reached.
     """
     await migrate(url)
@@ -61,24 +60,25 @@ async def open_postgres(
         enlist=enlist,
         timed=timed,
     )
-    life, reads = await connect(url), Wires(url, most=READERS)
+    life, reads = Life(url, writer.holder, drives=drives), Wires(url, most=READERS)
     try:
-        await _begin(life, writer)
-        async with _working(writer):
+        await life.begin(writer.now_us())
+        async with _working(writer, life):
             yield PostgresStore(writer, reads, outbox)
     finally:
-        life.db.terminate()
+        life.end()
         await writer.wires.close()
         await reads.close()
 
 
 @asynccontextmanager
-async def _working(writer: Writer) -> AsyncGenerator[None]:
+async def _working(writer: Writer, life: Life) -> AsyncGenerator[None]:
     """Have the writer work; what it was asked for is done in the end."""
     try:
         async with anyio.create_task_group() as tasks:
             for _ in range(WRITERS):
                 tasks.start_soon(writer.work)
+            tasks.start_soon(life.go_on)
             try:
                 yield
             finally:
@@ -90,15 +90,3 @@ async def _working(writer: Writer) -> AsyncGenerator[None]:
         if others:
             raise
         raise only from group  # what its body raises is no group
-
-
-async def _begin(life: Wire, writer: Writer) -> None:
-    """Live from now on, and end what the dead have left."""
-    if not await is_guarded(life):
-        log.warning(
-            "the role of the database URL is a superuser or passes row-level security: tenants are "
-            "kept apart by this program alone; give it a role of its own"
-        )
-    await life.rows("hold", holder=writer.holder)
-    await life.show(HOUSE)
-    await recover(life, writer.now_us())

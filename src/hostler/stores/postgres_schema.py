@@ -111,6 +111,23 @@ async def migrate(
         wire.db.terminate()  # which lets go of the lock, whatever state this is in
 
 
+async def look(url: str) -> tuple[str, bool, Sequence[int]]:
+    """Return the server's version, whether it keeps tenants apart for us, and what steps are left.
+
+    Raises:
+        SetupError: as `migrate`.
+        Unavailable: the database cannot be reached.
+    """
+    wire = await connect(url)
+    try:
+        await _check_server(wire)
+        ((version,),) = await wire.fetch("SELECT current_setting('server_version')")
+        wanted = _wanted(steps(), await _done(wire, look_only=True), contract=False)
+        return str(version), await is_guarded(wire), [step.number for step in wanted]
+    finally:
+        wire.db.terminate()
+
+
 async def _check_server(wire: Wire) -> None:
     ((version,),) = await wire.fetch("SELECT current_setting('server_version_num')::int / 10000")
     if not isinstance(version, int) or version < OLDEST:
@@ -136,8 +153,10 @@ async def _lock(wire: Wire, patience_s: float) -> None:
     await wire.execute(f"SET lock_timeout = {round(STEP_LOCK_S * 1000)}")
 
 
-async def _done(wire: Wire) -> dict[int, str]:
+async def _done(wire: Wire, *, look_only: bool = False) -> dict[int, str]:
     ((there,),) = await wire.fetch("SELECT to_regclass($1)::text", f"{SCHEMA}.migrations")
+    if there is None and look_only:
+        return {}
     if there is None:  # who may not make tables need not, once they are there
         await wire.execute(NOTES)
     rows = await wire.fetch(f"SELECT number, phase FROM {SCHEMA}.migrations")  # noqa: S608

@@ -33,7 +33,10 @@ STATEMENT_S = 60.0
 """After which a statement is not waited for: then the connection is ended, too."""
 CONNECT_S = 5.0
 """How long connecting is tried, over and over: a server that restarts is back in two."""
+ATTEMPT_S = 2.0
 AGAIN_S = 0.1
+KEPT_STATEMENTS = 300
+"""Prepared, on each connection: all that are used, in all their forms."""
 SCHEMA = "hostler"
 OLDEST = 14
 """Of the servers that are maintained."""
@@ -43,9 +46,10 @@ SETTINGS = {
     "idle_in_transaction_session_timeout": "60s",
     "lock_timeout": "10s",
     "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
 }
-"""A statement whose client is gone ends within the first of these; compiling costs a short statement
-more than it takes."""
+"""A statement whose client is gone ends within a second.  Compiling a short statement, or planning it
+anew for its values, costs more than it saves."""
 FATAL = ("FATAL", "PANIC")
 MARK = "\ufdd0"
 
@@ -147,11 +151,12 @@ class Wire:
         try:
             return await asked
         except asyncpg.PostgresError as error:
-            if self.db.is_closed() or getattr(error, "severity", "") in FATAL:
+            is_lost = isinstance(error, asyncpg.PostgresConnectionError)
+            if is_lost or self.db.is_closed() or getattr(error, "severity", "") in FATAL:
                 self.db.terminate()
                 raise Lost(str(error)) from error
             raise
-        except asyncpg.InterfaceError as error:
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             if self.db.is_closed():
                 raise Lost(str(error)) from error
             raise  # it was not even sent
@@ -206,6 +211,7 @@ class Wires:
 
     def _kept(self, whose: TenantId | None) -> Wire | None:
         """Return one that is open, if there is one that shows the same rows already."""
+        self._free = deque(wire for wire in self._free if not wire.db.is_closed())
         for at, wire in enumerate(self._free):
             if wire.whose == whose:
                 del self._free[at]
@@ -232,20 +238,23 @@ class Wires:
 _connect = cast("Callable[..., Awaitable[Connection]]", asyncpg.connect)  # pyright: ignore[reportUnknownMemberType]
 
 
-async def connect(url: str, *, patience_s: float = CONNECT_S) -> Wire:
+async def connect(url: str, *, patience_s: float | None = None) -> Wire:
     """Return a new connection, which shows nobody's rows yet.
 
     Raises:
         SetupError: the URL, name or password is wrong, or the server is too old.
         Unavailable: it cannot be reached, for longer than that.
     """
+    patience_s = CONNECT_S if patience_s is None else patience_s
     until, name = time.monotonic() + patience_s, f"hostler {secrets.token_hex(8)}"
     while True:
         try:
             made = await _connect(
                 url,
-                timeout=patience_s,
+                timeout=min(patience_s, ATTEMPT_S) or ATTEMPT_S,
                 command_timeout=STATEMENT_S,
+                statement_cache_size=KEPT_STATEMENTS,
+                max_cached_statement_lifetime=0,
                 server_settings={**SETTINGS, "application_name": name},
             )
             return Wire(made, name)
@@ -266,6 +275,8 @@ REFUSED = (
 )
 
 
-def unavailable(error: BaseException) -> Unavailable:
-    """Return what to tell callers of trouble with the database."""
+def unavailable(error: Exception) -> Exception:
+    """Return what to tell callers of trouble with the database; what they gave is their own."""
+    if isinstance(error, asyncpg.DataError):
+        return error
     return Unavailable(f"the database cannot serve now: {error or type(error).__name__}")
