@@ -20,7 +20,7 @@ from hostler.core.events import Event, Key, RunId, SessionId, TenantId
 from hostler.core.records import Labels
 from hostler.stores import postgres_commits, postgres_wire
 from hostler.stores.postgres import PostgresStore
-from hostler.stores.postgres_commits import UNKNOWN, new_commit, settled
+from hostler.stores.postgres_commits import new_commit, settled
 from hostler.stores.postgres_open import open_postgres
 from hostler.stores.postgres_orders import Enlist
 from hostler.stores.postgres_wire import Connection, connect
@@ -236,7 +236,7 @@ async def test_what_cannot_be_found_out_in_time_is_told_as_not_known(
         with pytest.raises(Unavailable, match="not known") as told:
             await store.append(key, [spoke("run_1")])
 
-        assert told.value.code == UNKNOWN
+        assert told.value.code == "unknown_outcome"
         network.is_down = False
         assert (await store.append(key, [spoke("run_2")])).events[0].seq == 3
         assert runs_of(await whole_log(store, key)) == ["run_0", "run_1", "run_2"]

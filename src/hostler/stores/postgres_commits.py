@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 RESOLVED_S = 10.0
 """How long it is tried to find out."""
-UNKNOWN = "unknown_outcome"
 
 END = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -55,7 +54,7 @@ async def settled(
                 raise Unavailable(
                     "the connection to the database was lost, and it is not known whether this was "
                     "written: look before you try again",
-                    code=UNKNOWN,
+                    code="unknown_outcome",
                 ) from error
         await anyio.sleep(AGAIN_S)
 
