@@ -21,8 +21,8 @@ from hostler.beside.webhooks import (
 )
 from hostler.core.errors import NotFound
 from hostler.core.events import TenantId
+from hostler.stores.log_rows import Row
 from hostler.stores.sqlite import SqliteStore
-from hostler.stores.sqlite_batches import Row
 from hostler.stores.sqlite_rows import SQL, read_list
 from hostler.stores.times import to_seconds, to_us
 
