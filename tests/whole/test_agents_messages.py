@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
 from typing import cast
 
 import anyio
@@ -138,6 +140,28 @@ async def test_results_of_a_clients_tools_go_to_the_run_that_waits(*, streams: b
     assert (len(model.asked), len(found)) == (2, 1)
     did = [one.output for one in model.asked[1].transcript if isinstance(one, ToolSaid)]
     assert did == ["it is blue", "and wide"]
+
+
+async def test_results_that_a_server_took_before_it_went_are_not_taken_again(
+    tmp_path: Path,
+) -> None:
+    go_on, file = anyio.Event(), tmp_path / "log.db"
+    model = Plays([calls("look"), [go_on, *says("blue")]])
+    async with agents(model, file=file) as client:
+        first = await asks(client, [HELLO], streams=True, tools=[TOOL])
+        messages = [HELLO, said(first), results(first, "sky")]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(asks, client, messages, streams=True, tools=[TOOL]))
+            await until(client, await the_session(client), "model_asked", 2)
+            tasks.cancel_scope.cancel()
+    go_on.set()
+    async with agents(model, file=file) as client:
+        last = await asks(client, messages, streams=True, tools=[TOOL])
+        facts = await client.facts(await the_session(client))
+
+    assert getattr(last.content[0], "text", "") == "blue"
+    assert [one["outcome"] for one in facts if one["kind"] == "tool_finished"] == ["ok"]
+    assert [one["status"] for one in facts if one["kind"] == "run_ended"] == ["done"]
 
 
 @BOTH
