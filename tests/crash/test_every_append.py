@@ -171,11 +171,11 @@ class Showing(ToolboxDouble):
         return await super().run(started, context)
 
 
-@pytest.mark.parametrize("make", [in_memory, on_sqlite])
+@pytest.mark.parametrize("make", [in_memory, on_sqlite, on_postgres])
 async def test_wherever_the_worker_dies_what_was_shown_stays_and_a_call_that_ends_has_shown_all(
-    make: Making, tmp_path: Path
+    make: Making, request: pytest.FixtureRequest
 ) -> None:
-    async with make(tmp_path) as (store, signals):
+    async with make(request) as (store, signals):
 
         async def play(n: int, after: bool) -> bool:  # noqa: FBT001
             tools = Showing({spec.name: spec for spec in TOOLS})

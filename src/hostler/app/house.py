@@ -87,9 +87,7 @@ async def open_house(
             rates=rates,
             scraping=seen.scraping,
             forgetting=Forgetting(store=store, signals=signals, leftovers=left),
-            sealing=None
-            if vault is None
-            else _sealing(vault, beside, left, outbound, sends=is_server),
+            sealing=_sealing(vault, beside, left, outbound, sends=is_server),
             endpoints=endpoints,
             models=Models(catalog=catalog, told=seen.direct),
         )
@@ -104,13 +102,15 @@ def _world() -> World:
 
 
 def _sealing(
-    vault: SealedVault,
+    vault: SealedVault | None,
     beside: Storage,
     left: Results | None,
     outbound: Outbound | None,
     *,
     sends: bool,
-) -> Sealing:
+) -> Sealing | None:
+    if vault is None:
+        return None
     outgoing = make_outgoing(beside.webhooks, vault, outbound, sends=sends)
     return Sealing(vault, beside.sealed, left, outgoing)
 

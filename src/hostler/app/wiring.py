@@ -13,9 +13,10 @@ from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol, cast
+from typing import Protocol, TypeAlias, cast
 
 from hostler.app.observing import Observing
+from hostler.beside.webhooks import Webhooks
 from hostler.core.audited import Audits
 from hostler.core.directory import Directory
 from hostler.core.errors import SetupError
@@ -53,6 +54,10 @@ class SpanReader(Reader, Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+Kept: TypeAlias = tuple[Store, Audits, Directory, SealedRows, Webhooks]
+"""A store, and what is kept beside the logs in the same place."""
 
 
 class PostgresSchema(Protocol):
@@ -198,13 +203,11 @@ def measuring() -> Callable[..., AbstractAsyncContextManager[Observing]]:
     return cast("Callable[..., AbstractAsyncContextManager[Observing]]", made)
 
 
-def postgres() -> Callable[
-    ..., AbstractAsyncContextManager[tuple[Store, Audits, Directory, SealedRows]]
-]:
+def postgres() -> Callable[..., AbstractAsyncContextManager[Kept]]:
     """Return what opens a PostgreSQL database.  Raises SetupError."""
     opened = _postgres("postgres_beside").open_all
     return cast(
-        "Callable[..., AbstractAsyncContextManager[tuple[Store, Audits, Directory, SealedRows]]]",
+        "Callable[..., AbstractAsyncContextManager[Kept]]",
         opened,
     )
 

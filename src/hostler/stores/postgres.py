@@ -276,6 +276,13 @@ class PostgresStore:
         """Return the time, as rows have it."""
         return self._writer.now_us()
 
+    def listen(self, ring: Callable[[], None]) -> None:
+        """Have `ring` called after each commit after which something may be due elsewhere."""
+        self._writer.ring = ring
+
+    def ring(self) -> None:
+        self._writer.ring()
+
     async def _hand_over(self, written: Written) -> None:
         if written.activated is not None and self._outbox is not None:
             await self._outbox(RunKey(*written.key, written.activated))

@@ -8,13 +8,14 @@ Invariant: what raises has written nothing, once its transaction is undone.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
 from hostler.core.errors import Conflict, NotFound, Repeated
 from hostler.core.events import Event, Key, Seq, SessionId, TenantId
 from hostler.core.records import Appended, Once, Session
 from hostler.core.sealed import Mask
+from hostler.stores.log_rows import Row
 from hostler.stores.postgres_audit_rows import record
 from hostler.stores.postgres_batch import ANSWERS_KEPT_US, Batch, Known, new_known, read_known
 from hostler.stores.postgres_orders import (
@@ -43,6 +44,8 @@ class Alone:
     mask: Callable[[TenantId], Mask | None]
     holder: int
     enlist: Enlist | None
+    told: list[Row] = field(default_factory=list[Row])
+    """What was written that is to be told elsewhere."""
 
     async def do(self, wire: Wire, whose: TenantId | None, order: Order, commit: str) -> Answer:
         """Do an order, and write the row of its commit.  Raises what refuses it."""
@@ -50,6 +53,7 @@ class Alone:
         answer = await self._do(wire, order, batch)
         await batch.send(wire, commit)
         await enlisted(wire, batch, self.enlist)
+        self.told.extend(batch.rows.get("write_notices", ()))
         return answer
 
     async def _do(self, wire: Wire, order: Order, batch: Batch) -> Answer:
@@ -105,7 +109,7 @@ class Alone:
         )
         if not await _may_be_made(wire, session):
             return None
-        batch.create(session, known, done, batch.at_us)
+        batch.create(session, known, done)
         appended = Appended(done.events, done.head)
         batch.answer(order.once, appended)
         return Written(key, appended, done.activated)
@@ -123,7 +127,7 @@ class Alone:
             raise Conflict(f"{taken[0]} is here already, in another session", code="exists")
         if not await _may_be_made(wire, session):
             return False
-        batch.create(session, known, done, to_us(session.updated_at))
+        batch.restore(session, known, done, to_us(session.updated_at))
         return True
 
 

@@ -25,6 +25,7 @@ from hostler.stores.log_rows import (
     session_row,
     tools_json,
 )
+from hostler.stores.postgres_notices import Noted, noted, notice_rows
 from hostler.stores.postgres_sql import combined
 from hostler.stores.postgres_wire import Wire, told
 from hostler.stores.projection import Projection
@@ -39,7 +40,7 @@ PARTS = (
     *("make_sessions", "make_first_heads", "make_heads", "make_answers", "write_forks"),
     *("write_events", "write_client_tools", "write_approvals", "pick_said"),
     *("write_agent_runs", "write_llm_calls", "write_tool_runs", "write_feedback"),
-    "write_direct_calls",
+    *("write_direct_calls", "write_notices"),
 )
 """In the order in which they stand in a statement."""
 FOLLOWING = {"pick_said": ("write_said", "write_said_words")}
@@ -92,14 +93,22 @@ class Batch:
     rows: dict[str, list[Row]] = field(default_factory=dict[str, list[Row]])
     said: list[tuple[SessionId, Seq, str]] = field(default_factory=list[tuple[SessionId, Seq, str]])
     """For the search index."""
+    noted: list[Noted] = field(default_factory=list[Noted])
+    """Of which somebody may be told."""
     activated: list[tuple[Key, RunId]] = field(default_factory=list[tuple[Key, RunId]])
 
     def add(self, part: str, *rows: Row) -> None:
         if rows:
             self.rows.setdefault(part, []).extend(rows)
 
-    def create(self, session: Session, known: Known, done: Projection, at_us: int) -> None:
+    def create(self, session: Session, known: Known, done: Projection) -> None:
         """Take in a new session, with what it begins with."""
+        key = Key(session.tenant, session.id)
+        self.noted += noted(key, known.agent, done.events)
+        self.restore(session, known, done, self.at_us)
+
+    def restore(self, session: Session, known: Known, done: Projection, at_us: int) -> None:
+        """Take in a session that was elsewhere, of which nobody is told."""
         if done.client_tools is not None:  # a row is not changed by the statement that makes it
             session = replace(session, client_tools=done.client_tools)
             done.client_tools = None
@@ -113,6 +122,7 @@ class Batch:
     def append(self, key: Key, known: Known, done: Projection) -> None:
         """Take in what an append writes to a session that is there."""
         _, name, *rest = head_row(key, done.head, self.at_us)
+        self.noted += noted(key, known.agent, done.events)
         self.add("make_heads", (name, known.made, known.head.seq, done.head.seq, *rest))
         self.take(key, known, done)
 
@@ -143,6 +153,8 @@ class Batch:
     async def send(self, wire: Wire, commit: str) -> None:
         """Write all of it, and the commit's own row, in one statement."""
         await self._index()
+        if self.noted:
+            self.add("write_notices", *await notice_rows(wire, self.tenant, self.noted))
         parts = list[str]()
         for part in PARTS:
             if part in self.rows:

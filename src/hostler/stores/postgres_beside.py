@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 
 from hostler.core.events import TenantId
 from hostler.core.sealed import Mask
@@ -17,6 +18,11 @@ from hostler.stores.postgres_audit import PostgresAudits
 from hostler.stores.postgres_directory import PostgresDirectory
 from hostler.stores.postgres_open import open_postgres
 from hostler.stores.postgres_sealed import PostgresSealed
+from hostler.stores.postgres_webhooks import PostgresWebhooks
+
+There: TypeAlias = tuple[
+    PostgresStore, PostgresAudits, PostgresDirectory, PostgresSealed, PostgresWebhooks
+]
 
 
 @asynccontextmanager
@@ -28,9 +34,10 @@ async def open_all(
     timed: Timed | None,
     mask: Callable[[TenantId], Mask | None],
     drives: bool,
-) -> AsyncGenerator[tuple[PostgresStore, PostgresAudits, PostgresDirectory, PostgresSealed]]:
+) -> AsyncGenerator[There]:
     """Open a database; see `open_postgres`."""
     async with open_postgres(
         url, observer=observer, outbox=outbox, timed=timed, mask=mask, drives=drives
     ) as store:
-        yield store, PostgresAudits(store), PostgresDirectory(store), PostgresSealed(store)
+        beside = (PostgresAudits(store), PostgresDirectory(store), PostgresSealed(store))
+        yield store, *beside, PostgresWebhooks(store)

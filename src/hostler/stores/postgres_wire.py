@@ -34,6 +34,7 @@ STATEMENT_S = 60.0
 CONNECT_S = 5.0
 """How long connecting is tried, over and over: a server that restarts is back in two."""
 ATTEMPT_S = 2.0
+"""Of these tries, what one may take, the last one, too."""
 AGAIN_S = 0.1
 KEPT_STATEMENTS = 300
 """Prepared, on each connection: all that are used, in all their forms."""
@@ -251,7 +252,7 @@ async def connect(url: str, *, patience_s: float | None = None) -> Wire:
         try:
             made = await _connect(
                 url,
-                timeout=min(patience_s, ATTEMPT_S) or ATTEMPT_S,
+                timeout=ATTEMPT_S,
                 command_timeout=STATEMENT_S,
                 statement_cache_size=KEPT_STATEMENTS,
                 max_cached_statement_lifetime=0,

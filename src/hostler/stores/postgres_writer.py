@@ -130,7 +130,9 @@ class Writer:
         self._lines: dict[TenantId | None, _Line] = {}
         self._ready: asyncio.Queue[_Line] = asyncio.Queue()
         self._known: dict[Key, Known] = {}
-        self._has_ended = False
+        self.ring: Callable[[], None] = _nobody
+        """Called after a commit after which something may be due elsewhere."""
+        self._has_ended = self._rings = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -187,6 +189,9 @@ class Writer:
         for answer in answers:
             if isinstance(answer, Written) and answer.appended.events:
                 self._observer(answer.key, answer.appended.events)
+        if self._rings:
+            self._rings = False
+            self.ring()
 
     async def _carry_out(self, whose: TenantId | None, orders: Sequence[Order]) -> Sequence[Answer]:
         if whose is None or not is_shared(orders[0]):
@@ -212,6 +217,7 @@ class Writer:
             if thought is None:
                 continue
             self._remember(thought.known)
+            self._rings |= "write_notices" in thought.batch.rows
             for place in thought.doubtful:
                 self._forget(tenant, orders[place])
                 thought.answers[place] = await self._alone(tenant, orders[place])
@@ -311,7 +317,7 @@ class Writer:
             expected=None,
             mask=self._mask(key.tenant),
         )
-        thought.batch.create(order.session, known, done, thought.batch.at_us)
+        thought.batch.create(order.session, known, done)
         appended = Appended(done.events, done.head)
         thought.batch.answer(order.once, appended)
         thought.known[key] = Known(done.head, known.agent, known.owner, known.made)
@@ -324,9 +330,12 @@ class Writer:
         try:
             for _ in range(TRIES):
                 try:
-                    return await self._once(whose, order, alone)
+                    answer = await self._once(whose, order, alone)
                 except (*CONTESTED, Lost) as error:
                     log.debug("an order is done once more: %s", error)
+                else:
+                    self._rings |= bool(alone.told)
+                    return answer
             return Unavailable("others write the same, again and again")
         except asyncpg.PostgresError as error:
             return unavailable(error)
@@ -360,3 +369,7 @@ class Writer:
     def _forget(self, tenant: TenantId, order: Shared) -> None:
         if session := session_of(order):
             self._known.pop(Key(tenant, session), None)
+
+
+def _nobody() -> None:
+    """Nobody listens."""

@@ -58,6 +58,8 @@ SELECT count(DISTINCT session) FROM seen WHERE tenant = $1 AND "user" = $2
 
 SELECT count(*) FROM sessions WHERE tenant = $1
 
+SELECT count(*) FROM webhooks WHERE tenant = $1
+
 INSERT INTO shares (digest, tenant, id, session, principal, created_at, expires_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7)
 
@@ -115,6 +117,23 @@ WITH gone AS (
 )
 DELETE FROM sessions WHERE tenant = $1 AND id = $2
 
+WITH gone AS (
+    DELETE FROM deliveries WHERE tenant = $1 AND webhook = $2
+)
+DELETE FROM webhooks WHERE tenant = $1 AND id = $2
+
+SELECT tenant, webhook, id, type, body, created_at, status, tries, step, replays, tried_at, code, error,
+    next_at
+FROM deliveries
+WHERE tenant = $1 AND webhook = $2
+    AND status = $3
+    AND id < $4
+ORDER BY id DESC LIMIT $5
+
+SELECT tenant, webhook, id, type, body, created_at, status, tries, step, replays, tried_at, code, error,
+    next_at
+FROM deliveries WHERE tenant = $1 AND webhook = $2 AND id = $3
+
 SELECT pg_try_advisory_lock(8420, -1)
 
 DELETE FROM endpoints WHERE tenant = $1 AND provider = $2
@@ -127,6 +146,15 @@ WHERE status = 'open' AND NOT EXISTS (
 )
 
 DELETE FROM secrets WHERE tenant = $1 AND name = $2
+
+SELECT w.tenant, w.id, w.url, w.secret, w.created_at, w.updated_at, w.events, w.description, w.old_secret, w.old_until, w.disabled_at, w.disabled_because, w.failures, w.failing_since,
+    d.tenant, d.webhook, d.id, d.type, d.body, d.created_at, d.status, d.tries, d.step, d.replays, d.tried_at, d.code, d.error, d.next_at
+FROM webhooks w CROSS JOIN LATERAL (
+    SELECT * FROM deliveries x
+    WHERE x.tenant = w.tenant AND x.webhook = w.id AND x.next_at <= $1
+    ORDER BY x.next_at LIMIT $2
+) d
+ORDER BY d.next_at
 
 SELECT tenant, provider, base_url, created_at, updated_at FROM endpoints ORDER BY tenant, provider
 
@@ -159,6 +187,9 @@ FROM heads h JOIN sessions s ON s.tenant = h.tenant AND s.id = h.session
 WHERE h.tenant = $1 AND h.session = ANY($2)
 
 SELECT pg_advisory_lock(8420, $1::integer)
+
+UPDATE deliveries SET next_at = NULL
+WHERE tenant = $1 AND webhook = $2 AND next_at IS NOT NULL
 
 SELECT updated_at, tenant, session FROM heads WHERE active IS NULL AND tenant = $1
 ORDER BY updated_at LIMIT $2
@@ -211,11 +242,19 @@ SELECT pg_advisory_xact_lock(hashtextextended($1::text || '/' || $2::text, 8420)
 
 SELECT tenant, title, created_at, settings FROM tenants WHERE tenant = $1 FOR UPDATE
 
+SELECT tenant, id, url, secret, created_at, updated_at, events, description, old_secret, old_until,
+    disabled_at, disabled_because, failures, failing_since
+FROM webhooks WHERE tenant = $1 AND id = $2 FOR UPDATE
+
+SELECT pg_advisory_xact_lock(hashtextextended($1::text, 8422))
+
 SELECT seq, at, fact FROM events WHERE tenant = $1 AND session = $2 ORDER BY seq
 
 INSERT INTO stale SELECT $1::text, unnest($2::text[]) ON CONFLICT DO NOTHING
 
 INSERT INTO stale SELECT tenant, id FROM sessions ON CONFLICT DO NOTHING
+
+SELECT min(next_at) FROM deliveries WHERE next_at > $1
 
 SELECT origin FROM forks WHERE tenant = $1 AND session = $2
 
@@ -236,6 +275,14 @@ WHERE tenant = $1 AND session = $2 AND seq > $3 AND seq <= $4
 
 INSERT INTO data_keys (tenant, id, wrapped, wrapped_by) VALUES ($1, $2, $3, $4)
 
+INSERT INTO deliveries (
+    tenant, webhook, id, type, body, created_at, status, tries, step, replays, tried_at, code, error,
+    next_at
+) VALUES (
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14
+) ON CONFLICT (tenant, webhook, id) DO UPDATE SET
+    type = excluded.type, body = excluded.body, created_at = excluded.created_at, status = excluded.status, tries = excluded.tries, step = excluded.step, replays = excluded.replays, tried_at = excluded.tried_at, code = excluded.code, error = excluded.error, next_at = excluded.next_at
+
 INSERT INTO endpoints (tenant, provider, base_url, created_at, updated_at)
 VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (tenant, provider) DO UPDATE SET
@@ -248,6 +295,14 @@ VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (tenant, name) DO UPDATE SET
     kind = excluded.kind, sealed = excluded.sealed, data_key = excluded.data_key,
     updated_at = excluded.updated_at
+
+INSERT INTO webhooks (
+    tenant, id, url, secret, created_at, updated_at, events, description, old_secret, old_until,
+    disabled_at, disabled_because, failures, failing_since
+) VALUES (
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14
+) ON CONFLICT (tenant, id) DO UPDATE SET
+    url = excluded.url, secret = excluded.secret, created_at = excluded.created_at, updated_at = excluded.updated_at, events = excluded.events, description = excluded.description, old_secret = excluded.old_secret, old_until = excluded.old_until, disabled_at = excluded.disabled_at, disabled_because = excluded.disabled_because, failures = excluded.failures, failing_since = excluded.failing_since
 
 SELECT h.head, s.agent, s.client_tools, s.lineage, p.seqs, p.facts, e.seqs, e.ats, e.facts
 FROM heads h JOIN sessions s ON s.tenant = h.tenant AND s.id = h.session
@@ -271,10 +326,17 @@ UPDATE sessions SET
     metadata = coalesce($3, metadata)
 WHERE tenant = $4 AND id = $5
 
+UPDATE deliveries SET next_at = $1
+WHERE tenant = $2 AND webhook = $3 AND next_at IS NULL AND status = 'pending'
+
 UPDATE keys SET revoked_at = coalesce(revoked_at, $1) WHERE tenant = $2 AND id = $3
 
 UPDATE data_keys SET wrapped = $1, wrapped_by = $2
 WHERE tenant = $3 AND id = $4
+
+SELECT tenant, id, url, secret, created_at, updated_at, events, description, old_secret, old_until,
+    disabled_at, disabled_because, failures, failing_since
+FROM webhooks WHERE old_until <= $1
 
 SELECT
     tenant, id, session, agent, owner, principal, purpose, status, reason, input, first_seq,
@@ -366,6 +428,14 @@ SELECT tenant, title, created_at, settings FROM tenants WHERE tenant = $1
 SELECT tenant, title, created_at, settings FROM tenants
 WHERE tenant > $1 ORDER BY tenant LIMIT $2
 
+DELETE FROM deliveries WHERE (tenant, webhook, id) IN (
+    SELECT tenant, webhook, id FROM deliveries
+    WHERE next_at IS NULL
+        AND created_at < CASE status WHEN 'delivered' THEN $1::bigint ELSE $2::bigint END
+        AND created_at < greatest($1::bigint, $2::bigint)
+    ORDER BY created_at LIMIT $3
+)
+
 SELECT
     tenant, run, id, session, step, name, status, asked_at, started_at, ended_at, parameters,
     parameters_cut, result, result_cut
@@ -407,6 +477,25 @@ FROM (
 ) c
 GROUP BY c.tenant
 ORDER BY c.tenant LIMIT $5
+
+SELECT NULL AS id, NULL AS fact
+WHERE EXISTS (SELECT 1 FROM webhooks WHERE tenant = $1 AND disabled_at IS NULL)
+UNION ALL
+SELECT r.id, e.fact FROM agent_runs r
+JOIN events e ON e.tenant = r.tenant AND e.session = r.session AND e.seq = r.first_seq
+WHERE r.tenant = $1 AND r.id = ANY($2::text[])
+    AND EXISTS (SELECT 1 FROM webhooks WHERE tenant = $1 AND disabled_at IS NULL)
+
+SELECT tenant, id, url, secret, created_at, updated_at, events, description, old_secret, old_until,
+    disabled_at, disabled_because, failures, failing_since
+FROM webhooks WHERE tenant = $1 AND id = $2
+
+SELECT tenant, id, url, secret, created_at, updated_at, events, description, old_secret, old_until,
+    disabled_at, disabled_because, failures, failing_since
+FROM webhooks
+WHERE tenant = $1
+    AND id < $2
+ORDER BY id DESC LIMIT $3
 
 WITH make_answers AS (
 INSERT INTO answers AS a (tenant, scope, digest, answer, at) SELECT $5::text, r.scope, r.digest, r.answer, r.at FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bigint[]) AS r (scope, digest, answer, at)
@@ -575,6 +664,19 @@ ON CONFLICT (tenant, run, id) DO UPDATE SET
 ),
 write_commit AS (
 INSERT INTO commits (id, at) VALUES ($23, $24)
+)
+SELECT true
+
+WITH write_notices AS (
+INSERT INTO deliveries
+    (tenant, webhook, id, type, body, created_at, status, tries, step, replays, next_at)
+SELECT $5::text, w.id, r.id, r.type, r.body, r.at, 'pending', 0, 0, 0, r.at
+FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS r (id, type, body, at) JOIN webhooks w ON w.tenant = $5 AND w.disabled_at IS NULL
+    AND (w.events IS NULL OR w.events::jsonb ? r.type)
+ON CONFLICT DO NOTHING
+),
+write_commit AS (
+INSERT INTO commits (id, at) VALUES ($6, $7)
 )
 SELECT true
 

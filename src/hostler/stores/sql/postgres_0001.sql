@@ -371,6 +371,47 @@ CREATE TABLE audit (
 CREATE INDEX audit_of_action ON audit (tenant, action, seq);
 CREATE INDEX audit_of_principal ON audit (tenant, principal, seq);
 
+-- Where tenants are told what happened, and what is to be told there.
+
+CREATE TABLE webhooks (
+    tenant           text COLLATE "C" NOT NULL,
+    id               text COLLATE "C" NOT NULL,
+    url              text COLLATE "C" NOT NULL,
+    secret           text COLLATE "C" NOT NULL,
+    created_at       bigint NOT NULL,
+    updated_at       bigint NOT NULL,
+    events           text COLLATE "C",
+    description      text COLLATE "C",
+    old_secret       text COLLATE "C",
+    old_until        bigint,
+    disabled_at      bigint,
+    disabled_because text COLLATE "C",
+    failures         bigint NOT NULL,
+    failing_since    bigint,
+    PRIMARY KEY (tenant, id)
+);
+
+CREATE TABLE deliveries (
+    tenant     text COLLATE "C" NOT NULL,
+    webhook    text COLLATE "C" NOT NULL,
+    id         text COLLATE "C" NOT NULL,
+    type       text COLLATE "C" NOT NULL,
+    body       text COLLATE "C" NOT NULL,
+    created_at bigint NOT NULL,
+    status     text COLLATE "C" NOT NULL,
+    tries      bigint NOT NULL,
+    step       bigint NOT NULL,
+    replays    bigint NOT NULL,
+    tried_at   bigint,
+    code       bigint,
+    error      text COLLATE "C",
+    next_at    bigint,
+    PRIMARY KEY (tenant, webhook, id)
+);
+CREATE INDEX deliveries_due ON deliveries (tenant, webhook, next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX deliveries_next ON deliveries (next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX deliveries_over ON deliveries (created_at) WHERE next_at IS NULL;
+
 -- The second wall: a statement sees the rows of the tenant that its connection was given out for
 -- (`hostler.tenant`), or of all where the whole house is looked after (`hostler.house`).  Without
 -- either it sees nothing.  FORCE: the owner of the tables, too.
