@@ -68,7 +68,9 @@ async def mock(folder: Path) -> AsyncGenerator[int]:
 
 
 @asynccontextmanager
-async def hostler(folder: Path, model_port: int) -> AsyncGenerator[Server]:
+async def hostler(
+    folder: Path, model_port: int, *, name: str = "hostler", database: str | None = None
+) -> AsyncGenerator[Server]:
     """Run `hostler serve` with one agent, which has one tool, which does nothing."""
     (folder / "benched.py").write_text(AGENT)
     data = folder / "data"
@@ -78,13 +80,14 @@ async def hostler(folder: Path, model_port: int) -> AsyncGenerator[Server]:
         "HOSTLER_ADMIN_KEY": KEY,
         "OPENAI_API_KEY": "sk-bench",
         "OPENAI_BASE_URL": f"http://{HOST}:{model_port}/v1",
+        **({} if database is None else {"HOSTLER_DATABASE": database}),
     }
     began = time.perf_counter()
     with _process(command, folder, environ) as process:
         port = await _port(process, folder, r" on http://[^\s\"]+:(\d+)\b")
         client = await _healthy(port)
         start_s = time.perf_counter() - began
-        yield Server("hostler", process.pid, client, data / "hostler.db", start_s)
+        yield Server(name, process.pid, client, data / "hostler.db", start_s)
         client.close()
 
 

@@ -68,17 +68,21 @@ def show(result: Result, *, against: Result | None = None) -> str:
         f"others used {result.others_cores:.1f} cores"
     )
     head = ["question", "case", "figure", "unit", "hostler", "±", "floor", "±", "ratio"]
+    others = [one for one in OTHERS if any(row.server == one for row in result.rows)]
+    head += [cell for one in others for cell in (one, "±")]
     head += ["before", "ratio", "change"] if against else []
     old = _by_figure(against.rows) if against else {}
     lines = [head]
     for key, servers in _by_figure(result.rows).items():
-        line = [*key, *_cells(servers)]
+        line = [*key, *_cells(servers), *(cell for one in others for cell in _cell(servers, one))]
         lines.append([*line, *_compared(servers, old.get(key, {}))] if against else line)
     busy = [BUSY] if result.others_cores > BUSY_CORES else []
     return "\n".join([about, *busy, "", *_aligned(lines)])
 
 
 Servers = dict[str, Row]
+OTHERS = ("postgres",)
+"""Servers that have columns where they were measured."""
 FigureKey = tuple[str, str, str, str]
 
 
@@ -92,15 +96,19 @@ def _by_figure(rows: Iterable[Row]) -> dict[FigureKey, Servers]:
 def _cells(servers: Servers) -> list[str]:
     cells = list[str]()
     for name in ("hostler", "floor"):
-        row = servers.get(name)
-        cells += [_number(row.median), _number(row.spread)] if row else ["", ""]
+        cells += _cell(servers, name)
     ratio = _ratio(servers)
     return [*cells, "" if ratio is None else f"{ratio:.2f}"]
 
 
+def _cell(servers: Servers, name: str) -> list[str]:
+    row = servers.get(name)
+    return [_number(row.median), _number(row.spread)] if row else ["", ""]
+
+
 def _ratio(servers: Servers) -> float | None:
     """Return Hostler's figure over the floor's, of the same repetition: the median of those."""
-    if len(servers) < 2 or not all(servers["floor"].samples):
+    if not {"hostler", "floor"} <= {*servers} or not all(servers["floor"].samples):
         return None
     pairs = zip(servers["hostler"].samples, servers["floor"].samples, strict=True)
     return statistics.median(ours / floor for ours, floor in pairs)

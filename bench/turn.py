@@ -7,6 +7,7 @@ answers with 50 tokens at once, streamed to the client as Server-Sent Events.
 from __future__ import annotations
 
 from bench.drive import closed_loop, percentile
+from bench.postgres import with_postgres
 from bench.setting import Figures, Row, Setting
 from bench.wire import Script
 
@@ -15,6 +16,11 @@ WARM_S = 1.0
 
 
 async def run(setting: Setting) -> list[Row]:
+    async with with_postgres(setting) as every:
+        return await _run(every)
+
+
+async def _run(setting: Setting) -> list[Row]:
     figures, size = Figures("turn"), setting.size
     for server in setting.servers:
         await closed_loop(server.client, SCRIPT, at_once=2, secs=min(WARM_S, size.secs))

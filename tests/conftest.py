@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.canaries import EARS, heard_lines
+from tests.services import Database, a_database, a_server, emptied
 from tests.serving import Client, Serve, serving
 from tests.typescript import build
 
@@ -52,6 +53,26 @@ def serve(tmp_path: Path) -> Serve:
             yield client
 
     return one
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Generator[str]:
+    """Return the URL of a superuser of some PostgreSQL."""
+    with a_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_database(postgres_server: str) -> Generator[Database]:
+    """Return this worker's database."""
+    with a_database(postgres_server) as database:
+        yield database
+
+
+@pytest.fixture
+def postgres(postgres_database: Database) -> Database:
+    """Return this worker's database, empty."""
+    return emptied(postgres_database)
 
 
 @pytest.fixture

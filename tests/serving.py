@@ -36,6 +36,7 @@ SENT_BESIDE = {
     name: canary(name, "") for name in ("Cookie", "X-Auth-Token", "Proxy-Authorization") if ON
 }
 """Headers that mean nothing to us, and may be secret."""
+LOOKS = {"_dot_postgresql_path", "_parse_connect_dsn_and_args", "_parse_connect_arguments"}
 Json: TypeAlias = dict[str, object]
 
 
@@ -148,7 +149,7 @@ Serve: TypeAlias = Callable[..., AbstractAsyncContextManager[Client]]
 @asynccontextmanager
 async def serving(
     *agents: AgentSpec,
-    file: Path | None,
+    file: Path | str | None,
     streams: OpenStreams | None = None,
     ways: Ways | None = None,
     keepsakes: KeepsakesOf | None = None,
@@ -198,7 +199,10 @@ async def serving(
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(serve_http, app, listening, streams)
                 async with aiohttp.ClientSession() as http:
-                    with blockbuster_ctx("hostler"):  # nothing of ours may block the loop
+                    with blockbuster_ctx("hostler") as blocking:  # nothing of ours may
+                        for function in blocking.functions.values():
+                            # The driver of PostgreSQL looks for key files when it connects.
+                            function.can_block_in("asyncpg/connect_utils.py", LOOKS)
                         yield Client(http, f"http://127.0.0.1:{port}", ears=ears)
                 streams.close()
                 tasks.cancel_scope.cancel()

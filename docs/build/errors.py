@@ -20,7 +20,7 @@ PROBLEMS_INTRO = """
 A request that is refused is answered with `application/problem+json` (RFC 9457):
 `{type, title, status, detail, code}`. Decide on `code`, show `detail`. A 422 has `errors`, a list
 of `{pointer, detail}` that names each field. A 429 and a 503 have `Retry-After`. What was refused
-was not stored.
+was not stored, unless the code is `unknown_outcome`.
 """
 FAULTS_INTRO = """
 A model call that gives no reply is a fact [`model_failed`](facts.md#model_failed). Its `error.code`
@@ -72,6 +72,7 @@ PROBLEMS = {
     "too_many_shares": "The session has 100 share links; remove some.",
     "too_many_sessions": "The tenant has as many sessions as it may; delete some.",
     "unavailable": "The store cannot serve now. Nothing was written; the same call may work later.",
+    "unknown_outcome": "The connection to the database was lost, and whether this was written is not known: look before you try again, or use an `Idempotency-Key`.",
     "upgrade_required": "The route is a WebSocket, and was asked for without an upgrade.",
 }
 FAULTS: Mapping[str, str] = {

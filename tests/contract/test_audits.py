@@ -13,10 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from tests.services import Database
 
 from hostler.core.audited import CUT, FIRST, AuditRow, Audits, Detail, hash_of, seal
 from hostler.service.chain import Broken, check
 from hostler.stores.memory_audit import MemoryAudits
+from hostler.stores.postgres_audit import PostgresAudits
+from hostler.stores.postgres_open import open_postgres
 from hostler.stores.sqlite import SqliteStore
 from hostler.stores.sqlite_audit import SqliteAudits
 from hostler.testing.audit_suite import AUDIT_SUITE, Check, an_entry
@@ -45,6 +48,17 @@ async def test_sqlite_audits(check: Check, tmp_path: Path) -> None:
             yield SqliteAudits(store)
         finally:
             store.close()
+
+    await check(make)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("check", AUDIT_SUITE, ids=lambda check: check.__name__)
+async def test_postgres_audits(check: Check, postgres: Database) -> None:
+    @asynccontextmanager
+    async def make(*, clock: Clock = NOW) -> AsyncGenerator[Audits]:
+        async with open_postgres(postgres.url, clock=clock) as store:
+            yield PostgresAudits(store)
 
     await check(make)
 

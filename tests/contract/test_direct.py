@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from tests.services import Database
 
 from hostler.core.events import PrincipalId
 from hostler.core.sealed import Scrubbed, SealedRows
 from hostler.core.store import Store
 from hostler.stores.memory import MemoryStore
 from hostler.stores.memory_sealed import MemorySealed
+from hostler.stores.postgres_open import open_postgres
+from hostler.stores.postgres_sealed import PostgresSealed
 from hostler.stores.sqlite import SqliteStore
 from hostler.stores.sqlite_sealed import SqliteSealed
 from hostler.testing.store_kit import Clock
@@ -25,13 +28,18 @@ pytestmark = pytest.mark.anyio
 VALUE = "sk-0123456789abcdef"
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def kept(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncGenerator[tuple[Store, SealedRows]]:
     if request.param == "memory":
         memory = MemoryStore()
         yield memory, MemorySealed(memory)
+        return
+    if request.param == "postgres":
+        database: Database = request.getfixturevalue("postgres")
+        async with open_postgres(database.url) as there:
+            yield there, PostgresSealed(there)
         return
     store = SqliteStore.open(tmp_path / "log.db")
     yield store, SqliteSealed(store, tmp_path / "log.db")

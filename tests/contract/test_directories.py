@@ -7,11 +7,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from tests.services import Database
 
 from hostler.core.directory import Directory
 from hostler.core.store import Store
 from hostler.stores.memory import MemoryStore
 from hostler.stores.memory_directory import MemoryDirectory
+from hostler.stores.postgres_directory import PostgresDirectory
+from hostler.stores.postgres_open import open_postgres
 from hostler.stores.sqlite import SqliteStore
 from hostler.stores.sqlite_directory import SqliteDirectory
 from hostler.stores.sqlite_entries import INDEXES
@@ -41,6 +44,16 @@ async def test_sqlite_directory(check: Check, tmp_path: Path) -> None:
             yield store, SqliteDirectory(store)
         finally:
             store.close()
+
+    await check(make)
+
+
+@pytest.mark.parametrize("check", DIRECTORY_SUITE, ids=lambda check: check.__name__)
+async def test_postgres_directory(check: Check, postgres: Database) -> None:
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[tuple[Store, Directory]]:
+        async with open_postgres(postgres.url) as store:
+            yield store, PostgresDirectory(store)
 
     await check(make)
 

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import anyio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.services import Database, emptied
 
 from hostler.core.events import (
     AttemptDropped,
@@ -42,6 +43,7 @@ from hostler.core.ledger import By
 from hostler.core.state import add
 from hostler.core.store import Store
 from hostler.stores.memory import MemoryStore
+from hostler.stores.postgres_open import open_postgres
 from hostler.stores.sqlite import SqliteStore
 from hostler.testing.doubles import a_session
 from hostler.testing.store_kit import Clock
@@ -235,6 +237,30 @@ def test_rows_do_not_depend_on_how_a_log_was_cut_nor_on_the_store_and_can_be_mad
 
     with TemporaryDirectory() as folder:
         anyio.run(check, Path(folder))
+
+
+@given(log=logs())
+@settings(max_examples=10, deadline=None)
+def test_rows_in_postgresql_are_those_in_memory_and_can_be_made_anew(
+    log: tuple[list[list[Fact]], list[Usage]], postgres_database: Database
+) -> None:
+    async def check() -> None:
+        pieces, _ = log
+        clock = Clock()
+        memory = MemoryStore(clock=clock)
+        in_memory = await everything(memory, await written(memory, pieces, clock))
+        async with open_postgres(postgres_database.url, clock=clock) as store:
+            key = await written(store, pieces, clock)
+
+            kept = await everything(store, key)
+            await store.ledger.rebuild()
+            anew = await everything(store, key)
+
+        assert kept == in_memory
+        assert anew == kept
+
+    emptied(postgres_database)
+    anyio.run(check)
 
 
 def test_a_row_says_what_was_cut_and_counts_a_price_that_is_not_known() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 from msgspec.structs import replace
+from tests.services import Database
 
 from hostler.core.errors import Unavailable
 from hostler.core.events import (
@@ -30,6 +31,8 @@ from hostler.core.state import fold
 from hostler.core.store import Store
 from hostler.stores.memory import MemoryStore
 from hostler.stores.memory_sealed import MemorySealed
+from hostler.stores.postgres_open import open_postgres
+from hostler.stores.postgres_sealed import PostgresSealed
 from hostler.stores.sqlite import SqliteStore
 from hostler.stores.sqlite_file import connect, migrate
 from hostler.stores.sqlite_scrub import FREE_TEXT, scrub_facts
@@ -55,13 +58,18 @@ DONE = Scrubbed(tenant=A, id="scr_1", at=1.0, principal=PrincipalId("p"), facts=
 MASK = Masker([("github", VALUE)])
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def kept(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncGenerator[tuple[Store, SealedRows]]:
     if request.param == "memory":
         memory = MemoryStore()
         yield memory, MemorySealed(memory)
+        return
+    if request.param == "postgres":
+        database: Database = request.getfixturevalue("postgres")
+        async with open_postgres(database.url) as there:
+            yield there, PostgresSealed(there)
         return
     store = SqliteStore.open(tmp_path / "log.db")
     yield store, SqliteSealed(store, tmp_path / "log.db")
@@ -203,6 +211,7 @@ async def test_a_scrub_goes_on_to_the_last_row_and_leaves_other_tenants_alone(
     kept: tuple[Store, SealedRows], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hostler.stores.sqlite_scrub.AT_ONCE", 2)
+    monkeypatch.setattr("hostler.stores.postgres_sealed.AT_ONCE", 2)
     store, rows = kept
     for tenant in (A, A, A, A, A, B):
         session = a_new_session(tenant)

@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 from tests.canaries import FixedKeys, master_keys
+from tests.services import Database
 
 from hostler.core.errors import Conflict, SetupError, Unavailable
 from hostler.core.events import TenantId
@@ -16,6 +17,8 @@ from hostler.core.sealed import LONGEST, DataKey, Mask, Scrubbed, SealedRows, Se
 from hostler.core.store import Store
 from hostler.stores.memory import MemoryStore
 from hostler.stores.memory_sealed import MemorySealed
+from hostler.stores.postgres_open import open_postgres
+from hostler.stores.postgres_sealed import PostgresSealed
 from hostler.stores.sqlite import SqliteStore
 from hostler.stores.sqlite_sealed import SqliteSealed
 from hostler.vault.envelope import Unopened, new_key, seal, unseal
@@ -26,13 +29,18 @@ A, B = TenantId("a"), TenantId("b")
 VALUE = "sk-0123456789abcdef"
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def kept(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncGenerator[tuple[Store, SealedRows]]:
     if request.param == "memory":
         memory = MemoryStore()
         yield memory, MemorySealed(memory)
+        return
+    if request.param == "postgres":
+        database: Database = request.getfixturevalue("postgres")
+        async with open_postgres(database.url) as there:
+            yield there, PostgresSealed(there)
         return
     store = SqliteStore.open(tmp_path / "log.db")
     yield store, SqliteSealed(store, tmp_path / "log.db")

@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from tests.services import Database
 
 from hostler.core.store import Observer, Outbox, Store
 from hostler.stores.memory import MemoryStore
+from hostler.stores.postgres_open import open_postgres
 from hostler.stores.sqlite import SqliteStore
 from hostler.testing.store_kit import Check, Clock
 from hostler.testing.store_suite import STORE_SUITE
@@ -44,5 +46,19 @@ async def test_sqlite_store(check: Check, tmp_path: Path) -> None:
             yield store
         finally:
             store.close()
+
+    await check(make)
+
+
+@pytest.mark.parametrize("check", STORE_SUITE, ids=lambda check: check.__name__)
+async def test_postgres_store(check: Check, postgres: Database) -> None:
+    @asynccontextmanager
+    async def make(
+        *, observer: Observer = nobody, outbox: Outbox | None = None, clock: Clock = NOW
+    ) -> AsyncGenerator[Store]:
+        async with open_postgres(
+            postgres.url, observer=observer, outbox=outbox, clock=clock
+        ) as store:
+            yield store
 
     await check(make)

@@ -8,11 +8,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from tests.services import Database
 
 from hostler.beside.webhooks import Webhooks
 from hostler.core.errors import Unavailable
 from hostler.core.store import Store
 from hostler.stores.memory import MemoryStore
+from hostler.stores.postgres_open import open_postgres
+from hostler.stores.postgres_webhooks import PostgresWebhooks
 from hostler.stores.sqlite import SqliteStore
 from hostler.stores.sqlite_file import connect, migrate
 from hostler.stores.sqlite_rows import SQL
@@ -46,6 +49,27 @@ async def test_memory_webhooks(check: Check) -> None:
 @pytest.mark.parametrize("check", WEBHOOK_SUITE, ids=lambda check: check.__name__)
 async def test_sqlite_webhooks(check: Check, tmp_path: Path) -> None:
     await check(lambda clock: in_file(tmp_path, clock))
+
+
+@pytest.mark.parametrize("check", WEBHOOK_SUITE, ids=lambda check: check.__name__)
+async def test_postgres_webhooks(check: Check, postgres: Database) -> None:
+    @asynccontextmanager
+    async def make(clock: Clock) -> AsyncGenerator[tuple[Store, Webhooks]]:
+        async with open_postgres(postgres.url, clock=clock) as store:
+            yield store, PostgresWebhooks(store)
+
+    await check(make)
+
+
+async def test_a_webhook_that_another_process_added_is_told(postgres: Database) -> None:
+    async with open_postgres(postgres.url) as one, open_postgres(postgres.url) as two:
+        key = await a_session(one)
+        await one.append(key, [spoke("run_1"), *a_run("run_1", "well", claim=1)])
+        hooks = PostgresWebhooks(two)
+        await hooks.add(a_webhook(), most=1)
+        await one.append(key, [spoke("run_2"), *a_run("run_2", "well", claim=2)])
+
+        assert [one.type for one in await of(hooks)] == ["run.completed"]
 
 
 async def test_a_file_that_is_opened_again_knows_its_webhooks(tmp_path: Path) -> None:

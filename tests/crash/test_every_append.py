@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
+from tests.services import Database
 
 from hostler.core.events import (
     Key,
@@ -26,6 +28,9 @@ from hostler.service.admission import Admission
 from hostler.service.inbox import Inbox, Message
 from hostler.signals.local import LocalSignals
 from hostler.stores.memory import MemoryStore
+from hostler.stores.postgres import PostgresStore
+from hostler.stores.postgres_open import open_postgres
+from hostler.stores.postgres_rebuild import rebuild as rebuild_there
 from hostler.stores.sqlite import SqliteStore
 from hostler.stores.sqlite_entries import rebuild
 from hostler.testing.crashing import NoEngine, Workers, check_log, every_death
@@ -41,21 +46,30 @@ from hostler.testing.doubles import (
 
 pytestmark = pytest.mark.anyio
 ME = Principal(id=PrincipalId("me"), tenant=TenantId("default"))
-Making = Callable[[Path], AbstractAsyncContextManager[tuple[Store, LocalSignals]]]
+Making = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[tuple[Store, LocalSignals]]]
 
 
 @asynccontextmanager
-async def in_memory(_: Path) -> AsyncGenerator[tuple[Store, LocalSignals]]:
+async def in_memory(*_: object) -> AsyncGenerator[tuple[Store, LocalSignals]]:
     signals = LocalSignals()
     yield MemoryStore(observer=signals.publish), signals
 
 
 @asynccontextmanager
-async def on_sqlite(folder: Path) -> AsyncGenerator[tuple[Store, LocalSignals]]:
-    signals = LocalSignals()
+async def on_sqlite(request: pytest.FixtureRequest) -> AsyncGenerator[tuple[Store, LocalSignals]]:
+    signals, folder = LocalSignals(), cast("Path", request.getfixturevalue("tmp_path"))
     store = SqliteStore.open(folder / "log.db", observer=signals.publish)
     yield store, signals
     store.close()
+
+
+@asynccontextmanager
+async def on_postgres(
+    request: pytest.FixtureRequest,
+) -> AsyncGenerator[tuple[Store, LocalSignals]]:
+    signals, database = LocalSignals(), cast("Database", request.getfixturevalue("postgres"))
+    async with open_postgres(database.url, observer=signals.publish) as store:
+        yield store, signals
 
 
 def three_calls_at_once_twice(request: Request) -> Reply:
@@ -91,16 +105,18 @@ async def check_rows(store: Store, key: Key) -> None:
     kept = await rows()
     if isinstance(store, SqliteStore):
         await store.writing(lambda db: rebuild(db, key))
+    if isinstance(store, PostgresStore):
+        await store.writing(key.tenant, lambda wire: rebuild_there(wire, key))
     assert await rows() == kept
     assert kept[0], "no run is kept"
 
 
-@pytest.mark.parametrize("make", [in_memory, on_sqlite])
+@pytest.mark.parametrize("make", [in_memory, on_sqlite, on_postgres])
 @pytest.mark.parametrize("doing", SPEAKING)
 async def test_wherever_the_worker_dies_the_next_one_finishes_and_nothing_unsafe_is_repeated(
-    make: Making, doing: str, tmp_path: Path
+    make: Making, doing: str, request: pytest.FixtureRequest
 ) -> None:
-    async with make(tmp_path) as (store, signals):
+    async with make(request) as (store, signals):
 
         async def play(n: int, after: bool) -> bool:  # noqa: FBT001
             tools = ToolboxDouble({spec.name: spec for spec in TOOLS})
@@ -155,11 +171,11 @@ class Showing(ToolboxDouble):
         return await super().run(started, context)
 
 
-@pytest.mark.parametrize("make", [in_memory, on_sqlite])
+@pytest.mark.parametrize("make", [in_memory, on_sqlite, on_postgres])
 async def test_wherever_the_worker_dies_what_was_shown_stays_and_a_call_that_ends_has_shown_all(
-    make: Making, tmp_path: Path
+    make: Making, request: pytest.FixtureRequest
 ) -> None:
-    async with make(tmp_path) as (store, signals):
+    async with make(request) as (store, signals):
 
         async def play(n: int, after: bool) -> bool:  # noqa: FBT001
             tools = Showing({spec.name: spec for spec in TOOLS})

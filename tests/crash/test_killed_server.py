@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from tests.canaries import Process, provider_keys
+from tests.services import Database
 from tests.serving import KEY, Client, Frame, Json
 
 from hostler.app.server import listen
@@ -61,6 +62,7 @@ class Server:
 
     folder: Path
     port: int
+    database: str | None = None
     process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
@@ -68,7 +70,12 @@ class Server:
         self.process = Process(
             [*command, "--port", str(self.port), "--data", str(self.folder / "data")],
             cwd=self.folder,
-            env={"HOSTLER_ADMIN_KEY": KEY, "PATH": "", **provider_keys()},
+            env={
+                "HOSTLER_ADMIN_KEY": KEY,
+                "PATH": "",
+                **provider_keys(),
+                **({} if self.database is None else {"HOSTLER_DATABASE": self.database}),
+            },
             stderr=subprocess.PIPE,
         )
 
@@ -92,13 +99,21 @@ class Server:
                     await anyio.to_thread.run_sync(lambda: None)
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> str | None:
+    """Return the URL of the server's database; None for a file in its folder."""
+    if request.param == "sqlite":
+        return None
+    return cast("Database", request.getfixturevalue("postgres")).url
+
+
 @contextmanager
-def a_server(folder: Path, script: object) -> Generator[Server]:
+def a_server(folder: Path, script: object, database: str | None = None) -> Generator[Server]:
     (folder / "killed_agent.py").write_text(AGENT)
     (folder / "script.json").write_text(json.dumps(script))
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-    server = Server(folder, port)
+    server = Server(folder, port, database)
     server.start()
     try:
         yield server
@@ -136,8 +151,10 @@ async def events(client: Client, session: str) -> list[Event]:
     ]
 
 
-async def test_a_run_that_was_killed_in_mid_reply_finishes_by_itself(tmp_path: Path) -> None:
-    with a_server(tmp_path, [{"text": WORDS, "delay_s": 2}]) as server:
+async def test_a_run_that_was_killed_in_mid_reply_finishes_by_itself(
+    tmp_path: Path, database: str | None
+) -> None:
+    with a_server(tmp_path, [{"text": WORDS, "delay_s": 2}], database) as server:
         async with a_client(server) as client:
             session = await client.session()
             seen: list[Frame] = []
@@ -175,9 +192,11 @@ def has_begun(effects: Path) -> bool:
     return effects.exists() and effects.stat().st_size > 0
 
 
-async def test_a_call_that_was_killed_is_repeated_only_if_that_is_safe(tmp_path: Path) -> None:
+async def test_a_call_that_was_killed_is_repeated_only_if_that_is_safe(
+    tmp_path: Path, database: str | None
+) -> None:
     calls = [{"name": "safe"}, {"name": "unsafe"}]
-    with a_server(tmp_path, [{"calls": calls}, {"text": "done"}]) as server:
+    with a_server(tmp_path, [{"calls": calls}, {"text": "done"}], database) as server:
         async with a_client(server) as client:
             session = await client.session()
             await client.call("POST", f"/api/sessions/{session}/messages", {"content": "go"})
@@ -202,8 +221,10 @@ async def test_a_call_that_was_killed_is_repeated_only_if_that_is_safe(tmp_path:
     assert rest[-1].data["status"] == "done"
 
 
-async def test_many_runs_that_were_killed_at_once_all_go_on(tmp_path: Path) -> None:
-    with a_server(tmp_path, [{"text": WORDS, "delay_s": 1}]) as server:
+async def test_many_runs_that_were_killed_at_once_all_go_on(
+    tmp_path: Path, database: str | None
+) -> None:
+    with a_server(tmp_path, [{"text": WORDS, "delay_s": 1}], database) as server:
         async with a_client(server) as client:
             sessions = [await client.session() for _ in range(50)]
             for session in sessions:
@@ -219,8 +240,10 @@ async def test_many_runs_that_were_killed_at_once_all_go_on(tmp_path: Path) -> N
     assert len(cast("list[Json]", listed["items"])) == 50
 
 
-async def test_a_server_that_is_told_to_stop_stops_and_its_runs_go_on_later(tmp_path: Path) -> None:
-    with a_server(tmp_path, [{"text": WORDS, "delay_s": 2}]) as server:
+async def test_a_server_that_is_told_to_stop_stops_and_its_runs_go_on_later(
+    tmp_path: Path, database: str | None
+) -> None:
+    with a_server(tmp_path, [{"text": WORDS, "delay_s": 2}], database) as server:
         async with a_client(server) as client:
             session = await client.session()
             seen: list[Frame] = []

@@ -9,6 +9,7 @@ from typing import cast
 
 import anyio
 import pytest
+from tests.services import Database
 
 from hostler.core.errors import Conflict
 from hostler.core.events import (
@@ -34,6 +35,7 @@ from hostler.service.inbox import Inbox, Message
 from hostler.service.waits import Decision, Waits
 from hostler.signals.local import LocalSignals
 from hostler.stores.memory import MemoryStore
+from hostler.stores.postgres_open import open_postgres
 from hostler.stores.sqlite import SqliteStore
 from hostler.testing.crashing import NoEngine, Workers, check_log, every_death
 from hostler.testing.doubles import (
@@ -49,21 +51,30 @@ from hostler.testing.doubles import (
 
 pytestmark = pytest.mark.anyio
 ME = Principal(id=PrincipalId("me"), tenant=TenantId("default"))
-Making = Callable[[Path], AbstractAsyncContextManager[tuple[Store, LocalSignals]]]
+Making = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[tuple[Store, LocalSignals]]]
 
 
 @asynccontextmanager
-async def in_memory(_: Path) -> AsyncGenerator[tuple[Store, LocalSignals]]:
+async def in_memory(*_: object) -> AsyncGenerator[tuple[Store, LocalSignals]]:
     signals = LocalSignals()
     yield MemoryStore(observer=signals.publish), signals
 
 
 @asynccontextmanager
-async def on_sqlite(folder: Path) -> AsyncGenerator[tuple[Store, LocalSignals]]:
-    signals = LocalSignals()
+async def on_sqlite(request: pytest.FixtureRequest) -> AsyncGenerator[tuple[Store, LocalSignals]]:
+    signals, folder = LocalSignals(), cast("Path", request.getfixturevalue("tmp_path"))
     store = SqliteStore.open(folder / "log.db", observer=signals.publish)
     yield store, signals
     store.close()
+
+
+@asynccontextmanager
+async def on_postgres(
+    request: pytest.FixtureRequest,
+) -> AsyncGenerator[tuple[Store, LocalSignals]]:
+    signals, database = LocalSignals(), cast("Database", request.getfixturevalue("postgres"))
+    async with open_postgres(database.url, observer=signals.publish) as store:
+        yield store, signals
 
 
 TOOLS = {
@@ -149,12 +160,12 @@ WAYS: dict[str, Callable[[People, Key, Head], Awaitable[None]]] = {
 }
 
 
-@pytest.mark.parametrize("make", [in_memory, on_sqlite])
+@pytest.mark.parametrize("make", [in_memory, on_sqlite, on_postgres])
 @pytest.mark.parametrize("way", WAYS)
 async def test_wherever_the_worker_dies_what_people_answered_holds(
-    make: Making, way: str, tmp_path: Path
+    make: Making, way: str, request: pytest.FixtureRequest
 ) -> None:
-    async with make(tmp_path) as (store, signals):
+    async with make(request) as (store, signals):
 
         async def play(n: int, after: bool) -> bool:  # noqa: FBT001
             tools = ToolboxDouble(TOOLS)
@@ -248,11 +259,11 @@ async def test_a_cancel_at_every_event_of_a_run_ends_it_once_and_begins_nothing_
     assert len(ends) - in_time <= 3
 
 
-@pytest.mark.parametrize("make", [in_memory, on_sqlite])
+@pytest.mark.parametrize("make", [in_memory, on_sqlite, on_postgres])
 async def test_a_cancel_against_an_approval_ends_the_run_once_whichever_came_first(
-    make: Making, tmp_path: Path
+    make: Making, request: pytest.FixtureRequest
 ) -> None:
-    async with make(tmp_path) as (store, signals):
+    async with make(request) as (store, signals):
         for shift in range(8):
             agent = an_agent(ModelDouble(three_calls_twice), tools=ToolboxDouble(TOOLS))
             people = People(store, agent)

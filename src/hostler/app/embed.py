@@ -46,7 +46,7 @@ async def stream(
 ) -> AsyncGenerator[Frame, None]:
     """Yield the frames of one run; see `Agent.stream`."""
     settings = load_settings({"data": data})
-    file = None if data is None else settings.database_file
+    file = None if data is None else settings.place
     chosen = await _chosen(agent, settings)
     vault = make_vault(settings, admin_key=settings.given_key or "", environ=os.environ)
     endpoints = make_endpoints(settings)
@@ -168,7 +168,7 @@ class Mounted:
                 house = open_house(
                     agents,
                     default_agent=self._agent.name,
-                    file=settings.database_file,
+                    file=settings.place,
                     results=settings.data / RESULTS,
                     keep=settings.keep,
                     rates=Rates(settings.rates.limits()),

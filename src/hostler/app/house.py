@@ -9,25 +9,21 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import anyio
 
 from hostler.app.observing import UNOBSERVED, Observing
 from hostler.app.roster import roster
+from hostler.app.storage import Storage, nothing, open_storage
 from hostler.app.upkeep import Work, upkeep
 from hostler.app.webhooks import make_outgoing
-from hostler.beside.webhooks import Webhooks
-from hostler.core.audited import Audits
-from hostler.core.directory import Directory
-from hostler.core.events import RunKey, TenantId
+from hostler.core.events import RunKey
 from hostler.core.ports import AgentSpec, Catalog, Job, World
-from hostler.core.sealed import SealedRows
-from hostler.core.store import Outbox
 from hostler.engine.drive import Driver
 from hostler.engine.queuer import EmbeddedEngine
 from hostler.harness.outbound import Outbound
@@ -42,15 +38,6 @@ from hostler.service.retention import FOR_EVER, Forgetting, Keep
 from hostler.service.secrets import Sealing
 from hostler.service.service import Service, make_service
 from hostler.signals.local import LocalSignals
-from hostler.stores.memory import MemoryStore
-from hostler.stores.memory_audit import MemoryAudits
-from hostler.stores.memory_directory import MemoryDirectory
-from hostler.stores.memory_sealed import MemorySealed
-from hostler.stores.sqlite import SqliteStore
-from hostler.stores.sqlite_audit import SqliteAudits
-from hostler.stores.sqlite_directory import SqliteDirectory
-from hostler.stores.sqlite_sealed import SqliteSealed
-from hostler.stores.sqlite_webhooks import SqliteWebhooks
 from hostler.vault.vault import SealedVault
 
 SLOTS = 5000
@@ -62,7 +49,7 @@ async def open_house(
     agents: Mapping[str, AgentSpec],
     *,
     default_agent: str,
-    file: Path | None,
+    file: Path | str | None,
     is_server: bool = True,
     results: Path | None = None,
     keep: Keep = FOR_EVER,
@@ -73,7 +60,7 @@ async def open_house(
     catalog: Catalog | None = None,
     outbound: Outbound | None = None,
 ) -> AsyncGenerator[Service]:
-    """Open the store (in memory without a `file`), drive what is unfinished, yield the verbs.
+    """Open the store (a file, a PostgreSQL URL, or memory), drive what is unfinished, yield the verbs.
 
     Runs of agents that are not here end with an error that says so; if this is no server, they and
     webhooks wait for one.  `results`: long ones.  `catalog`: see `roster`.  Raises SetupError.
@@ -81,29 +68,29 @@ async def open_house(
     seen, left = observing or UNOBSERVED, results and Results(results)
     agents, catalog = roster(agents, catalog)
     engine, signals, world = EmbeddedEngine(), LocalSignals(first=seen.first), _world()
-    store, beside = _store(file, seen, signals, partial(_ring, engine), vault)
-    known = seen.naming(partial(_agent, agents, is_server=is_server))
-    driver = Driver(agents=known, store=store, signals=signals, world=world, secrets=vault)
-    admission = Admission(driver.pace, active=lambda: engine.live)
-    seen.enter(_Rooms(engine, signals, admission))
-    service = make_service(
-        store=store,
-        audits=beside.audits,
-        directory=beside.directory,
-        engine=engine,
-        signals=signals,
-        agents=agents,
-        default_agent=default_agent,
-        world=world,
-        admission=admission,
-        rates=rates,
-        scraping=seen.scraping,
-        forgetting=Forgetting(store=store, signals=signals, leftovers=left),
-        sealing=None if vault is None else _sealing(vault, beside, left, outbound, sends=is_server),
-        endpoints=endpoints,
-        models=Models(catalog=catalog, told=seen.direct),
-    )
-    with closing(store):
+    async with _storage(file, seen, signals, engine, vault) as beside:
+        store = beside.store
+        known = seen.naming(partial(_agent, agents, is_server=is_server))
+        driver = Driver(agents=known, store=store, signals=signals, world=world, secrets=vault)
+        admission = Admission(driver.pace, active=lambda: engine.live)
+        seen.enter(_Rooms(engine, signals, admission))
+        service = make_service(
+            store=store,
+            audits=beside.audits,
+            directory=beside.directory,
+            engine=engine,
+            signals=signals,
+            agents=agents,
+            default_agent=default_agent,
+            world=world,
+            admission=admission,
+            rates=rates,
+            scraping=seen.scraping,
+            forgetting=Forgetting(store=store, signals=signals, leftovers=left),
+            sealing=_sealing(vault, beside, left, outbound, sends=is_server),
+            endpoints=endpoints,
+            models=Models(catalog=catalog, told=seen.direct),
+        )
         await _read(beside, service.endpoints.endpoints, vault)
         serve = partial(engine.serve, seen.driven(driver, store, world.worker), slots=SLOTS)
         async with _at_work(serve, seen.watch, *upkeep(service, engine, keep, world)):
@@ -115,18 +102,37 @@ def _world() -> World:
 
 
 def _sealing(
-    vault: SealedVault,
-    beside: _Beside,
+    vault: SealedVault | None,
+    beside: Storage,
     left: Results | None,
     outbound: Outbound | None,
     *,
     sends: bool,
-) -> Sealing:
+) -> Sealing | None:
+    if vault is None:
+        return None
     outgoing = make_outgoing(beside.webhooks, vault, outbound, sends=sends)
     return Sealing(vault, beside.sealed, left, outgoing)
 
 
-async def _read(beside: _Beside, endpoints: Endpoints, vault: SealedVault | None) -> None:
+def _storage(
+    place: Path | str | None,
+    seen: Observing,
+    signals: LocalSignals,
+    engine: EmbeddedEngine,
+    vault: SealedVault | None,
+) -> AbstractAsyncContextManager[Storage]:
+    return open_storage(
+        place,
+        observer=seen.observer(signals.publish),
+        outbox=partial(_ring, engine),
+        timed=seen.committed,
+        mask=nothing if vault is None else vault.mask,
+        drives=True,
+    )
+
+
+async def _read(beside: Storage, endpoints: Endpoints, vault: SealedVault | None) -> None:
     """Read what is kept in memory of what is beside the logs.  Raises SetupError."""
     await endpoints.open(beside.directory)
     if vault is not None:
@@ -166,39 +172,6 @@ class _Rooms:
 
 async def _ring(engine: EmbeddedEngine, key: RunKey) -> None:
     await engine.enqueue(Job(key))
-
-
-class _Beside(NamedTuple):
-    """What is kept beside the logs, in the same place."""
-
-    audits: Audits
-    directory: Directory
-    sealed: SealedRows
-    webhooks: Webhooks
-
-
-def _store(
-    file: Path | None,
-    seen: Observing,
-    signals: LocalSignals,
-    outbox: Outbox,
-    vault: SealedVault | None,
-) -> tuple[MemoryStore | SqliteStore, _Beside]:
-    mask, observer = nothing if vault is None else vault.mask, seen.observer(signals.publish)
-    if file is None:
-        memory = MemoryStore(observer=observer, outbox=outbox, mask=mask)
-        directory, sealed = MemoryDirectory(memory), MemorySealed(memory)
-        return memory, _Beside(MemoryAudits(), directory, sealed, memory.webhooks)
-    store = SqliteStore.open(
-        file, observer=observer, outbox=outbox, timed=seen.committed, mask=mask
-    )
-    directory, sealed = SqliteDirectory(store), SqliteSealed(store, file)
-    return store, _Beside(SqliteAudits(store), directory, sealed, SqliteWebhooks(store))
-
-
-def nothing(tenant: TenantId) -> None:
-    """Mask nothing."""
-    del tenant
 
 
 def _agent(agents: Mapping[str, AgentSpec], name: str, *, is_server: bool) -> AgentSpec | None:

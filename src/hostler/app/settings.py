@@ -30,6 +30,7 @@ from hostler.service.retention import Keep
 
 PREFIX = "HOSTLER_"
 FILE = Path("hostler.toml")
+POSTGRES = frozenset({"postgresql", "postgres"})
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -128,7 +129,8 @@ class Settings(BaseSettings):
     data: Path = default_data()
     """Folder for the database, the admin key, model weights and long tool results."""
     database: str | None = None
-    """`sqlite:///PATH`; without it, `hostler.db` in the data folder."""
+    """`sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`; without it, `hostler.db` in the data
+    folder."""
     model: str | None = None
     """`provider:model` for agents that name none; without it, the first that is found."""
     admin_key: SecretStr | None = None
@@ -217,8 +219,8 @@ class Settings(BaseSettings):
         return None if self.admin_key is None else self.admin_key.get_secret_value()
 
     @property
-    def database_file(self) -> Path:
-        """Return where the log is.
+    def place(self) -> Path | str:
+        """Return where the log is: a SQLite file, or the URL of a PostgreSQL database.
 
         Raises:
             SetupError: `database` names something that this build cannot use.
@@ -226,9 +228,20 @@ class Settings(BaseSettings):
         if self.database is None:
             return self.data / "hostler.db"
         scheme, _, path = self.database.partition("://")
+        if scheme in POSTGRES and path:
+            return self.database
         if scheme != "sqlite" or not path:
-            raise SetupError(f"database is {scheme}://…; this build knows sqlite:///PATH")
+            raise SetupError(
+                f"database is {scheme}://…; this build knows sqlite:///PATH and postgresql://…"
+            )
         return Path(path)
+
+    @property
+    def database_file(self) -> Path:
+        """Return the SQLite file.  Raises SetupError: the log is in none."""
+        if isinstance(self.place, str):
+            raise SetupError("this needs a SQLite file, and the log is in PostgreSQL")
+        return self.place
 
 
 def load_settings(flags: Mapping[str, object]) -> Settings:

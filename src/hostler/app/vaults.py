@@ -105,6 +105,8 @@ def make_vault(settings: Settings, *, admin_key: str, environ: Mapping[str, str]
     """
     vault = SealedVault(MasterKeys(settings))
     vault.learn(None, "HOSTLER_ADMIN_KEY", admin_key)
+    for value in secret_parts(settings.database or ""):
+        vault.learn(None, "HOSTLER_DATABASE", value)
     known = table(settings.providers)
     for name in {name for one in known.values() for name in one.key_env}:
         value = environ.get(name, "")

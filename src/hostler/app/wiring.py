@@ -8,15 +8,21 @@ Invariant: what is loaded late is loaded here and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from types import ModuleType
+from typing import Protocol, TypeAlias, cast
 
 from hostler.app.observing import Observing
+from hostler.beside.webhooks import Webhooks
+from hostler.core.audited import Audits
+from hostler.core.directory import Directory
 from hostler.core.errors import SetupError
 from hostler.core.ports import Model, Tool
+from hostler.core.sealed import SealedRows
+from hostler.core.store import Store
 from hostler.telemetry.timeline import Reader
 
 
@@ -50,6 +56,22 @@ class SpanReader(Reader, Protocol):
     def close(self) -> None: ...
 
 
+Kept: TypeAlias = tuple[Store, Audits, Directory, SealedRows, Webhooks]
+"""A store, and what is kept beside the logs in the same place."""
+
+
+class PostgresSchema(Protocol):
+    """`hostler.stores.postgres_schema`."""
+
+    async def migrate(self, url: str, *, contract: bool = False) -> Sequence[int]:
+        """Take the steps that were not taken, and return them."""
+        ...
+
+    async def look(self, url: str) -> tuple[str, bool, Sequence[int]]:
+        """Return the server's version, whether it keeps tenants apart, and what steps are left."""
+        ...
+
+
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 """Variables that name a collector of traces."""
 
@@ -64,6 +86,7 @@ COMMANDS = {
     "keys": "Make, list and revoke keys.",
     "doctor": "Check this installation.",
     "models": "List and fetch local models.",
+    "migrate": "Bring a PostgreSQL database's schema up to date.",
     "audit": "Who did what: the audit log, and its check.",
     "verify": "Check that a server keeps its promises.",
     "endpoints": "Have models asked at a tenant's own URLs.",
@@ -178,6 +201,32 @@ def measuring() -> Callable[..., AbstractAsyncContextManager[Observing]]:
     """Return what makes metrics and traces of a house."""
     made = import_module("hostler.app.measuring").measuring
     return cast("Callable[..., AbstractAsyncContextManager[Observing]]", made)
+
+
+def postgres() -> Callable[..., AbstractAsyncContextManager[Kept]]:
+    """Return what opens a PostgreSQL database.  Raises SetupError."""
+    opened = _postgres("postgres_beside").open_all
+    return cast(
+        "Callable[..., AbstractAsyncContextManager[Kept]]",
+        opened,
+    )
+
+
+def postgres_schema() -> PostgresSchema:
+    """Return what looks after the schema of a PostgreSQL database.  Raises SetupError."""
+    return cast("PostgresSchema", _postgres("postgres_schema"))
+
+
+def _postgres(module: str) -> ModuleType:
+    try:
+        return import_module(f"hostler.stores.{module}")
+    except ImportError as error:
+        if error.name != "asyncpg":
+            raise
+        raise SetupError(
+            "the database is PostgreSQL, and the extra that speaks to it is not installed: "
+            "pip install 'hostler[postgres]'"
+        ) from error
 
 
 def configure_logs(form: str, level: str) -> None:

@@ -115,7 +115,7 @@ class Repeated(HostlerError):
 
 
 class Unavailable(HostlerError):
-    """Nothing was written; try again in `retry_after_s` seconds."""
+    """Nothing was written, unless `code` is `unknown_outcome`; try again in `retry_after_s` seconds."""
 
     def __init__(
         self, message: str, *, retry_after_s: float = 1.0, code: str = "unavailable"

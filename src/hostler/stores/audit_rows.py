@@ -6,26 +6,22 @@ Invariant: a row is in the commit of its deed, right after the row that it seals
 from __future__ import annotations
 
 import sqlite3
-from typing import cast
-
-import msgspec
 
 from hostler.core.audited import (
     CUT,
     FIRST,
     AuditRow,
     ChainHead,
-    Detail,
     Entry,
     Wanted,
     seal,
     stamp,
 )
 from hostler.core.events import PrincipalId, TenantId
+from hostler.stores.beside_rows import audit_row, to_audit
 from hostler.stores.sqlite_rows import SQL, read_list
 from hostler.stores.times import to_us
 
-_details = msgspec.json.Decoder(dict[str, Detail])
 CUTTER = PrincipalId("retention")
 
 
@@ -33,24 +29,7 @@ def record(entry: Entry, db: sqlite3.Connection, at_us: int) -> AuditRow:
     """Put an entry at the end of its tenant's chain."""
     head = read_end(db, entry.tenant)
     row = seal(entry, seq=head.seq + 1, at_us=at_us, previous=head.hash)
-    values = (
-        row.tenant,
-        row.seq,
-        at_us,
-        row.action,
-        row.principal,
-        row.user,
-        row.kind,
-        row.object,
-        row.outcome,
-        row.status,
-        row.request,
-        row.address,
-        msgspec.json.encode(row.details).decode(),
-        row.previous,
-        row.hash,
-    )
-    db.execute(SQL["insert_audit"], values)
+    db.execute(SQL["insert_audit"], audit_row(row, at_us))
     return row
 
 
@@ -77,12 +56,12 @@ def read_newest(
         "principal": wanted.principal,
         "limit": limit,
     }
-    return [_row(one) for one in read_list(db, "audit_newest", asked)]
+    return [to_audit(one) for one in read_list(db, "audit_newest", asked)]
 
 
 def read_chain(db: sqlite3.Connection, tenant: TenantId, after: int, limit: int) -> list[AuditRow]:
     found = db.execute(SQL["audit_rows"], (tenant, after, limit)).fetchall()
-    return [_row(one) for one in found]
+    return [to_audit(one) for one in found]
 
 
 def cut(db: sqlite3.Connection, before_us: int, worth_us: int, at_us: int) -> int:
@@ -101,11 +80,3 @@ def cut(db: sqlite3.Connection, before_us: int, worth_us: int, at_us: int) -> in
         record(entry, db, at_us)
         gone += db.execute(SQL["delete_audit"], (tenant, through)).rowcount
     return gone
-
-
-def _row(values: tuple[object, ...]) -> AuditRow:
-    names = AuditRow.__struct_fields__
-    fields = dict(zip(names, values, strict=True))
-    fields["at"] = stamp(cast("int", fields["at"]))
-    fields["details"] = _details.decode(cast("str", fields["details"]))
-    return msgspec.convert(fields, AuditRow)

@@ -49,8 +49,9 @@ from hostler.core.sealed import Mask
 from hostler.core.store import LARGEST_READ, Observer, Outbox
 from hostler.stores.audit_rows import record
 from hostler.stores.lanes import Lane, Timed
-from hostler.stores.sqlite_batches import Row
-from hostler.stores.sqlite_entries import read_runs, recover, to_run
+from hostler.stores.ledger_rows import to_run
+from hostler.stores.log_rows import Row, to_approval, to_session, to_share, wanted_of
+from hostler.stores.sqlite_entries import read_runs, recover
 from hostler.stores.sqlite_file import FileLock, connect, migrate
 from hostler.stores.sqlite_ledger import SqliteLedger
 from hostler.stores.sqlite_notices import Notices
@@ -75,10 +76,6 @@ from hostler.stores.sqlite_rows import (
     read_log,
     read_recall,
     read_storage,
-    to_approval,
-    to_session,
-    to_share,
-    wanted_of,
 )
 from hostler.stores.sqlite_writer import ANSWERS_KEPT_US, Writer, forget, relabel
 from hostler.stores.times import to_us

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import TypeAlias
 
+from hostler.stores.log_rows import Row
 from hostler.stores.sqlite_rows import SQL
-
-Row: TypeAlias = tuple[str | int | float | bytes | None, ...]
 
 LARGEST_INSERT = 64
 """Rows in one statement; powers of two up to here are used, so that few statements are prepared."""

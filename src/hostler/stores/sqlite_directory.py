@@ -9,17 +9,24 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
-from hostler.core.directory import ApiKey, Endpoint, Grant, Standing, Tenant, TenantSettings
+from hostler.core.directory import ApiKey, Endpoint, Grant, Standing, Tenant
 from hostler.core.errors import NotFound
 from hostler.core.events import Key, PrincipalId, TenantId
+from hostler.stores.beside_rows import (
+    endpoint_row,
+    grant_row,
+    key_row,
+    standing_of,
+    tenant_row,
+    to_endpoint,
+    to_grant,
+    to_json,
+    to_key,
+    to_tenant,
+)
 from hostler.stores.sqlite import SqliteStore
 from hostler.stores.sqlite_rows import SQL, read_head, read_list
-from hostler.stores.times import to_seconds, to_us
-
-_settings = msgspec.json.Decoder(TenantSettings)
-_names = ApiKey.__struct_fields__
+from hostler.stores.times import to_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,7 @@ class SqliteDirectory:
     store: SqliteStore
 
     async def create_tenant(self, tenant: Tenant) -> bool:
-        row = (tenant.id, tenant.title, to_us(tenant.created_at), _json(tenant.settings))
+        row = tenant_row(tenant)
         return await self.store.writing(
             lambda db: bool(db.execute(SQL["create_tenant"], row).rowcount)
         )
@@ -39,32 +46,19 @@ class SqliteDirectory:
 
     async def tenants(self, *, after: str, limit: int) -> Sequence[Tenant]:
         return await self.store.reading(
-            lambda db: [_to_tenant(row) for row in db.execute(SQL["tenants"], (after, limit))]
+            lambda db: [to_tenant(row) for row in db.execute(SQL["tenants"], (after, limit))]
         )
 
     async def change_tenant(self, tenant: TenantId, change: Callable[[Tenant], Tenant]) -> Tenant:
         def write(db: sqlite3.Connection) -> Tenant:
             changed = change(_tenant(db, tenant))
-            db.execute(SQL["change_tenant"], (changed.title, _json(changed.settings), tenant))
+            db.execute(SQL["change_tenant"], (changed.title, to_json(changed.settings), tenant))
             return changed
 
         return await self.store.writing(write)
 
     async def add_key(self, key: ApiKey) -> None:
-        row = (
-            key.tenant,
-            key.id,
-            key.user,
-            key.role,
-            None if key.scopes is None else _json(sorted(key.scopes)),
-            key.prefix,
-            key.digest,
-            key.title,
-            to_us(key.created_at),
-            to_us(key.expires_at),
-            to_us(key.revoked_at),
-            to_us(key.used_at),
-        )
+        row = key_row(key)
 
         def write(db: sqlite3.Connection) -> None:
             _tenant(db, key.tenant)
@@ -77,7 +71,7 @@ class SqliteDirectory:
     ) -> Sequence[ApiKey]:
         wanted = {"tenant": tenant, "user": user, "after": after or None, "limit": limit}
         return await self.store.reading(
-            lambda db: [_to_key(row) for row in read_list(db, "keys", wanted)]
+            lambda db: [to_key(row) for row in read_list(db, "keys", wanted)]
         )
 
     async def key(self, tenant: TenantId, key: str) -> ApiKey:
@@ -85,14 +79,14 @@ class SqliteDirectory:
             row = db.execute(SQL["key"], (tenant, key)).fetchone()
             if row is None:
                 raise NotFound(f"no key {key}")
-            return _to_key(row)
+            return to_key(row)
 
         return await self.store.reading(read)
 
     async def key_of_digest(self, digest: str) -> ApiKey | None:
         def read(db: sqlite3.Connection) -> ApiKey | None:
             row = db.execute(SQL["key_of_digest"], (digest,)).fetchone()
-            return None if row is None else _to_key(row)
+            return None if row is None else to_key(row)
 
         return await self.store.reading(read)
 
@@ -113,17 +107,11 @@ class SqliteDirectory:
 
     async def endpoints(self) -> Sequence[Endpoint]:
         return await self.store.reading(
-            lambda db: [_to_endpoint(row) for row in db.execute(SQL["endpoints"])]
+            lambda db: [to_endpoint(row) for row in db.execute(SQL["endpoints"])]
         )
 
     async def put_endpoint(self, endpoint: Endpoint) -> None:
-        row = (
-            endpoint.tenant,
-            endpoint.provider,
-            endpoint.base_url,
-            to_us(endpoint.created_at),
-            to_us(endpoint.updated_at),
-        )
+        row = endpoint_row(endpoint)
 
         def write(db: sqlite3.Connection) -> None:
             _tenant(db, endpoint.tenant)
@@ -137,14 +125,7 @@ class SqliteDirectory:
         )
 
     async def grant(self, grant: Grant) -> None:
-        row = (
-            grant.tenant,
-            grant.session,
-            grant.user,
-            grant.role,
-            grant.by,
-            to_us(grant.at),
-        )
+        row = grant_row(grant)
 
         def write(db: sqlite3.Connection) -> None:
             read_head(db, Key(grant.tenant, grant.session))
@@ -157,7 +138,7 @@ class SqliteDirectory:
 
     async def grants(self, key: Key) -> Sequence[Grant]:
         return await self.store.reading(
-            lambda db: [_to_grant(row) for row in db.execute(SQL["grants"], key)]
+            lambda db: [to_grant(row) for row in db.execute(SQL["grants"], key)]
         )
 
     async def standing(self, key: Key, user: PrincipalId) -> Standing | None:
@@ -165,7 +146,7 @@ class SqliteDirectory:
             row = db.execute(SQL["standing"], (user, *key)).fetchone()
             if row is None:
                 return None
-            return "owner" if row[0] == user else msgspec.convert(row[1], Standing | None)
+            return standing_of(user, *row)
 
         return await self.store.reading(read)
 
@@ -174,43 +155,4 @@ def _tenant(db: sqlite3.Connection, tenant: TenantId) -> Tenant:
     row = db.execute(SQL["tenant"], (tenant,)).fetchone()
     if row is None:
         raise NotFound(f"no tenant {tenant}")
-    return _to_tenant(row)
-
-
-def _to_tenant(row: Sequence[object]) -> Tenant:
-    tenant, title, created_at, settings = row
-    return msgspec.convert(
-        {
-            "id": tenant,
-            "title": title,
-            "created_at": to_seconds(created_at),
-            "settings": _settings.decode(str(settings)),
-        },
-        Tenant,
-    )
-
-
-def _to_key(row: Sequence[object]) -> ApiKey:
-    values: dict[str, object] = dict(zip(_names, row, strict=True))
-    if values["scopes"] is not None:
-        values["scopes"] = msgspec.json.decode(str(values["scopes"]))
-    for name in ("created_at", "expires_at", "revoked_at", "used_at"):
-        values[name] = to_seconds(values[name])
-    return msgspec.convert(values, ApiKey)
-
-
-def _to_endpoint(row: Sequence[object]) -> Endpoint:
-    *values, created_at, updated_at = row
-    times = (to_seconds(created_at), to_seconds(updated_at))
-    named = dict(zip(Endpoint.__struct_fields__, [*values, *times], strict=True))
-    return msgspec.convert(named, Endpoint)
-
-
-def _to_grant(row: Sequence[object]) -> Grant:
-    *values, at = row
-    named = dict(zip(Grant.__struct_fields__, [*values, to_seconds(at)], strict=True))
-    return msgspec.convert(named, Grant)
-
-
-def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+    return to_tenant(row)

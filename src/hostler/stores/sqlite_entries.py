@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from decimal import Decimal
-from functools import partial
 
 import msgspec
 from msgspec import structs
 
 from hostler.core.codec import CorruptFact, load
-from hostler.core.events import Event, Key, RunId, Seq, SessionId, TenantId, Usage
+from hostler.core.events import Event, Key, Seq, SessionId, TenantId
 from hostler.core.head import Head
-from hostler.core.ledger import DirectCall, LlmRow, Rating, RunFilter, ToolRow
+from hostler.core.ledger import RunFilter
 from hostler.core.records import RunRow
-from hostler.stores.entries import CLEARED, Ledger, LlmChange, RunChange, ToolChange, within
+from hostler.stores.ledger_rows import ledger_rows, to_run
 from hostler.stores.projection import restored
-from hostler.stores.sqlite_batches import Row, insert
+from hostler.stores.sqlite_batches import insert
 from hostler.stores.sqlite_rows import SQL, asking
 from hostler.stores.times import to_seconds, to_us
 
@@ -38,20 +36,6 @@ UNMAKEABLE = (
 )
 """What is wrong with one log, and not with the file: it must not keep the others from opening."""
 LEDGER = ("feedback", "tool_runs", "llm_calls", "agent_runs")
-
-
-def ledger_rows(key: Key, agent: str, owner: str, book: Ledger) -> dict[str, list[Row]]:
-    """Return rows by the name of the statement that writes them."""
-    made = {
-        "upsert_agent_runs": [
-            _run_row(key, run, (change.agent or agent, owner), change)
-            for run, change in book.runs.items()
-        ],
-        "upsert_llm_calls": [_llm_row(key, of[1], one) for of, one in book.models.items()],
-        "upsert_tool_runs": [_tool_row(key, of[1], one) for of, one in book.tools.items()],
-        "upsert_feedback": [_rating_row(key, one) for one in book.ratings.values()],
-    }
-    return {name: rows for name, rows in made.items() if rows}
 
 
 def erase_ledger(db: sqlite3.Connection, key: Key) -> None:
@@ -121,177 +105,6 @@ def _event(session: SessionId, row: Sequence[object]) -> Event:
     return Event(session=session, seq=Seq(seq), at=at_s, fact=load(str(fact)), raw=b"")
 
 
-def _run_row(key: Key, run: RunId, of: tuple[str, str], change: RunChange) -> Row:
-    is_new, error = change.created_at is not None, change.error_type
-    if is_new and error == CLEARED:
-        error = None
-    return (
-        key.tenant,
-        run,
-        key.session,
-        *of,
-        change.principal,
-        change.purpose,
-        change.status,
-        change.reason,
-        change.input,
-        change.first_seq,
-        change.last_seq,
-        to_us(change.created_at),
-        to_us(change.started_at),
-        to_us(change.ended_at),
-        change.steps,
-        change.input_tokens,
-        change.output_tokens,
-        change.cache_read_tokens,
-        change.cache_write_tokens,
-        change.reasoning_tokens,
-        None if change.unpriced_calls else _money(change.cost),
-        change.price_version,
-        change.unpriced_calls,
-        error,
-        (change.error_message or None) if is_new else change.error_message,
-        change.input_summary,
-        change.output_summary,
-    )
-
-
-def _llm_row(key: Key, attempt: str, change: LlmChange) -> Row:
-    asked, error = change.asked, change.error
-    return (
-        key.tenant,
-        change.run,
-        attempt,
-        key.session,
-        change.step,
-        change.number,
-        None if asked is None else asked.provider,
-        None if asked is None else asked.model,
-        change.status,
-        None if error is None else error.code,
-        None if error is None else error.message,
-        *_used(change.usage),
-        int(change.unpriced),
-        to_us(change.asked_at),
-        to_us(change.ended_at),
-        to_us(change.first_token_s),
-    )
-
-
-def direct_row(call: DirectCall) -> Row:
-    """Return the row of a direct call, as `upsert_direct_calls` takes it."""
-    return (
-        call.tenant,
-        call.id,
-        call.principal,
-        call.purpose,
-        call.provider,
-        call.model,
-        call.status,
-        call.error_type,
-        call.error_message,
-        *_used(None if call.usage is None else within(call.usage)),
-        int(call.unpriced),
-        to_us(call.asked_at),
-        to_us(call.ended_at),
-        to_us(call.first_token_s),
-    )
-
-
-def _used(used: Usage | None) -> Row:
-    if used is None:
-        return (None,) * 7
-    return (
-        used.input_tokens,
-        used.output_tokens,
-        used.cache_read_tokens,
-        used.cache_write_tokens,
-        used.reasoning_tokens,
-        _money(used.cost),
-        used.price,
-    )
-
-
-def _tool_row(key: Key, call: str, change: ToolChange) -> Row:
-    return (
-        key.tenant,
-        change.run,
-        call,
-        key.session,
-        change.step,
-        change.name,
-        change.status,
-        to_us(change.asked_at),
-        to_us(change.started_at),
-        to_us(change.ended_at),
-        change.parameters,
-        int(change.parameters_cut),
-        change.result,
-        int(change.result_cut),
-    )
-
-
-def _rating_row(key: Key, rating: Rating) -> Row:
-    who = (key.tenant, rating.run, rating.principal, rating.key, key.session)
-    return (*who, rating.score, rating.comment, to_us(rating.at))
-
-
-def _money(cost: Decimal | None) -> str | None:
-    return None if cost is None else f"{cost:f}"
-
-
-# -- read ------------------------------------------------------------------------------------
-
-_KINDS_OF_TOKENS = (
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-)
-_TIMES = ("created_at", "started_at", "ended_at", "asked_at", "first_token_s", "at")
-
-
-def _record(columns: Iterable[str], row: Sequence[object], *, used: bool) -> dict[str, object]:
-    values = dict(zip(columns, row, strict=True))
-    for name in _TIMES:
-        if name in values:
-            values[name] = to_seconds(values[name])
-    if "cost" in values:
-        counts = {name: values.pop(name) or 0 for name in _KINDS_OF_TOKENS}
-        cost, price = values.pop("cost"), values.pop("price_version")
-        values["usage"] = {**counts, "cost": cost, "price": price} if used else None
-    return values
-
-
-RUN = (
-    *("tenant", "id", "session", "agent", "owner", "principal", "purpose", "status", "reason"),
-    *("input", "first_seq", "last_seq", "created_at", "started_at", "ended_at", "steps"),
-    *_KINDS_OF_TOKENS,
-    *("cost", "price_version", "unpriced_calls", "error_type", "error_message"),
-    *("input_summary", "output_summary"),
-)
-_LLM = (
-    *("tenant", "run", "attempt", "session", "step", "number", "provider", "model", "status"),
-    *("error_type", "error_message", *_KINDS_OF_TOKENS, "cost", "price_version", "unpriced"),
-    *("asked_at", "ended_at", "first_token_s"),
-)
-_TOOL = (
-    *("tenant", "run", "call", "session", "step", "name", "status", "asked_at", "started_at"),
-    *("ended_at", "parameters", "parameters_cut", "result", "result_cut"),
-)
-_convert = partial(msgspec.convert, strict=False)
-
-
-def to_run(row: Sequence[object]) -> RunRow:
-    """Return the run of a row of `agent_runs`."""
-    has_ended = row[RUN.index("ended_at")] is not None
-    values = _record(RUN, row, used=has_ended)
-    for name in ("input_summary", "output_summary"):
-        values[name] = values[name] or ""
-    return _convert(values, RunRow)
-
-
 INDEXES = {
     "seen_by": "agent_runs_of_session",
     "session": "agent_runs_of_session",
@@ -317,19 +130,3 @@ def read_runs(
     index = next(INDEXES[name] for name in INDEXES if name in given)
     asked = asking("runs", *given).replace("{index}", index)
     return [to_run(row) for row in db.execute(asked, wanted)]
-
-
-def to_llm_row(row: Sequence[object]) -> LlmRow:
-    """Return the model call of a row of `llm_calls`."""
-    return _convert(_record(_LLM, row, used=row[_LLM.index("input_tokens")] is not None), LlmRow)
-
-
-def to_tool_row(row: Sequence[object]) -> ToolRow:
-    """Return the call of a row of `tool_runs`."""
-    return _convert(_record(_TOOL, row, used=False), ToolRow)
-
-
-def to_rating(row: Sequence[object]) -> Rating:
-    """Return the rating of a row of `feedback`."""
-    columns = ("run", "principal", "key", "score", "comment", "at")
-    return _convert(_record(columns, row, used=False), Rating)

@@ -24,6 +24,7 @@ BUSY_S = 10.0
 FSYNC_ERRORS = frozenset({"SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC"})
 EXIT_IO_ERROR = 74
 MIGRATION = r"sqlite_\d+\.sql"
+NOT_OURS = rf"{MIGRATION}|postgres.*"
 """EX_IOERR of sysexits.h."""
 
 
@@ -126,10 +127,10 @@ def migrations() -> list[str]:
 
 
 def queries() -> dict[str, str]:
-    """Return the named statements of `sql/`: of every file that is no migration."""
+    """Return the named statements of `sql/`: of every file that is no migration, and SQLite's."""
     folder, found = resources.files("hostler.stores") / "sql", dict[str, str]()
     for file in folder.iterdir():
-        if file.name.endswith(".sql") and not re.fullmatch(MIGRATION, file.name):
+        if file.name.endswith(".sql") and not re.fullmatch(NOT_OURS, file.name):
             text = file.read_text(encoding="utf-8")
             parts = re.split(r"^-- name: (\w+).*$", text, flags=re.MULTILINE)[1:]
             found |= {

@@ -8,20 +8,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Protocol, TypeVar
 
 from hostler.core.events import PrincipalId, RunId, TenantId
 from hostler.core.ledger import By, Calls, DirectCall, Rating, Spent
-from hostler.stores.sqlite_batches import Row
-from hostler.stores.sqlite_entries import (
-    direct_row,
-    mark_stale,
-    rebuild_some,
-    to_llm_row,
-    to_rating,
-    to_tool_row,
-)
+from hostler.stores.ledger_rows import direct_row, to_llm_row, to_rating, to_spent, to_tool_row
+from hostler.stores.log_rows import Row
+from hostler.stores.sqlite_entries import mark_stale, rebuild_some
 from hostler.stores.sqlite_rows import SQL, asking
 from hostler.stores.times import to_us
 
@@ -89,7 +82,7 @@ class SqliteLedger:
         asked = asked.replace("{past}", f"HAVING ({groups}) > ({marks})" if after else "")
         asked = asked.replace("{groups}", groups)
         return await self.store.reading(
-            lambda db: [_spent(by, row) for row in db.execute(asked, wanted)]
+            lambda db: [to_spent(by, row) for row in db.execute(asked, wanted)]
         )
 
     async def keep_direct(self, call: DirectCall) -> None:
@@ -106,26 +99,3 @@ class SqliteLedger:
         await self.store.writing(mark_stale)
         while await self.store.writing(rebuild_some):
             pass
-
-
-def _spent(by: Sequence[By], row: Sequence[object]) -> Spent:
-    groups, sums = row[: len(by)], [_number(one) for one in row[len(by) :]]
-    runs, calls, failed, read, wrote, cached, kept, reasoned, above, below, unpriced = sums
-    known = row[-3] is not None
-    return Spent(
-        by={one: str(value) for one, value in zip(by, groups, strict=True)},
-        runs=runs,
-        calls=calls,
-        failed_calls=failed,
-        input_tokens=read,
-        output_tokens=wrote,
-        cache_read_tokens=cached,
-        cache_write_tokens=kept,
-        reasoning_tokens=reasoned,
-        cost=Decimal(above * 1_000_000 + below).scaleb(-12).normalize() if known else None,
-        unpriced_calls=unpriced,
-    )
-
-
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else 0

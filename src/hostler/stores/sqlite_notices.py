@@ -16,7 +16,8 @@ import msgspec
 from hostler.beside.notices import TOLD, Began, Happened, notices
 from hostler.beside.webhooks import EventType
 from hostler.core.events import Event, Key, RunId, TenantId
-from hostler.stores.sqlite_batches import Row, insert
+from hostler.stores.log_rows import Row
+from hostler.stores.sqlite_batches import insert
 from hostler.stores.sqlite_rows import SQL
 from hostler.stores.times import to_us
 

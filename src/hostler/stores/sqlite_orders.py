@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from hostler.core.events import Event, Fact, Key, RunId, Seq
 from hostler.core.records import Appended, Once, Session
-from hostler.stores.sqlite_batches import Row
+from hostler.stores.log_rows import Row
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ Invariant: only reads; one call is one consistent view when its caller has a tra
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import cast
 
@@ -17,32 +17,29 @@ from hostler.core.codec import SPOKEN
 from hostler.core.errors import NotFound
 from hostler.core.events import (
     START,
-    ClientTool,
     Event,
-    Fact,
-    JsonObject,
     Key,
     PrincipalId,
     Seq,
     SessionId,
     TenantId,
-    Unknown,
 )
 from hostler.core.head import Head
 from hostler.core.memory import Past
-from hostler.core.records import Approval, Hit, Recall, Segment, Session, Share, Storage
+from hostler.core.records import Hit, Recall, Segment, Storage
+from hostler.stores.log_rows import (
+    events_of,
+    joined,
+    lineage_of,
+    parts_of,
+    read_head_json,
+    seqs_of,
+    tools_of,
+)
 from hostler.stores.projection import said_in, snippet, words
 from hostler.stores.sqlite_file import queries
-from hostler.stores.times import to_seconds
 
 SQL = queries()
-
-_head = msgspec.json.Decoder(Head)
-_object: msgspec.json.Decoder[JsonObject] = msgspec.json.Decoder(dict[str, object])
-_tools = msgspec.json.Decoder(tuple[ClientTool, ...])
-_lineage = msgspec.json.Decoder(tuple[Segment, ...])
-_known: msgspec.json.Decoder[list[Fact]] = msgspec.json.Decoder(list[Fact])
-_raws = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 @cache
@@ -58,23 +55,6 @@ def read_list(
     """Return the rows of a list, of those values in `wanted` that are asked for: are not None."""
     given = (one for one, value in wanted.items() if value is not None)
     return db.execute(asking(name, *given), wanted).fetchall()
-
-
-def wanted_of(
-    tenant: TenantId,
-    after: str,
-    limit: int,
-    seen_by: PrincipalId | None,
-    **more: str | None,
-) -> Mapping[str, str | int | None]:
-    """Return what a list is asked for, as its statement names it."""
-    return {
-        "tenant": tenant,
-        "after": after or None,
-        "limit": limit,
-        "seen_by": seen_by,
-        **more,
-    }
 
 
 def read_storage(
@@ -104,7 +84,7 @@ def read_head(db: sqlite3.Connection, key: Key) -> Head:
     row = db.execute(SQL["head"], key).fetchone()
     if row is None:
         raise NotFound(f"no session {key.session}")
-    return _head.decode(row[0])
+    return read_head_json(row[0])
 
 
 def read_log(db: sqlite3.Connection, key: Key, after: Seq, upto: Seq, most: int) -> list[Event]:
@@ -116,7 +96,7 @@ def read_log(db: sqlite3.Connection, key: Key, after: Seq, upto: Seq, most: int)
     if end > after:
         return _own(db, key, after, end)
     events, left = list[Event](), most
-    for segment, start, stop in _parts(_lineage_of(db, key), after, upto):
+    for segment, start, stop in parts_of(_lineage_of(db, key), after, upto):
         where = Key(key.tenant, segment)
         end = _page_end(db, where, start, stop, left)
         events += _segment(db, where, start, end)
@@ -137,126 +117,40 @@ def read_recall(db: sqlite3.Connection, key: Key) -> Recall:
     found = db.execute(SQL["head_and_agent"], key).fetchone()
     if found is None:
         raise NotFound(f"no session {key.session}")
-    head = _head.decode(found[0])
-    lineage = _lineage.decode(found[3]) if found[3] else ()
+    head = read_head_json(found[0])
+    lineage = lineage_of(found[3]) if found[3] else ()
     upto = Seq(max(head.base - 1, 0))
     past = _past(db, key, START, upto)
-    for session, start, end in reversed([*_parts(lineage, START, upto)]):
-        past = _joined(_past(db, Key(key.tenant, session), start, end), past)
+    for session, start, end in reversed([*parts_of(lineage, START, upto)]):
+        past = joined(_past(db, Key(key.tenant, session), start, end), past)
     row = db.execute(SQL["read"], (*key, upto, head.seq)).fetchone()
     return Recall(
         head,
         found[1],
-        _tools.decode(found[2]) if found[2] else (),
+        tools_of(found[2]) if found[2] else (),
         past,
-        [] if row[0] is None else _events(key.session, row, raw=False),
+        [] if row[0] is None else events_of(key.session, row, raw=False),
     )
 
 
 def _lineage_of(db: sqlite3.Connection, key: Key) -> tuple[Segment, ...]:
     row = db.execute(SQL["lineage"], key).fetchone()
-    return _lineage.decode(row[0]) if row is not None and row[0] else ()
-
-
-def _parts(
-    lineage: Iterable[Segment], after: Seq, upto: Seq
-) -> Iterable[tuple[SessionId, Seq, Seq]]:
-    """Yield what of a history lies past `after` and up to `upto`: session, start, end."""
-    start = after
-    for session, end in lineage:
-        last = min(end, upto)
-        if start < last:
-            yield session, start, Seq(last)
-            start = Seq(last)
+    return lineage_of(row[0]) if row is not None and row[0] else ()
 
 
 def _own(db: sqlite3.Connection, key: Key, after: Seq, upto: Seq) -> list[Event]:
     row = db.execute(SQL["read_own"], (*key, after, upto, *key)).fetchone()
-    return [] if row[0] is None else _events(key.session, row, raw=True)
+    return [] if row[0] is None else events_of(key.session, row, raw=True)
 
 
 def _segment(db: sqlite3.Connection, key: Key, after: Seq, upto: Seq) -> list[Event]:
     row = db.execute(SQL["read"], (*key, after, upto)).fetchone()
-    return [] if row[0] is None else _events(key.session, row, raw=True)
+    return [] if row[0] is None else events_of(key.session, row, raw=True)
 
 
 def _past(db: sqlite3.Connection, key: Key, after: Seq, upto: Seq) -> Past:
     row = db.execute(SQL["past"], (*key, after, upto, *SPOKEN)).fetchone()
-    return Past((), ()) if row[0] is None else Past([*_seqs(row[0])], codec.load_spoken(row[1]))
-
-
-def _joined(first: Past, then: Past) -> Past:
-    return Past([*first.seqs, *then.seqs], [*first.spoken, *then.spoken])
-
-
-def _events(session: SessionId, row: Sequence[str], *, raw: bool) -> list[Event]:
-    """Return events from three lists: positions, times, facts.  `raw` costs a second pass."""
-    times, facts = row[1].split(","), _facts(row[2])
-    raws = [bytes(one) for one in _raws.decode(f"[{row[2]}]")] if raw else [b""] * len(facts)
-    return [
-        Event(session=session, seq=seq, at=int(at) / 1_000_000, fact=fact, raw=one)
-        for seq, at, fact, one in zip(_seqs(row[0]), times, facts, raws, strict=True)
-    ]
-
-
-def _seqs(joined: str) -> Iterable[Seq]:
-    return cast("Iterable[Seq]", map(int, joined.split(",")))
-
-
-def _facts(joined: str) -> Sequence[Fact | Unknown]:
-    try:
-        return _known.decode(f"[{joined}]")
-    except msgspec.ValidationError:  # a kind or a form that is not today's: one by one
-        return [codec.load(bytes(one)) for one in _raws.decode(f"[{joined}]")]
-
-
-def to_session(tenant: TenantId, row: Sequence[object]) -> Session:
-    """Return the session of a row of `sessions`."""
-    session, agent, principal, title, metadata, created_at, tools, lineage, updated_at, head = row
-    return msgspec.convert(
-        {
-            "tenant": tenant,
-            "id": session,
-            "agent": agent,
-            "principal": principal,
-            "title": title,
-            "metadata": _object.decode(str(metadata)),
-            "client_tools": () if tools is None else _tools.decode(str(tools)),
-            "lineage": () if lineage is None else _lineage.decode(str(lineage)),
-            "created_at": to_seconds(created_at),
-            "updated_at": to_seconds(updated_at),
-            "head": _head.decode(str(head)),
-        },
-        Session,
-        from_attributes=True,
-    )
-
-
-def to_approval(row: Sequence[object]) -> Approval:
-    """Return the approval of a row of `approvals`."""
-    names = ("tenant", "call", "session", "run", "status", "name")
-    values: dict[str, object] = dict(zip(names, row, strict=False))
-    arguments, digest, asked_at, expires_at, principal, reason, answered_at = row[len(names) :]
-    values |= {
-        "arguments": _object.decode(str(arguments)),
-        "digest": digest,
-        "asked_at": to_seconds(asked_at),
-        "expires_at": to_seconds(expires_at),
-        "principal": principal,
-        "reason": reason,
-        "answered_at": to_seconds(answered_at),
-    }
-    return msgspec.convert(values, Approval)
-
-
-def to_share(row: Sequence[object]) -> Share:
-    """Return the link of a row of `shares`."""
-    *texts, created_at, expires_at = row
-    values: dict[str, object] = dict(
-        zip(("tenant", "id", "session", "digest", "principal"), texts, strict=True)
-    )
-    values |= {"created_at": to_seconds(created_at), "expires_at": to_seconds(expires_at)}
-    return msgspec.convert(values, Share)
+    return Past((), ()) if row[0] is None else Past([*seqs_of(row[0])], codec.load_spoken(row[1]))
 
 
 def read_forgettable(

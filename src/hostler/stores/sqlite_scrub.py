@@ -9,64 +9,17 @@ Invariant: a step is one short commit; cut anywhere and done again, it leaves no
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeAlias
-
-import msgspec
+from collections.abc import Callable
 
 from hostler.core import codec
-from hostler.core.events import ClientTool, TenantId, Unknown
+from hostler.core.events import TenantId, Unknown
 from hostler.core.sealed import Mask
-from hostler.stores.masking import masked_answer
+from hostler.stores.masking_rows import FREE_TEXT, Facts, Rows
 from hostler.stores.projection import said_in
 from hostler.stores.sqlite_rows import SQL
 
 AT_ONCE = 500
 """Facts or rows in one commit, so that nobody waits long behind a scrub."""
-
-_tools = msgspec.json.Decoder(tuple[ClientTool, ...])
-
-
-def _text(mask: Mask, stored: str) -> str:
-    return mask.text(stored)
-
-
-def _json(mask: Mask, stored: str) -> str:
-    return mask.json(stored.encode()).decode()
-
-
-def _client_tools(mask: Mask, stored: str) -> str:
-    return msgspec.json.encode(mask.value(_tools.decode(stored))).decode()
-
-
-Masking: TypeAlias = Callable[[Mask, str], str] | Callable[[Mask, bytes], bytes]
-FREE_TEXT: Mapping[str, tuple[str, Mapping[str, Masking]]] = {
-    "sessions": ("id", {"title": _text, "metadata": _json, "client_tools": _client_tools}),
-    "approvals": ("session, call", {"name": _text, "arguments": _json, "reason": _text}),
-    "answers": ("scope", {"answer": masked_answer}),
-    "direct_calls": ("id", {"purpose": _text, "model": _text, "error_message": _text}),
-    "tenants": ("tenant", {"title": _text}),
-    "keys": ("id", {"title": _text}),
-    "endpoints": ("provider", {"base_url": _text}),
-    "webhooks": ("id", {"url": _text, "description": _text}),
-    "deliveries": ("webhook, id", {"body": _json, "error": _text}),
-}
-"""By table: its key within a tenant, and what is written in it that no fact tells."""
-
-
-class Facts(NamedTuple):
-    """What a step did: whose facts it changed, how many it could not read, and how far it got."""
-
-    changed: list[str]
-    unread: int
-    after: tuple[str, int]
-    more: bool
-
-
-class Rows(NamedTuple):
-    changed: int
-    after: tuple[object, ...]
-    more: bool
 
 
 def scrub_facts(
@@ -107,11 +60,6 @@ def _scrub_fact(
         db.execute(SQL["unsay"], (said, said_in(before)))
         db.execute(SQL["insert_said_words"].replace("{rows}", "(?, ?)"), (said, said_in(fact)))
     return True
-
-
-def first_of(table: str) -> tuple[object, ...]:
-    """Return what is before the first row of a table."""
-    return ("",) * len(FREE_TEXT[table][0].split(","))
 
 
 def scrub_rows(

@@ -9,27 +9,21 @@ import sqlite3
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import anyio.to_thread
 import msgspec
 
 from hostler.core.errors import Unavailable
 from hostler.core.events import TenantId
-from hostler.core.sealed import DataKey, Mask, Named, Scrubbed, SealedSecret
+from hostler.core.sealed import DataKey, Mask, Scrubbed, SealedSecret
+from hostler.stores.beside_rows import secret_row, to_secret
+from hostler.stores.masking_rows import FREE_TEXT, Facts, Rows, first_of
 from hostler.stores.sqlite import SqliteStore
 from hostler.stores.sqlite_entries import rebuild_some
 from hostler.stores.sqlite_file import BUSY_S, connect
 from hostler.stores.sqlite_rows import SQL
-from hostler.stores.sqlite_scrub import (
-    FREE_TEXT,
-    Facts,
-    Rows,
-    first_of,
-    scrub_facts,
-    scrub_rows,
-)
-from hostler.stores.times import to_seconds, to_us
+from hostler.stores.sqlite_scrub import scrub_facts, scrub_rows
+from hostler.stores.times import to_us
 
 REBUILT_AT_ONCE = 5
 """Sessions in one commit: their logs may be long."""
@@ -45,7 +39,7 @@ class SqliteSealed:
 
     async def secrets(self) -> Sequence[SealedSecret]:
         return await self._store.reading(
-            lambda db: [_secret(row) for row in db.execute(SQL["secrets"])]
+            lambda db: [to_secret(row) for row in db.execute(SQL["secrets"])]
         )
 
     async def data_keys(self) -> Sequence[DataKey]:
@@ -57,9 +51,7 @@ class SqliteSealed:
         )
 
     async def put(self, secret: SealedSecret, key: DataKey | None) -> None:
-        about = secret.about
-        times = (to_us(about.created_at), to_us(about.updated_at))
-        row = (about.tenant, about.name, about.kind, secret.sealed, secret.data_key, *times)
+        row = secret_row(secret)
 
         def write(db: sqlite3.Connection) -> None:
             if key is not None:
@@ -132,13 +124,3 @@ def _truncate(file: Path, patience_s: float) -> None:
             "all is masked, but old text is still in the file's write-ahead log, because another "
             "program reads the file: end it, then scrub again"
         )
-
-
-def _secret(row: Sequence[object]) -> SealedSecret:
-    tenant, name, kind, sealed, data_key, created_us, updated_us = row
-    times = {
-        "created_at": to_seconds(created_us),
-        "updated_at": to_seconds(updated_us),
-    }
-    about = msgspec.convert({"tenant": tenant, "name": name, "kind": kind, **times}, Named)
-    return SealedSecret(about=about, sealed=cast("bytes", sealed), data_key=cast("str", data_key))

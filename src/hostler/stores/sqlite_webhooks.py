@@ -22,14 +22,9 @@ from hostler.beside.webhooks import (
 from hostler.core.errors import NotFound
 from hostler.core.events import TenantId
 from hostler.stores.sqlite import SqliteStore
-from hostler.stores.sqlite_batches import Row
 from hostler.stores.sqlite_rows import SQL, read_list
 from hostler.stores.times import to_seconds, to_us
-
-_HOOK, _DELIVERY = Webhook.__struct_fields__, Delivery.__struct_fields__
-_TIMES = frozenset(
-    name for name in (*_HOOK, *_DELIVERY) if name.endswith(("_at", "_until", "_since"))
-)
+from hostler.stores.webhook_rows import HOOK, to_delivery, to_webhook, webhook_row
 
 
 class SqliteWebhooks:
@@ -45,7 +40,7 @@ class SqliteWebhooks:
         def write(db: sqlite3.Connection) -> bool:
             if db.execute(SQL["count_webhooks"], (webhook.tenant,)).fetchone()[0] >= most:
                 return False
-            db.execute(SQL["put_webhook"], _row(webhook))
+            db.execute(SQL["put_webhook"], webhook_row(webhook))
             self._notices.read()
             return True
 
@@ -57,7 +52,7 @@ class SqliteWebhooks:
     async def webhooks(self, tenant: TenantId, *, after: str, limit: int) -> Sequence[Webhook]:
         wanted = {"tenant": tenant, "after": after or None, "limit": limit}
         return await self._store.reading(
-            lambda db: [_to_webhook(row) for row in read_list(db, "webhooks", wanted)]
+            lambda db: [to_webhook(row) for row in read_list(db, "webhooks", wanted)]
         )
 
     async def change(
@@ -83,14 +78,14 @@ class SqliteWebhooks:
         before_us = to_us(before)
         return await self._store.reading(
             lambda db: [
-                _to_webhook(row) for row in db.execute(SQL["rotated_webhooks"], (before_us,))
+                to_webhook(row) for row in db.execute(SQL["rotated_webhooks"], (before_us,))
             ]
         )
 
     async def put(self, delivery: Delivery) -> None:
         def write(db: sqlite3.Connection) -> None:
             _webhook(db, delivery.tenant, delivery.webhook)
-            db.execute(SQL["put_delivery"], _row(delivery))
+            db.execute(SQL["put_delivery"], webhook_row(delivery))
             self._notices.changed()
 
         await self._store.writing(write)
@@ -109,7 +104,7 @@ class SqliteWebhooks:
         def read(db: sqlite3.Connection) -> list[Delivery]:
             _webhook(db, tenant, webhook)
             rows = read_list(db, "deliveries", {**wanted, "after": after or None})
-            return [_to_delivery(row) for row in rows]
+            return [to_delivery(row) for row in rows]
 
         return await self._store.reading(read)
 
@@ -118,8 +113,8 @@ class SqliteWebhooks:
 
         def read(db: sqlite3.Connection) -> Due:
             rows = db.execute(SQL["due_deliveries"], {"now": now_us, "each": each})
-            split = len(_HOOK)
-            found = [(_to_webhook(row[:split]), _to_delivery(row[split:])) for row in rows]
+            split = len(HOOK)
+            found = [(to_webhook(row[:split]), to_delivery(row[split:])) for row in rows]
             (soonest,) = db.execute(SQL["next_delivery"], (now_us,)).fetchone()
             return Due(found, to_seconds(soonest))
 
@@ -133,13 +128,13 @@ class SqliteWebhooks:
             row = db.execute(SQL["delivery"], (tenant, webhook, delivery)).fetchone()
             if row is None:
                 raise NotFound(f"no delivery {delivery}")
-            hook, made = outcome(msgspec.structs.replace(there), _to_delivery(row))
-            db.execute(SQL["put_delivery"], _row(made))
+            hook, made = outcome(msgspec.structs.replace(there), to_delivery(row))
+            db.execute(SQL["put_delivery"], webhook_row(made))
             if made.next_at is not None:
                 self._notices.changed()
             hook = self._changed(db, there, hook, at)
             row = db.execute(SQL["delivery"], (tenant, webhook, delivery)).fetchone()
-            return hook, _to_delivery(row)
+            return hook, to_delivery(row)
 
         return await self._store.writing(write)
 
@@ -155,7 +150,7 @@ class SqliteWebhooks:
         """Write a webhook over what it was, and what follows for its deliveries."""
         if made == before:
             return made
-        db.execute(SQL["put_webhook"], _row(made))
+        db.execute(SQL["put_webhook"], webhook_row(made))
         was_on, is_on = before.disabled_at is None, made.disabled_at is None
         if was_on and not is_on:
             db.execute(SQL["hold_deliveries"], (made.tenant, made.id))
@@ -171,32 +166,4 @@ def _webhook(db: sqlite3.Connection, tenant: TenantId, webhook: str) -> Webhook:
     row = db.execute(SQL["webhook"], (tenant, webhook)).fetchone()
     if row is None:
         raise NotFound(f"no webhook {webhook}")
-    return _to_webhook(row)
-
-
-def _row(of: Webhook | Delivery) -> Row:
-    return tuple(_column(name, getattr(of, name)) for name in of.__struct_fields__)
-
-
-def _column(name: str, value: object) -> str | int | None:
-    if isinstance(value, tuple):
-        return msgspec.json.encode(value).decode()
-    if name in _TIMES:
-        return None if value is None else to_us(float(str(value)))
-    return msgspec.convert(value, str | int | None)
-
-
-def _to_webhook(row: Sequence[object]) -> Webhook:
-    values = _values(_HOOK, row)
-    if values["events"] is not None:
-        values["events"] = msgspec.json.decode(str(values["events"]))
-    return msgspec.convert(values, Webhook)
-
-
-def _to_delivery(row: Sequence[object]) -> Delivery:
-    return msgspec.convert(_values(_DELIVERY, row), Delivery)
-
-
-def _values(names: Sequence[str], row: Sequence[object]) -> dict[str, object]:
-    pairs = zip(names, row, strict=True)
-    return {name: to_seconds(value) if name in _TIMES else value for name, value in pairs}
+    return to_webhook(row)

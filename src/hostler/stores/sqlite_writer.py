@@ -11,27 +11,34 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET
 
 from hostler.core.codec import load
 from hostler.core.errors import Conflict, HostlerError, NotFound, Repeated
-from hostler.core.events import CallId, ClientTool, Event, Fact, Key, SessionId, TenantId
-from hostler.core.head import Head
+from hostler.core.events import Event, Fact, Key, SessionId, TenantId
 from hostler.core.records import Appended, Labels, Once, Session
 from hostler.core.sealed import Mask
 from hostler.core.store import Observer
+from hostler.stores.ledger_rows import ledger_rows
+from hostler.stores.log_rows import (
+    Known,
+    Row,
+    approval_row,
+    head_row,
+    read_head_json,
+    session_row,
+    tools_json,
+)
 from hostler.stores.projection import (
-    ApprovalChange,
     Projection,
     imported,
     project,
     said_in,
 )
-from hostler.stores.sqlite_batches import Row, insert, statement
-from hostler.stores.sqlite_entries import erase_ledger, ledger_rows
+from hostler.stores.sqlite_batches import insert, statement
+from hostler.stores.sqlite_entries import erase_ledger
 from hostler.stores.sqlite_file import unavailable
 from hostler.stores.sqlite_notices import Notices
 from hostler.stores.sqlite_orders import Append, Audited, Create, Do, Enter, Order, Restore, Written
@@ -44,13 +51,6 @@ ANSWERS_KEPT_US = 24 * 3600 * 1_000_000
 PRUNED_EVERY_US = 3600 * 1_000_000
 
 _json = msgspec.json.Encoder(decimal_format="string")
-_head = msgspec.json.Decoder(Head)
-
-
-class _Known(NamedTuple):
-    head: Head
-    agent: str
-    owner: str
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ class Writer:
         mask: Callable[[TenantId], Mask | None] = lambda _: None,
     ) -> None:
         self.db, self._observer, self._clock, self._mask = db, observer, clock, mask
-        self._known: dict[Key, _Known] = {}
+        self._known: dict[Key, Known] = {}
         self._last_said = self._count_said()
         self._rows = _Rows()
         self.notices = Notices(db)
@@ -156,7 +156,7 @@ class Writer:
             self.notices.note(order.key, known.agent, done.events)
         return self._written(order, done, at_us)
 
-    def _project(self, order: Append, known: _Known, at_us: int) -> Projection:
+    def _project(self, order: Append, known: Known, at_us: int) -> Projection:
         return project(
             order.key,
             known.head,
@@ -192,7 +192,7 @@ class Writer:
         if once is not None:
             self._refuse_repeated(session.tenant, once, at_us)
         order = Append(Key(session.tenant, session.id), facts, None, None, once)
-        known = _Known(session.head, session.agent, session.principal)
+        known = Known(session.head, session.agent, session.principal)
         done = self._project(order, known, at_us)  # what is refused has written nothing
         if not self._insert_session(session):
             return None
@@ -209,17 +209,7 @@ class Writer:
                 raise Conflict(f"forks still read what {session.id} had said", code="exists")
         if not self._has_history(session):
             raise NotFound(f"what {session.id} begins with is gone")
-        row = (
-            *key,
-            session.agent,
-            session.principal,
-            session.title,
-            _json.encode(session.metadata).decode(),
-            to_us(session.created_at),
-            _tools_json(session.client_tools),
-            _json.encode(session.lineage).decode() if session.lineage else None,
-        )
-        return bool(self.db.execute(SQL["create_session"], row).rowcount)
+        return bool(self.db.execute(SQL["create_session"], session_row(session)).rowcount)
 
     def _insert_lineage(self, session: Session) -> None:
         for origin, upto in session.lineage:
@@ -248,34 +238,26 @@ class Writer:
             if self.db.execute(SQL["has_run"], (key.tenant, run)).fetchone() is not None:
                 raise Conflict(f"{run} is here already, in another session", code="exists")
         self._insert_session(session)
-        self._take(key, _Known(done.head, session.agent, session.principal), done, at_us)
+        self._take(key, Known(done.head, session.agent, session.principal), done, at_us)
         return True
 
-    def _head(self, key: Key) -> _Known:
+    def _head(self, key: Key) -> Known:
         known = self._known.get(key)
         if known is None:
             row = self.db.execute(SQL["head_and_agent"], key).fetchone()
             if row is None:
                 raise NotFound(f"no session {key.session}")
-            known = _Known(_head.decode(row[0]), str(row[1]), str(row[4]))
+            known = Known(read_head_json(row[0]), str(row[1]), str(row[4]))
         return known
 
-    def _keep(self, key: Key, known: _Known, at_us: int) -> None:
+    def _keep(self, key: Key, known: Known, at_us: int) -> None:
         self._known.pop(key, None)
         self._known[key] = known
         if len(self._known) > KEPT_HEADS:
             del self._known[next(iter(self._known))]
-        head = known.head
-        self._rows.heads[key] = (
-            *key,
-            _json.encode(head).decode(),
-            head.status,
-            head.active,
-            at_us,
-            None if head.active is None else to_us(head.due) or 0,
-        )
+        self._rows.heads[key] = head_row(key, known.head, at_us)
 
-    def _take(self, key: Key, known: _Known, done: Projection, at_us: int) -> None:
+    def _take(self, key: Key, known: Known, done: Projection, at_us: int) -> None:
         rows = self._rows
         self._keep(key, known._replace(head=done.head), at_us)
         rows.events += [(*key, e.seq, to_us(e.at), e.kind, e.raw.decode()) for e in done.events]
@@ -287,9 +269,9 @@ class Writer:
         for name, more in made.items():
             rows.ledger.setdefault(name, []).extend(more)
         if done.client_tools is not None:
-            self.db.execute(SQL["set_client_tools"], (_tools_json(done.client_tools), *key))
+            self.db.execute(SQL["set_client_tools"], (tools_json(done.client_tools), *key))
         rows.approvals += [
-            _approval_row(key, call, change) for call, change in done.approvals.items()
+            approval_row(key, call, change) for call, change in done.approvals.items()
         ]
 
     def _flush(self) -> None:
@@ -325,10 +307,6 @@ def forget(db: sqlite3.Connection, key: Key) -> Sequence[SessionId]:
     return gone
 
 
-def _tools_json(tools: Sequence[ClientTool]) -> str | None:
-    return _json.encode(tools).decode() if tools else None
-
-
 def relabel(db: sqlite3.Connection, key: Key, labels: Labels) -> None:
     """Set the labels that are named.  Raises NotFound."""
     row = {
@@ -340,22 +318,3 @@ def relabel(db: sqlite3.Connection, key: Key, labels: Labels) -> None:
     }
     if not db.execute(SQL["relabel"], row).rowcount:
         raise NotFound(f"no session {key.session}")
-
-
-def _approval_row(key: Key, call: CallId, change: ApprovalChange) -> Row:
-    asked = change.asked
-    return (
-        key.tenant,
-        call,
-        key.session,
-        change.run,
-        change.status,
-        None if asked is None else asked.name,
-        None if asked is None else _json.encode(asked.arguments).decode(),
-        None if asked is None else asked.digest,
-        to_us(change.asked_at),
-        None if asked is None else to_us(asked.expires_at.timestamp()),
-        change.principal,
-        change.reason,
-        to_us(change.answered_at),
-    )

@@ -61,7 +61,9 @@ ASSISTANT = Agent(
 @click.option("--host", help="Address to listen on; default 127.0.0.1.")
 @click.option("--port", type=int, help="Port to listen on; default 8420.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder for all that is kept.")
-@click.option("--database", help="sqlite:///PATH; default hostler.db in the data folder.")
+@click.option(
+    "--database", help="sqlite:///PATH or postgresql://…; default hostler.db in the data."
+)
 @click.option("--model", help="provider:model for agents that name none.")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain, PEM.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its key, PEM.")
@@ -103,7 +105,7 @@ async def _serve(agents: list[Agent], settings: Settings) -> None:
             open_house(
                 specs,
                 default_agent=agents[0].name,
-                file=settings.database_file,
+                file=settings.place,
                 results=settings.data / RESULTS,
                 keep=settings.keep,
                 rates=Rates(settings.rates.limits()),

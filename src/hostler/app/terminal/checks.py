@@ -21,6 +21,7 @@ import anyio
 import anyio.to_thread
 from msgspec import Struct
 
+from hostler.app import wiring
 from hostler.app.building import Parts
 from hostler.app.client import Client
 from hostler.app.settings import Settings, unknown_variables
@@ -74,12 +75,15 @@ async def installation(
     if settings.data.is_dir():
         yield await anyio.to_thread.run_sync(_fsync, settings.data)
     try:
-        file = settings.database_file
+        place = settings.place
     except SetupError as error:
         yield Check(name="database", health="fail", found=str(error))
         return
-    yield await anyio.to_thread.run_sync(_database, file)
-    yield await _server(settings, holder(file))
+    if isinstance(place, Path):
+        yield await anyio.to_thread.run_sync(_database, place)
+    else:
+        yield await _postgres(place)
+    yield await _server(settings, holder(place) if isinstance(place, Path) else None)
     yield _keys(environ)
     yield await _model_servers()
     yield _local(settings.data)
@@ -219,6 +223,26 @@ def _database(file: Path) -> Check:
         )
     size = file.stat().st_size
     return Check(name="database", health="ok", found=f"{file}, {size >> 20:,} MiB, sound")
+
+
+async def _postgres(url: str) -> Check:
+    try:
+        version, is_guarded, left = await wiring.postgres_schema().look(url)
+    except HostlerError as error:
+        advice = "Look whether it runs, and at name and password in `database`."
+        return Check(name="database", health="fail", found=str(error), advice=advice)
+    found = f"PostgreSQL {version}"
+    if left:
+        found, advice = (
+            f"{found}, behind by {len(left)} steps",
+            "`hostler migrate`, or start a server.",
+        )
+        return Check(name="database", health="warn", found=found, advice=advice)
+    if not is_guarded:
+        found = f"{found}; its role passes row-level security"
+        advice = "Connect as a role that is no superuser: docs/howto/use-postgresql.md."
+        return Check(name="database", health="warn", found=found, advice=advice)
+    return Check(name="database", health="ok", found=found)
 
 
 async def _server(settings: Settings, process: str | None) -> Check:

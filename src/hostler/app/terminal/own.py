@@ -26,6 +26,7 @@ from hostler.app.house import open_house
 from hostler.app.keys import AdminGate, admin_key
 from hostler.app.server import listen, make_app, serve_http
 from hostler.app.settings import Settings
+from hostler.app.storage import open_storage
 from hostler.app.terminal.reach import Own
 from hostler.app.vaults import make_vault
 from hostler.app.whereabouts import server_url
@@ -37,11 +38,7 @@ from hostler.harness.results import Results
 from hostler.service.secrets import Sealing
 from hostler.service.service import Service, make_service
 from hostler.signals.local import LocalSignals
-from hostler.stores.sqlite import SqliteStore
-from hostler.stores.sqlite_audit import SqliteAudits
-from hostler.stores.sqlite_directory import SqliteDirectory
 from hostler.stores.sqlite_file import holder
-from hostler.stores.sqlite_sealed import SqliteSealed
 from hostler.vault.logs import mask_logs
 
 LOOPBACK = "127.0.0.1"
@@ -73,7 +70,7 @@ async def working(settings: Settings, agent: str | None, model: str | None) -> A
         open_house(
             specs,
             default_agent=agents[0].name,
-            file=settings.database_file,
+            file=settings.place,
             is_server=False,
             vault=vault,
             endpoints=endpoints,
@@ -90,7 +87,7 @@ async def reading(settings: Settings) -> AsyncGenerator[Own]:
     Raises:
         SetupError: nothing is stored, or another process has the data folder.
     """
-    if not settings.database_file.exists():
+    if isinstance(settings.place, Path) and not settings.place.exists():
         _see_that_it_is_free(settings)
         raise SetupError(
             f"nothing is stored in {settings.data} yet, and no server answers at "
@@ -110,28 +107,24 @@ async def deciding(settings: Settings) -> AsyncGenerator[Own]:
     _see_that_it_is_free(settings)
     key, _ = admin_key(settings.given_key, settings.data)
     vault = make_vault(settings, admin_key=key, environ=os.environ)
-    store = SqliteStore.open(settings.database_file, mask=vault.mask)
-    try:
-        sealed = SqliteSealed(store, settings.database_file)
-        await vault.open(sealed)
-        endpoints, directory = make_endpoints(settings), SqliteDirectory(store)
-        await endpoints.open(directory)
+    async with open_storage(settings.place, mask=vault.mask) as beside:
+        await vault.open(beside.sealed)
+        endpoints = make_endpoints(settings)
+        await endpoints.open(beside.directory)
         service = make_service(
-            store=store,
-            audits=SqliteAudits(store),
-            directory=directory,
+            store=beside.store,
+            audits=beside.audits,
+            directory=beside.directory,
             engine=EmbeddedEngine(),
             signals=LocalSignals(),
             agents={},
             default_agent="",
             world=World(f"reader-{os.getpid()}"),
-            sealing=Sealing(vault, sealed, Results(settings.data / RESULTS)),
+            sealing=Sealing(vault, beside.sealed, Results(settings.data / RESULTS)),
             endpoints=endpoints,
         )
         async with _serving(service, key) as url:
             yield Own(url, key, None)
-    finally:
-        store.close()
 
 
 @asynccontextmanager
@@ -169,10 +162,10 @@ def _agents(name: str | None, model: str | None) -> list[Agent]:
 
 
 def _see_that_it_is_free(settings: Settings) -> None:
-    process = holder(settings.database_file)
+    process = holder(settings.place) if isinstance(settings.place, Path) else None
     if process is not None:
         raise SetupError(
-            f"process {process} has {settings.database_file} open, and no server that knows this "
+            f"process {process} has {settings.place} open, and no server that knows this "
             f"key answers at {server_url(settings)}: name its address with --url, end it, or use "
             "another folder with --data"
         )
