@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.canaries import EARS, heard_lines
+from tests.services import a_server
 from tests.serving import Client, Serve, serving
 from tests.typescript import build
 
@@ -52,6 +53,13 @@ def serve(tmp_path: Path) -> Serve:
             yield client
 
     return one
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Generator[str]:
+    """Return the URL of a database whose channels may be used: nothing is written there."""
+    with a_server() as url:
+        yield url
 
 
 @pytest.fixture

@@ -16,11 +16,14 @@ SRC = ROOT / "src" / "hostler"
 MODULES = sorted(SRC.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
+SERVICES = ROOT / "tests" / "services.py"
+"""It skips what needs a service that this machine lacks, unless services are required."""
+
 LINES_PER_FILE = 500
 LINES_PER_FUNCTION = 50
 LINES_OF = {
-    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022, 0025 to 0028, 0032, 0034 and 0036 say why these are so
-    "core": 4505,
+    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022, 0025 to 0028, 0032, 0034, 0036 and 0037 say why these are so
+    "core": 4543,
     "core/audited.py": 255,
     "core/errors.py": 140,
     "core/events.py": 490,
@@ -36,9 +39,9 @@ LINES_OF = {
     "core/ports.py": 370,
     "core/store.py": 240,
     "core/sealed.py": 180,
-    "core/news.py": 120,
+    "core/news.py": 140,
     "core/trail.py": 120,
-    "core/streamed.py": 140,
+    "core/streamed.py": 150,
     "core/terms.py": 65,
     "core/shown.py": 200,
     "core/loop.py": 475,
@@ -167,7 +170,7 @@ def test_tests_do_not_sleep_and_skip_nothing() -> None:
     found = [
         f"{path.name}: {line.strip()}"
         for path in TESTS
-        if path != Path(__file__)
+        if path not in (Path(__file__), SERVICES)
         for line in path.read_text(encoding="utf-8").splitlines()
         if sleeping.search(line)
     ]
