@@ -82,5 +82,5 @@ tests/cli/node_modules: tests/cli/package-lock.json | .venv/ready
 
 .venv/ready: pyproject.toml $(LOCK) | $(PY)
 	@echo "installing Hostler, its extras and its tools (about a minute the first time)"
-	@$(INSTALL) -e '.[local,otel,postgres]' --group test --group check
+	@$(INSTALL) -e '.[fleet,local,otel,postgres]' --group test --group check
 	@touch $@ .venv/run-ready

@@ -15,6 +15,7 @@ import anyio
 from blockbuster import blockbuster_ctx
 from tests.canaries import EARS, ON, Ears, canary, canary_vault, masked_lines
 
+from hostler.app.bus import Bus
 from hostler.app.house import open_house
 from hostler.app.keys import AdminGate
 from hostler.app.observing import Observing
@@ -163,6 +164,7 @@ async def serving(
     endpoints: Endpoints | None = None,
     catalog: Catalog | None = None,
     outbound: Outbound | None = None,
+    bus: Bus | None = None,
     entered: Callable[[Service], object] = lambda _: None,
     ears: Ears | None = EARS,
 ) -> AsyncGenerator[Client]:
@@ -184,6 +186,7 @@ async def serving(
         endpoints=endpoints,
         catalog=catalog,
         outbound=outbound,
+        bus=bus,
     )
     async with AsyncExitStack() as stack:
         stack.enter_context(masked_lines(vault if ON else None))

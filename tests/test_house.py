@@ -22,8 +22,8 @@ SERVICES = ROOT / "tests" / "services.py"
 LINES_PER_FILE = 500
 LINES_PER_FUNCTION = 50
 LINES_OF = {
-    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022, 0025 to 0028, 0032, 0034 and 0036 say why these are so
-    "core": 4505,
+    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022, 0025 to 0028, 0032, 0034, 0036 and 0037 say why these are so
+    "core": 4543,
     "core/audited.py": 255,
     "core/errors.py": 140,
     "core/events.py": 490,
@@ -39,9 +39,9 @@ LINES_OF = {
     "core/ports.py": 370,
     "core/store.py": 240,
     "core/sealed.py": 180,
-    "core/news.py": 120,
+    "core/news.py": 140,
     "core/trail.py": 120,
-    "core/streamed.py": 140,
+    "core/streamed.py": 150,
     "core/terms.py": 65,
     "core/shown.py": 200,
     "core/loop.py": 475,

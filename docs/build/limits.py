@@ -17,8 +17,8 @@ from hostler.harness import repair, toolbox
 from hostler.models import exchange
 from hostler.service import admission, follow, once, shares
 from hostler.service import limits as sent
-from hostler.signals import local as signals
 from hostler.signals import presence
+from hostler.signals import watcher as signals
 from hostler.tools import function
 from hostler.tools import python as sandbox
 

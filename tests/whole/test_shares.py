@@ -241,6 +241,8 @@ OPEN = {
     "Shares.holder": "finds out who calls",
     "Service.ready": "says nothing of anybody's",
     "Access.forget": "is told what has changed",
+    "Access.forget_told": "as forget, when another node says so",
+    "Keys.forget": "when another node says that a key is over",
     "Access.sees": "is a question, and its answer is no",
     "Keys.holder": "finds out who calls",
     "Keys.note_use": "writes what it was told",

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hostler.app.agent import Agent
 from hostler.app.building import RESULTS, build_agents
+from hostler.app.bus import make_bus
 from hostler.app.catalogue import make_catalogue
 from hostler.app.endpoints import egress_guard, make_endpoints
 from hostler.app.first_model import first_model, needs_model
@@ -155,16 +156,15 @@ class Mounted:
                 chosen = await _chosen(self._agent, settings)
                 vault = make_vault(settings, admin_key=key, environ=os.environ)
                 endpoints, catalogue = make_endpoints(settings), make_catalogue(settings)
-                agents = await stack.enter_async_context(
-                    build_agents(
-                        [self._agent],
-                        settings,
-                        chosen=chosen,
-                        vault=vault,
-                        endpoints=endpoints,
-                        catalogue=catalogue,
-                    )
+                built = build_agents(
+                    [self._agent],
+                    settings,
+                    chosen=chosen,
+                    vault=vault,
+                    endpoints=endpoints,
+                    catalogue=catalogue,
                 )
+                agents = await stack.enter_async_context(built)
                 house = open_house(
                     agents,
                     default_agent=self._agent.name,
@@ -176,6 +176,7 @@ class Mounted:
                     endpoints=endpoints,
                     catalog=catalogue,
                     outbound=egress_guard(settings.egress),
+                    bus=make_bus(settings),
                 )
                 service = await stack.enter_async_context(house)
                 ways = await stack.enter_async_context(opened_ways(settings.identity, service))

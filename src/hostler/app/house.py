@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,13 +17,16 @@ from typing import cast
 
 import anyio
 
+from hostler.app.bus import Bus, News
 from hostler.app.observing import UNOBSERVED, Observing
 from hostler.app.roster import roster
 from hostler.app.storage import Storage, nothing, open_storage
 from hostler.app.upkeep import Work, upkeep
 from hostler.app.webhooks import make_outgoing
 from hostler.core.events import RunKey
+from hostler.core.news import Signals
 from hostler.core.ports import AgentSpec, Catalog, Job, World
+from hostler.core.store import Store
 from hostler.engine.drive import Driver
 from hostler.engine.queuer import EmbeddedEngine
 from hostler.harness.outbound import Outbound
@@ -36,7 +39,7 @@ from hostler.service.endpoints import Endpoints
 from hostler.service.rates import Rates
 from hostler.service.retention import FOR_EVER, Forgetting, Keep
 from hostler.service.secrets import Sealing
-from hostler.service.service import Service, make_service
+from hostler.service.service import Service, join, make_service
 from hostler.signals.local import LocalSignals
 from hostler.vault.vault import SealedVault
 
@@ -59,6 +62,7 @@ async def open_house(
     endpoints: Endpoints | None = None,
     catalog: Catalog | None = None,
     outbound: Outbound | None = None,
+    bus: Bus | None = None,
 ) -> AsyncGenerator[Service]:
     """Open the store (a file, a PostgreSQL URL, or memory), drive what is unfinished, yield the verbs.
 
@@ -67,34 +71,52 @@ async def open_house(
     """
     seen, left = observing or UNOBSERVED, results and Results(results)
     agents, catalog = roster(agents, catalog)
-    engine, signals, world = EmbeddedEngine(), LocalSignals(first=seen.first), _world()
-    async with _storage(file, seen, signals, engine, vault) as beside:
+    engine, news, world = EmbeddedEngine(), News.of(LocalSignals(first=seen.first), bus), _world()
+    async with _storage(file, seen, news.signals, engine, vault) as beside:
         store = beside.store
         known = seen.naming(partial(_agent, agents, is_server=is_server))
-        driver = Driver(agents=known, store=store, signals=signals, world=world, secrets=vault)
-        admission = Admission(driver.pace, active=lambda: engine.live)
-        seen.enter(_Rooms(engine, signals, admission))
+        driver = Driver(agents=known, store=store, signals=news.signals, world=world, secrets=vault)
         service = make_service(
             store=store,
             audits=beside.audits,
             directory=beside.directory,
             engine=engine,
-            signals=signals,
+            signals=news.signals,
             agents=agents,
             default_agent=default_agent,
             world=world,
-            admission=admission,
+            admission=_admission(seen, engine, news, driver),
             rates=rates,
             scraping=seen.scraping,
-            forgetting=Forgetting(store=store, signals=signals, leftovers=left),
+            forgetting=Forgetting(store=store, signals=news.signals, leftovers=left),
             sealing=_sealing(vault, beside, left, outbound, sends=is_server),
             endpoints=endpoints,
             models=Models(catalog=catalog, told=seen.direct),
         )
         await _read(beside, service.endpoints.endpoints, vault)
-        serve = partial(engine.serve, seen.driven(driver, store, world.worker), slots=SLOTS)
-        async with _at_work(serve, seen.watch, *upkeep(service, engine, keep, world)):
-            yield service
+        work = _work(seen, engine, driver, news, store, world)
+        async with _at_work(*work, *upkeep(service, engine, keep, world)):
+            yield join(service, news.nodes)
+
+
+def _admission(seen: Observing, engine: EmbeddedEngine, news: News, driver: Driver) -> Admission:
+    """Return what limits runs; it, the engine and the news are seen from here on."""
+    admission = Admission(driver.pace, active=lambda: engine.live)
+    seen.enter(_Rooms(engine, news, admission))
+    return admission
+
+
+def _work(
+    seen: Observing,
+    engine: EmbeddedEngine,
+    driver: Driver,
+    news: News,
+    store: Store,
+    world: World,
+) -> Sequence[Work]:
+    """Return what is at work besides the upkeep."""
+    serve = partial(engine.serve, seen.driven(driver, store, world.worker), slots=SLOTS)
+    return serve, seen.watch, partial(news.serve, store.read)
 
 
 def _world() -> World:
@@ -118,7 +140,7 @@ def _sealing(
 def _storage(
     place: Path | str | None,
     seen: Observing,
-    signals: LocalSignals,
+    signals: Signals,
     engine: EmbeddedEngine,
     vault: SealedVault | None,
 ) -> AbstractAsyncContextManager[Storage]:
@@ -157,14 +179,17 @@ class _Rooms:
     """What `app.observing.Rooms` lets be read."""
 
     engine: EmbeddedEngine
-    signals: LocalSignals
+    news: News
     limits: Admission
 
     def queue(self) -> tuple[int, float]:
         return self.engine.waiting()
 
     def watchers(self) -> int:
-        return self.signals.watching
+        return self.news.watching()
+
+    def bus(self) -> tuple[bool, int, int] | None:
+        return self.news.figures()
 
     def admission(self) -> tuple[int, int]:
         return self.limits.most, self.limits.refused

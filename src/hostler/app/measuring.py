@@ -64,7 +64,7 @@ class Measuring:
         if self.metrics is not None:
             readings = self.metrics.readings
             readings.queue, readings.watchers = rooms.queue, rooms.watchers
-            readings.admission = rooms.admission
+            readings.admission, readings.bus = rooms.admission, rooms.bus
 
     async def watch(self) -> None:
         if self.metrics is not None:

@@ -27,6 +27,10 @@ class Rooms(Protocol):
         """Return how many runs may be active, and how many were refused."""
         ...
 
+    def bus(self) -> tuple[bool, int, int] | None:
+        """Return whether the bus is up, what was sent and what was dropped; None without one."""
+        ...
+
 
 class Observing(Protocol):
     """Who looks."""

@@ -131,6 +131,10 @@ class Settings(BaseSettings):
     database: str | None = None
     """`sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`; without it, `hostler.db` in the data
     folder."""
+    redis: SecretStr | None = None
+    """`redis://…` or `rediss://…`: the live bus between the nodes of a fleet. Nothing is kept there."""
+    fleet: str = Field(default="hostler", pattern=r"^[a-z0-9][a-z0-9-]{0,23}$")
+    """Name of this installation on the bus: nodes of one name hear each other."""
     model: str | None = None
     """`provider:model` for agents that name none; without it, the first that is found."""
     admin_key: SecretStr | None = None

@@ -229,6 +229,22 @@ def _postgres(module: str) -> ModuleType:
         ) from error
 
 
+def redis_wire() -> Callable[[str], object]:
+    """Return what carries messages between nodes over the Redis of a URL.
+
+    Raises:
+        SetupError: the extra `fleet` is not installed.
+    """
+    try:
+        make = import_module("hostler.signals.redis_wire").RedisWire
+    except ImportError as error:
+        raise SetupError(
+            "a Redis is set, and the extra that speaks to it is not installed: "
+            "pip install 'hostler[fleet]'"
+        ) from error
+    return cast("Callable[[str], object]", make)
+
+
 def configure_logs(form: str, level: str) -> None:
     """Let all that is logged in this process be lines of one form."""
     cast("Callable[[str, str], None]", import_module("hostler.telemetry.logs").configure)(

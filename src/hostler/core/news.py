@@ -111,3 +111,29 @@ class Signals(Protocol):
         ...
 
     def present(self, key: Key) -> Sequence[Present]: ...
+
+
+class Nodes(Protocol):
+    """The other nodes of a fleet.  Lossy by contract: a node that is told nothing looks for itself."""
+
+    def tell(self, kind: str, *words: str) -> None:
+        """Let every other node hear this, soon."""
+        ...
+
+    def on(self, kind: str, hear: Callable[[Sequence[str]], None]) -> None:
+        """Call `hear` with the words of each of this kind that another node tells: any words."""
+        ...
+
+
+REVOKED, UNSHARED = "revoked", "unshared"
+"""Kinds of what nodes tell: a key's id, or what holders of a link are called; tenant, user, session."""
+
+
+class Alone:
+    """The `Nodes` of a server that is the only one."""
+
+    def tell(self, kind: str, *words: str) -> None: ...
+    def on(self, kind: str, hear: Callable[[Sequence[str]], None]) -> None: ...
+
+
+ALONE: Nodes = Alone()

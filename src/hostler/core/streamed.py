@@ -124,6 +124,18 @@ def each(delta: Delta) -> Iterator[Delta]:
         begin, name = begin + size, None
 
 
+def rest_of(delta: Delta, seen: int) -> Delta:
+    """Return what is left of a delta for who has seen so many characters of it."""
+    if not seen:
+        return delta
+    left, sizes = seen, list[int]()
+    for size in delta.sizes:
+        if size > left:
+            sizes.append(size - left)
+        left = max(0, left - size)
+    return msgspec.structs.replace(delta, text=delta.text[seen:], sizes=tuple(sizes))
+
+
 def _wholes(reply: Reply | ModelReplied | None) -> Mapping[str | None, str]:
     """Return the text of each part, and the arguments of each call as we write them."""
     if reply is None:

@@ -21,7 +21,7 @@ Invariant: a session that is not the caller's looks like one that is absent.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
@@ -51,8 +51,8 @@ _SCOPE_OF: Mapping[Noun, Scope] = {
     "tenant": "tenant:admin",
 }
 REMEMBERED_S = 2.0
-"""How long a member's standing is remembered.  What this process changes holds here at once; a
-fleet would tell its other nodes by a signal, and until then they are late by this much."""
+"""How long a member's standing is remembered.  What this process changes holds here at once;
+nodes that do not hear of it are late by this much."""
 MOST_REMEMBERED = 50_000
 
 
@@ -160,6 +160,11 @@ class Access:
         """Look anew: who may see a session has changed, or it is gone."""
         self._changes += 1
         self._known.pop(Key(tenant, session), None)
+
+    def forget_told(self, words: Sequence[str]) -> None:
+        """As `forget`, after another node: tenant, user and session."""
+        if len(words) == 3:
+            self.forget(TenantId(words[0]), SessionId(words[2]))
 
     async def _standing(self, key: Key, user: PrincipalId) -> Standing | None:
         standing, until = self._known.get(key, {}).get(user, (None, 0.0))

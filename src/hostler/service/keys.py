@@ -35,8 +35,8 @@ RESERVED = re.compile(r"admin|nobody|(key_|share:).*", re.ASCII)
 """What principals are called that are no users."""
 LONGEST_S = 10 * 365 * 86_400
 REMEMBERED_S = 5.0
-"""How long a key that was looked up is known.  Revoking forgets it in this process at once; a
-fleet would send a signal, and until then other nodes are late by this much."""
+"""How long a key that was looked up is known.  Revoking forgets it in this process at once, and on
+nodes that hear of it; others are late by this much."""
 MOST_REMEMBERED = 10_000
 NOTED_S = 60.0
 """How often their use is written down: what a crash takes is a minute of it."""
@@ -134,6 +134,12 @@ class Keys:
         self._known.pop(there.digest, None)
         for tell in self.revoked:
             tell(key)
+
+    def forget(self, words: Sequence[str]) -> None:
+        """Look anew for a key that another node ended: its id is all the words."""
+        self._changes += 1
+        for digest in [one for one, (key, _) in self._known.items() if (key.id,) == tuple(words)]:
+            del self._known[digest]
 
     async def holder(self, text: str) -> Holder:
         """Return who comes with a key.

@@ -12,20 +12,8 @@ from msgspec.structs import replace
 
 from hostler.core.events import START, Event, Seq
 from hostler.core.news import AtOnce, Piece
-from hostler.core.ports import Delta
 from hostler.core.state import ENDS_ATTEMPT
-
-
-def rest_of(delta: Delta, seen: int) -> Delta:
-    """Return what is left of a delta for who has seen so many characters of it."""
-    if not seen:
-        return delta
-    left, sizes = seen, list[int]()
-    for size in delta.sizes:
-        if size > left:
-            sizes.append(size - left)
-        left = max(0, left - size)
-    return replace(delta, text=delta.text[seen:], sizes=tuple(sizes))
+from hostler.core.streamed import rest_of
 
 
 @dataclass(slots=True)

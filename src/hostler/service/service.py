@@ -14,7 +14,7 @@ from hostler.core.audited import Audits
 from hostler.core.directory import Directory
 from hostler.core.errors import Unavailable
 from hostler.core.events import Principal, SessionId, TenantId
-from hostler.core.news import Signals
+from hostler.core.news import ALONE, REVOKED, UNSHARED, Nodes, Signals
 from hostler.core.ports import AgentSpec, Engine, World
 from hostler.core.sealed import masked
 from hostler.core.store import Store
@@ -79,6 +79,7 @@ class Service:
     driving: Callable[[], bool]
     """Whether an engine is serving in this process, or need not be."""
     scraping: Scraping = UNMEASURED
+    nodes: Nodes = ALONE
 
     async def answered(
         self, who: Principal, asked: Asked, session: SessionId | None = None
@@ -147,6 +148,13 @@ def make_service(
     known, made, models = endpoints or Endpoints(), scraping or UNMEASURED, models or Models()
     direct = Direct(store=store, rates=rates, world=world, models=models, secrets=vault)
     return _service(sessions, direct, audits, sealing, made, endpoints=known, driving=driving)
+
+
+def join(service: Service, nodes: Nodes) -> Service:
+    """Return a service that hears what other nodes end, and whose faces can tell them."""
+    nodes.on(REVOKED, service.keys.forget)
+    nodes.on(UNSHARED, service.access.forget_told)
+    return replace(service, nodes=nodes)
 
 
 def _service(

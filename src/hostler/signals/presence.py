@@ -38,19 +38,38 @@ class _Seat:
 
 
 @dataclass(slots=True)
+class _Elsewhere:
+    """Who watches on another node, as it said."""
+
+    seats: tuple[Present, ...]
+    until: float
+    """By the loop's clock: a node that says no more is gone."""
+
+
+@dataclass(slots=True)
 class _Room:
+    tell: Callable[[Sequence[Present]], None]
+    """Told who is here, on this node, when that changed."""
     seats: list[_Seat] = field(default_factory=list[_Seat])
+    elsewhere: dict[str, _Elsewhere] = field(default_factory=dict[str, _Elsewhere])
+    said: tuple[Present, ...] = ()
     typing: dict[PrincipalId, asyncio.TimerHandle] = field(
         default_factory=dict[PrincipalId, asyncio.TimerHandle]
     )
     told_at: float = 0.0
     due: asyncio.TimerHandle | None = None
 
-    def present(self) -> tuple[Present, ...]:
+    def here(self) -> tuple[Present, ...]:
         return tuple(
             Present(principal=seat.who, since=seat.since, typing=seat.who in self.typing)
             for seat in self.seats
         )
+
+    def present(self) -> tuple[Present, ...]:
+        if not self.elsewhere:
+            return self.here()
+        others = (one for node in self.elsewhere.values() for one in node.seats)
+        return tuple(sorted((*self.here(), *others), key=lambda one: one.since))
 
     def change(self) -> None:
         """See that everybody is told, soon."""
@@ -64,6 +83,9 @@ class _Room:
         for seat in self.seats:
             seat.latest = presence
             seat.changed.set()
+        if (here := self.here()) != self.said:
+            self.said = here
+            self.tell(here)
 
     def close(self) -> None:
         for timer in (self.due, *self.typing.values()):
@@ -77,10 +99,14 @@ class Rooms:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._rooms: dict[Key, _Room] = {}
         self._clock = clock
+        self.tell: Callable[[Key, Sequence[Present]], None] = lambda _key, _seats: None
+        """Told who is here, on this node, when that changed."""
 
     @contextmanager
     def attend(self, key: Key, who: PrincipalId) -> Generator[Attendance]:
-        room = self._rooms.setdefault(key, _Room())
+        room = self._rooms.get(key)
+        if room is None:
+            room = self._rooms[key] = _Room(lambda seats: self.tell(key, seats))
         seat = _Seat(who, self._clock())
         room.seats.append(seat)
         room.change()
@@ -93,6 +119,7 @@ class Rooms:
             else:
                 room.close()
                 del self._rooms[key]
+                self.tell(key, ())
 
     def typing(self, key: Key, who: PrincipalId) -> None:
         room = self._rooms.get(key)
@@ -108,6 +135,38 @@ class Rooms:
     def present(self, key: Key) -> Sequence[Present]:
         room = self._rooms.get(key)
         return () if room is None else room.present()
+
+    def hear(self, key: Key, node: str, seats: Sequence[Present], *, for_s: float) -> bool:
+        """Take in who watches on another node; return whether that node has to hear who is here.
+
+        Nothing is kept of a session that nobody here watches.
+        """
+        room = self._rooms.get(key)
+        if room is None:
+            return False
+        before = room.elsewhere.pop(node, None)
+        if seats:
+            until = asyncio.get_running_loop().time() + for_s
+            room.elsewhere[node] = _Elsewhere(tuple(seats), until)
+        if seats != (() if before is None else before.seats):
+            room.change()
+        return bool(seats) and before is None
+
+    def here(self) -> Sequence[tuple[Key, Sequence[Present]]]:
+        """Return who is here, of each session that somebody is here for."""
+        return [(key, room.here()) for key, room in self._rooms.items()]
+
+    def here_in(self, key: Key) -> Sequence[Present]:
+        room = self._rooms.get(key)
+        return () if room is None else room.here()
+
+    def forget_old(self) -> None:
+        """Forget who is on nodes of which nothing was heard for too long."""
+        now = asyncio.get_running_loop().time()
+        for room in self._rooms.values():
+            for node in [name for name, one in room.elsewhere.items() if one.until <= now]:
+                del room.elsewhere[node]
+                room.change()
 
     def _typed(self, room: _Room, who: PrincipalId) -> None:
         del room.typing[who]

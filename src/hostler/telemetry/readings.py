@@ -28,6 +28,8 @@ class Readings:
     watchers: Callable[[], int] = lambda: 0
     admission: Callable[[], tuple[int, int]] = lambda: (0, 0)
     """How many runs may be active, and what was refused so far."""
+    bus: Callable[[], tuple[bool, int, int] | None] = lambda: None
+    """Whether the bus between nodes is up, items sent and items dropped; None: there is none."""
     breakers: Callable[[], Sequence[tuple[str, str]]] = tuple[tuple[str, str], ...]
     """Name and state of each breaker."""
     errors: Callable[[], int] = lambda: 0
@@ -60,6 +62,10 @@ class Read(Collector):
         yield _count("telemetry_errors", "Failures of telemetry itself", read.errors())
         yield _count("spans_exported", "Spans given to the collector", exported)
         yield _count("spans_dropped", "Spans that found no room or no collector", dropped)
+        if (bus := read.bus()) is not None:
+            yield _gauge("bus_up", "Whether the bus between nodes carries", int(bus[0]))
+            yield _count("bus_sent", "Items said to other nodes", bus[1])
+            yield _count("bus_dropped", "Items that found no room or no bus", bus[2])
         streams = GaugeMetricFamily("hostler_streams_open", "Open streams", labels=("kind",))
         for kind, number in sorted(read.streams().items()):
             streams.add_metric((kind,), number)

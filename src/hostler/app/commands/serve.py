@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from hostler.app import wiring
 from hostler.app.agent import Agent, load_target
 from hostler.app.building import RESULTS, build_agents
+from hostler.app.bus import make_bus
 from hostler.app.catalogue import Catalogue, make_catalogue
 from hostler.app.endpoints import egress_guard, make_endpoints
 from hostler.app.first_model import first_model, needs_model
@@ -64,6 +65,7 @@ ASSISTANT = Agent(
 @click.option(
     "--database", help="sqlite:///PATH or postgresql://…; default hostler.db in the data."
 )
+@click.option("--redis", help="redis://…: the live bus between the nodes of a fleet.")
 @click.option("--model", help="provider:model for agents that name none.")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain, PEM.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its key, PEM.")
@@ -78,12 +80,12 @@ def serve(target: str | None, **flags: object) -> None:
     for remark in unknown_variables(os.environ):
         log.warning("%s", remark)
     agents = load_target(target) if target else [ASSISTANT]
+    allow_connections()
     anyio.run(_serve, agents, settings, backend_options={"use_uvloop": True})
 
 
 async def _serve(agents: list[Agent], settings: Settings) -> None:
     streams = OpenStreams()
-    allow_connections()
     with listen(settings.host, settings.port) as listening:
         chosen = await _chosen(agents, settings)
         # Made last: who is told of a new key is told what to do with it.
@@ -114,6 +116,7 @@ async def _serve(agents: list[Agent], settings: Settings) -> None:
                 endpoints=endpoints,
                 catalog=catalogue,
                 outbound=egress_guard(settings.egress),
+                bus=make_bus(settings),
             ) as service,
             opened_ways(settings.identity, service) as ways,
         ):

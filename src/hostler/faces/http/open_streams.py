@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Literal, TypeAlias, cast, get_args
 
@@ -22,6 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from hostler.core.errors import TooMany
 from hostler.core.events import Principal, PrincipalId, SessionId, TenantId
+from hostler.core.news import ALONE, REVOKED, UNSHARED, Nodes
 from hostler.service.limits import MOST_STREAMS
 from hostler.service.tenants import Tenants
 
@@ -100,6 +101,13 @@ class OpenStreams:
         """How many are open."""
         self._streams = set[OpenStream]()
         self._timer: asyncio.TimerHandle | None = None
+        self._nodes = ALONE
+
+    def join(self, nodes: Nodes) -> None:
+        """Tell the other nodes what is revoked here, and hear what is there."""
+        self._nodes = nodes
+        nodes.on(REVOKED, self._revoked_there)
+        nodes.on(UNSHARED, self._unshared_there)
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -154,9 +162,26 @@ class OpenStreams:
     def revoke(self, what: str) -> None:
         """Cut all streams that were opened with a link (as its principal is called) or a key.
 
-        Neither comes back, so what is about to be opened with it is cut as soon as it is.  In a
-        fleet, a signal would bring this call to the other nodes.
+        Neither comes back, so what is about to be opened with it is cut as soon as it is.  Other
+        nodes do the same when they hear of it.
         """
+        self._nodes.tell(REVOKED, what)
+        self._revoke(what)
+
+    def unshare(self, tenant: TenantId, user: PrincipalId, session: SessionId) -> None:
+        """Cut what a user has open of a session that they may see no more, here and elsewhere."""
+        self._nodes.tell(UNSHARED, tenant, user, session)
+        self._unshare(tenant, user, session)
+
+    def _revoked_there(self, words: Sequence[str]) -> None:
+        if len(words) == 1:
+            self._revoke(words[0])
+
+    def _unshared_there(self, words: Sequence[str]) -> None:
+        if len(words) == 3:
+            self._unshare(*words)
+
+    def _revoke(self, what: str) -> None:
         self._revoked[what] = None
         if len(self._revoked) > MOST_REVOKED:
             del self._revoked[next(iter(self._revoked))]
@@ -164,8 +189,7 @@ class OpenStreams:
             if what in (stream.who.id, stream.who.key):
                 stream.cut("revoked")
 
-    def unshare(self, tenant: TenantId, user: PrincipalId, session: SessionId) -> None:
-        """Cut what a user has open of a session that they may see no more."""
+    def _unshare(self, tenant: str, user: str, session: str) -> None:
         for stream in self._streams:
             who = stream.who
             if (who.tenant, who.id, stream.session) == (tenant, user, session):

@@ -36,6 +36,7 @@ def native_routes(
     `sockets`, by path: what makes sockets of theirs.
     """
     entry = Entrance(gate, service.shares, service.keys, service.tenants, ways=ways or Ways())
+    streams.join(service.nodes)
     service.keys.revoked.append(streams.revoke)
     service.members.removed.append(streams.unshare)
     do = Operations(service, streams, entry.tickets, service.scraping)
