@@ -13,13 +13,17 @@ from pgqueuer.db import AsyncpgDriver
 from pgqueuer.queries import Queries
 from tests.services import Database
 
-from hostler.core.directory import DEFAULT
+from hostler.core.audited import DEED, Deed
+from hostler.core.directory import DEFAULT, Tenant
 from hostler.core.errors import Fenced, Moved, Repeated, SetupError
 from hostler.core.events import Key, RunClaimed, RunId, Seq, TenantId, UserSpoke
 from hostler.core.records import Labels
+from hostler.stores.postgres_audit import PostgresAudits
+from hostler.stores.postgres_directory import PostgresDirectory
 from hostler.stores.postgres_open import open_postgres
 from hostler.stores.postgres_wire import HOUSE, Connection, Wire, Wires, connect, heard, told
 from hostler.stores.search_words import MOST_WORDS, digests
+from hostler.testing.audit_suite import an_entry
 from hostler.testing.doubles import a_session, whole_log
 from hostler.testing.store_kit import a_new_session, a_run, once, refused, spoke
 from hostler.testing.store_suite_direct import a_direct_call, replied, sums
@@ -126,6 +130,45 @@ async def test_whoever_passes_the_wall_is_told(
     async with open_postgres(postgres.url):
         pass
     assert "row-level security" not in caplog.text
+
+
+async def test_a_deed_in_one_tenant_is_told_in_the_chain_of_another_in_one_commit(
+    postgres: Database,
+) -> None:
+    async with open_postgres(postgres.url) as store:
+        directory, audits = PostgresDirectory(store), PostgresAudits(store)
+        deed = Deed(an_entry("tenant.create", tenant=B))
+        token = DEED.set(deed)
+        made = await directory.create_tenant(Tenant(id=A, title=None, created_at=1.0))
+        DEED.reset(token)
+
+        assert made
+        assert deed.is_taken
+        assert [row.action for row in await audits.rows(B, after=0, limit=9)] == ["tenant.create"]
+        assert (await directory.tenant(A)).id == A
+        assert (await audits.head(A)).seq == 0
+
+
+async def test_a_deed_that_was_undone_leaves_its_connection_with_the_tenant_it_had(
+    postgres: Database,
+) -> None:
+    wires = Wires(postgres.url, most=1)
+    await a_word_of_each(postgres)
+
+    async def undone(wire: Wire) -> None:
+        await wire.execute("BEGIN")
+        await wire.show_till_the_end(B)
+        assert await tenants_of(wire) == {"b"}
+        await wire.execute("ROLLBACK")
+
+    await wires.reading(A, undone)
+
+    assert await wires.reading(A, tenants_of) == {"a"}
+    await wires.close()
+
+
+async def tenants_of(wire: Wire) -> set[object]:
+    return {tenant for (tenant,) in await wire.fetch("SELECT tenant FROM events")}
 
 
 # -- text ------------------------------------------------------------------------------------

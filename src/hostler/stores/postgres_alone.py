@@ -26,6 +26,7 @@ from hostler.stores.postgres_orders import (
     Enlist,
     Enter,
     Order,
+    Plain,
     Restore,
     Written,
 )
@@ -50,13 +51,17 @@ class Alone:
     async def do(self, wire: Wire, whose: TenantId | None, order: Order, commit: str) -> Answer:
         """Do an order, and write the row of its commit.  Raises what refuses it."""
         batch = Batch(whose or TenantId(""), self.now_us(), self.holder)
-        answer = await self._do(wire, order, batch)
+        inner = order.order if isinstance(order, Audited) else order
+        answer = await self._do(wire, inner, batch)
         await batch.send(wire, commit)
         await enlisted(wire, batch, self.enlist)
         self.told.extend(batch.rows.get("write_notices", ()))
+        if isinstance(order, Audited) and answer is not False:
+            await wire.show_till_the_end(order.entry.tenant)  # it may be of another one's deed
+            await record(wire, order.entry, batch.at_us)
         return answer
 
-    async def _do(self, wire: Wire, order: Order, batch: Batch) -> Answer:
+    async def _do(self, wire: Wire, order: Plain, batch: Batch) -> Answer:
         match order:
             case Append():
                 return await self._append(wire, order, batch)
@@ -69,11 +74,6 @@ class Alone:
                 return None
             case Do(work=work):
                 return await work(wire)
-            case Audited(order=inner, entry=entry):
-                answer = await self._do(wire, inner, batch)
-                if answer is not False:
-                    await record(wire, entry, batch.at_us)
-                return answer
 
     async def _append(self, wire: Wire, order: Append, batch: Batch) -> Written:
         key = order.key

@@ -106,6 +106,13 @@ class Wire:
             )
             self.whose = whose
 
+    async def show_till_the_end(self, tenant: TenantId) -> None:
+        """Show the rows of a tenant until the transaction ends, and then again those of before."""
+        await self.fetch(
+            "SELECT set_config('hostler.tenant', $1, true), set_config('hostler.house', '', true)",
+            told(tenant),
+        )
+
     async def rows(self, name: str, /, **given: object) -> list[tuple[object, ...]]:
         """Return what a statement finds; of its optional lines, those whose value is not None."""
         return await self.asked(name, given)
