@@ -21,6 +21,7 @@ from hostler.core.records import Labels
 from hostler.stores.postgres_audit import PostgresAudits
 from hostler.stores.postgres_directory import PostgresDirectory
 from hostler.stores.postgres_open import open_postgres
+from hostler.stores.postgres_sealed import PostgresSealed
 from hostler.stores.postgres_wire import HOUSE, Connection, Wire, Wires, connect, heard, told
 from hostler.stores.search_words import MOST_WORDS, digests
 from hostler.testing.audit_suite import an_entry
@@ -147,6 +148,18 @@ async def test_a_deed_in_one_tenant_is_told_in_the_chain_of_another_in_one_commi
         assert [row.action for row in await audits.rows(B, after=0, limit=9)] == ["tenant.create"]
         assert (await directory.tenant(A)).id == A
         assert (await audits.head(A)).seq == 0
+
+
+async def test_a_deed_that_changes_nothing_is_not_told_as_done(postgres: Database) -> None:
+    async with open_postgres(postgres.url) as store:
+        deed = Deed(an_entry("secret.remove"))
+        token = DEED.set(deed)
+        dropped = await PostgresSealed(store).drop(A, "absent")
+        DEED.reset(token)
+
+        assert not dropped
+        assert not deed.is_taken
+        assert (await PostgresAudits(store).head(A)).seq == 0
 
 
 async def test_a_deed_that_was_undone_leaves_its_connection_with_the_tenant_it_had(

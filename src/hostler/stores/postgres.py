@@ -310,6 +310,10 @@ class PostgresStore:
         """Return how many rows one statement changed, once that is committed."""
         return await self.writing(whose, partial(_ran, name, given))
 
+    async def changing(self, whose: TenantId | None, name: str, /, **given: object) -> bool:
+        """Return whether one statement changed anything; if not, nothing was done."""
+        return await self.writing(whose, partial(_changed, name, given))
+
     async def entering(self, part: str, row: Row) -> None:
         """Write a row beside the log, in place of what was under its id, in a commit with others."""
         await self._ask(TenantId(str(row[0])), Enter(part, str(row[1]), row))
@@ -327,6 +331,10 @@ class PostgresStore:
 
 async def _found(name: str, given: dict[str, object], wire: Wire) -> list[tuple[object, ...]]:
     return await wire.asked(name, given)
+
+
+async def _changed(name: str, given: dict[str, object], wire: Wire) -> bool:
+    return await wire.run(name, **given) > 0
 
 
 async def _ran(name: str, given: dict[str, object], wire: Wire) -> int:

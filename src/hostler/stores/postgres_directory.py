@@ -46,7 +46,7 @@ class PostgresDirectory:
 
     async def create_tenant(self, tenant: Tenant) -> bool:
         row = dict(zip(TENANT, tenant_row(tenant), strict=True))
-        return bool(await self.store.running(tenant.id, "create_tenant", **row))
+        return await self.store.changing(tenant.id, "create_tenant", **row)
 
     async def tenant(self, tenant: TenantId) -> Tenant:
         return await self.store.reading(tenant, partial(_tenant, tenant, "tenant"))
@@ -118,7 +118,7 @@ class PostgresDirectory:
 
     async def drop_endpoint(self, tenant: TenantId, provider: str) -> bool:
         given = {"tenant": tenant, "provider": provider}
-        return bool(await self.store.running(tenant, "drop_endpoint", **given))
+        return await self.store.changing(tenant, "drop_endpoint", **given)
 
     async def grant(self, grant: Grant) -> None:
         row = dict(zip(GRANT, grant_row(grant), strict=True))

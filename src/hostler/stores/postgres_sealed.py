@@ -71,7 +71,7 @@ class PostgresSealed:
         await self.store.writing(secret.about.tenant, write)
 
     async def drop(self, tenant: TenantId, name: str) -> bool:
-        return bool(await self.store.running(tenant, "drop_secret", tenant=tenant, name=name))
+        return await self.store.changing(tenant, "drop_secret", tenant=tenant, name=name)
 
     async def rewrap(self, keys: Sequence[DataKey]) -> None:
         async def write(wire: Wire) -> None:
