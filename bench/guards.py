@@ -16,10 +16,10 @@ from bench.bare import HOST
 from bench.drive import WrongError
 from bench.setting import Figures, Row, Setting
 from bench.wire import Script
-from hostler.core.events import UserSaid
 from hostler.core.ports import Failure, Model, Request
-from hostler.harness.breakers import Breakers
+from hostler.core.said import UserSaid
 from hostler.harness.egress import Egress
+from hostler.harness.key_limits import KeyLimits
 from hostler.harness.outbound import Outbound
 from hostler.models.breaker import Breaking
 from hostler.models.openai_chat import OpenAIChat
@@ -35,7 +35,7 @@ async def run(setting: Setting) -> list[Row]:
     plain, one, many = Aiohttp(), Script(tokens=1), Script(tokens=size.burst)
     guard = Outbound(Egress(allow=[NAME]), resolve=_here)
     bare = _model(f"http://{HOST}:{port}/v1", plain)
-    behind = Breaking(bare, Breakers(), place="bench", key=lambda _: "sk-bench")
+    behind = Breaking(bare, KeyLimits(), place="bench", key=lambda _: "sk-bench")
     for _ in range(size.reps):
         figures.add("hostler", "judging", "CPU each", _judging_us(Egress()), "us")
         for server, url, made in (

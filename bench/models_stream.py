@@ -20,8 +20,8 @@ from bench.bare import HOST, Client
 from bench.drive import WrongError
 from bench.setting import Figures, Row, Setting
 from bench.wire import Script, text_of
-from hostler.core.events import UserSaid
 from hostler.core.ports import Delta, Failure, Request
+from hostler.core.said import UserSaid
 from hostler.models.openai_chat import OpenAIChat
 from hostler.models.transport import Aiohttp
 

@@ -1,18 +1,22 @@
-"""Hostler on PostgreSQL beside the others, where a server is named: HOSTLER_BENCH_POSTGRES.
+"""Hostler on PostgreSQL beside the others, where a server is named: HOSTLER_BENCH_POSTGRES; and with
+its queue in Redis, where one is, too: HOSTLER_BENCH_REDIS.
 
 Invariant: it works in a database that was made for it, as a role that was made for it; both are
-dropped after.
+dropped after; in Redis, in names that nobody else has, which are deleted.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import cast
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
+
+from redis.asyncio import Redis
 
 from bench import servers
 from bench.setting import Setting
@@ -20,6 +24,7 @@ from hostler.stores.postgres_wire import connect
 
 NAMED = "HOSTLER_BENCH_POSTGRES"
 NAME = "postgres"
+REDIS, ON_REDIS = "HOSTLER_BENCH_REDIS", "redis"
 
 
 @asynccontextmanager
@@ -30,9 +35,44 @@ async def with_postgres(setting: Setting) -> AsyncGenerator[Setting]:
         print(f"{NAMED} names no superuser's URL: no column for PostgreSQL", file=sys.stderr)
         yield setting
         return
-    name, folder = f"hostler_bench_{uuid4().hex[:16]}", setting.folder / NAME
+    async with _with_one(setting, url, NAME, {}) as one:
+        redis = os.environ.get(REDIS)
+        if not redis:
+            yield one
+            return
+        async with _queue_in(redis) as settings, _with_one(one, url, ON_REDIS, settings) as both:
+            yield both
+
+
+@asynccontextmanager
+async def _queue_in(redis: str) -> AsyncGenerator[Mapping[str, str]]:
+    fleet = f"bench-{uuid4().hex[:12]}"
+    yield {"HOSTLER_ENGINE": "redis", "HOSTLER_REDIS": redis, "HOSTLER_FLEET": fleet}
+    async with Redis.from_url(redis) as client:  # pyright: ignore[reportUnknownMemberType]
+        found = client.scan_iter(f"{fleet}:*")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        names = cast("list[bytes]", [name async for name in found])  # pyright: ignore[reportUnknownVariableType]
+        if names:
+            await client.delete(*names)
+
+
+@asynccontextmanager
+async def _with_one(
+    setting: Setting, url: str, column: str, settings: Mapping[str, str]
+) -> AsyncGenerator[Setting]:
+    folder = setting.folder / column
     folder.mkdir()
-    parts = urlsplit(url)
+    async with a_database(url) as own:
+        one = servers.hostler(
+            folder, setting.model_port, name=column, database=own, settings=settings
+        )
+        async with one as server:
+            yield replace(setting, servers=[*setting.servers, server])
+
+
+@asynccontextmanager
+async def a_database(url: str) -> AsyncGenerator[str]:
+    """Make a database and a role for it; yield its URL, and drop both."""
+    name, parts = f"hostler_bench_{uuid4().hex[:16]}", urlsplit(url)
     where = parts.netloc.rpartition("@")[2]
     own = urlunsplit(parts._replace(netloc=f"{name}:{name}@{where}", path=f"/{name}"))
     await _run(
@@ -41,9 +81,7 @@ async def with_postgres(setting: Setting) -> AsyncGenerator[Setting]:
         f"CREATE DATABASE {name} OWNER {name} TEMPLATE template0",
     )
     try:
-        one = servers.hostler(folder, setting.model_port, name=NAME, database=own)
-        async with one as server:
-            yield replace(setting, servers=[*setting.servers, server])
+        yield own
     finally:
         await _run(url, f"DROP DATABASE {name} WITH (FORCE)", f"DROP ROLE {name}")
 

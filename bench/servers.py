@@ -69,7 +69,12 @@ async def mock(folder: Path) -> AsyncGenerator[int]:
 
 @asynccontextmanager
 async def hostler(
-    folder: Path, model_port: int, *, name: str = "hostler", database: str | None = None
+    folder: Path,
+    model_port: int,
+    *,
+    name: str = "hostler",
+    database: str | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[Server]:
     """Run `hostler serve` with one agent, which has one tool, which does nothing."""
     (folder / "benched.py").write_text(AGENT)
@@ -81,6 +86,7 @@ async def hostler(
         "OPENAI_API_KEY": "sk-bench",
         "OPENAI_BASE_URL": f"http://{HOST}:{model_port}/v1",
         **({} if database is None else {"HOSTLER_DATABASE": database}),
+        **(settings or {}),
     }
     began = time.perf_counter()
     with _process(command, folder, environ) as process:

@@ -81,7 +81,7 @@ def show(result: Result, *, against: Result | None = None) -> str:
 
 
 Servers = dict[str, Row]
-OTHERS = ("postgres",)
+OTHERS = ("postgres", "redis")
 """Servers that have columns where they were measured."""
 FigureKey = tuple[str, str, str, str]
 

@@ -26,18 +26,9 @@ from tests.programs import node
 from tests.serving import KEY, Client, Json, serving
 
 from hostler.app.measuring import measuring
-from hostler.core.events import (
-    CallId,
-    JsonObject,
-    ModelSaid,
-    Said,
-    TextPart,
-    ToolCall,
-    ToolSaid,
-    Usage,
-    UserSaid,
-)
+from hostler.core.events import CallId, JsonObject, ToolCall, Usage
 from hostler.core.ports import Delta, Reply, Request, ToolSpec, mint
+from hostler.core.said import ModelSaid, Said, TextPart, ToolSaid, UserSaid
 from hostler.faces.http.open_streams import OpenStreams
 from hostler.models.scripted import sample
 from hostler.testing.doubles import ToolboxDouble, an_agent

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import anyio
 
 from hostler.app.house import open_house
-from hostler.core.events import Principal, PrincipalId, TenantId, Usage, UserSaid
+from hostler.core.events import Principal, PrincipalId, TenantId, Usage
 from hostler.core.ports import Delta, Failure, Model, Reply, Request
+from hostler.core.said import UserSaid
 from hostler.core.sealed import Part
 from hostler.service.service import Service
 from hostler.testing.doubles import an_agent

@@ -14,6 +14,7 @@ import anyio
 from tests.programs import free_port, needed
 
 from hostler.core.store import Store
+from hostler.signals import words
 from hostler.signals.fleet import FleetSignals
 from hostler.signals.local import LocalSignals
 from hostler.signals.wire import Down, Ears, Wire
@@ -157,6 +158,16 @@ async def a_node(
         await until(lambda: signals.is_up)
         yield signals
         tasks.cancel_scope.cancel()
+
+
+async def acquainted(hub: Hub) -> None:
+    """Wait until all nodes of a hub know each other, and have told each other so."""
+    reread = words.encode(words.Reread())
+
+    def all_told() -> bool:
+        return all(any(reread in data for _, data in wire.sent) for wire in hub.wires)
+
+    await until(all_told)
 
 
 async def until(is_so: Callable[[], bool]) -> None:

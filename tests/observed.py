@@ -19,8 +19,9 @@ from tests.canaries import EARS, Ears
 from tests.serving import Client, Json, serving
 
 from hostler.app.measuring import Measuring, measuring
-from hostler.core.events import ToolSaid, Usage
+from hostler.core.events import Usage
 from hostler.core.ports import AgentSpec, Failure, Reply, Request
+from hostler.core.said import ToolSaid
 from hostler.faces.http.open_streams import OpenStreams
 from hostler.telemetry.logs import formatter
 from hostler.telemetry.traces import Traces

@@ -46,20 +46,29 @@ def free_port() -> int:
 @asynccontextmanager
 async def nginx(folder: Path, server: str) -> AsyncGenerator[str]:
     """Run nginx with the directives of `server` in a server of its own; yield its URL."""
-    port, program = free_port(), needed("nginx")
+    port = free_port()
+    text = f"""
+http {{ access_log off;
+    map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}
+    server {{ listen 127.0.0.1:{port}; {server} }} }}
+"""
+    async with nginx_with(folder, f"events {{}}\n{text}"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@asynccontextmanager
+async def nginx_with(folder: Path, text: str) -> AsyncGenerator[None]:
+    """Run nginx with a whole configuration; what it needs on disk is in a folder."""
     temporary = "\n".join(
         f"{kind}_temp_path {folder / kind};"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
+    text = text.replace("http {", f"http {{\n{temporary}", 1)
     config = folder / "nginx.conf"
-    config.write_text(f"""
-daemon off; master_process off; pid {folder / "nginx.pid"}; error_log stderr notice;
-events {{}}
-http {{ access_log off; {temporary}
-    map $http_upgrade $connection_upgrade {{ default upgrade; '' close; }}
-    server {{ listen 127.0.0.1:{port}; {server} }} }}
-""")
-    command = [program, "-p", str(folder), "-c", str(config), "-e", "stderr"]
+    config.write_text(
+        f"daemon off; master_process off; pid {folder / 'nginx.pid'}; error_log stderr notice;\n{text}"
+    )
+    command = [needed("nginx"), "-p", str(folder), "-c", str(config), "-e", "stderr"]
     async with await anyio.open_process(command) as running:
         assert running.stderr is not None
         try:
@@ -69,7 +78,7 @@ http {{ access_log off; {temporary}
                     pass  # it listens before it says which event method it uses
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_drain, running.stderr)
-                yield f"http://127.0.0.1:{port}"
+                yield
                 running.send_signal(signal.SIGTERM)
                 await running.wait()
                 tasks.cancel_scope.cancel()

@@ -7,32 +7,27 @@ both are dropped after; nothing else that a server has is looked at.
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import anyio
 import pytest
-from tests.programs import free_port
 
 from hostler.core.errors import SetupError, Unavailable
 from hostler.stores.postgres_schema import migrate, steps
 from hostler.stores.postgres_wire import SCHEMA, connect
+from hostler.testing.crash.clusters import FAST, Cluster, binaries
 
 GIVEN = "HOSTLER_TEST_POSTGRES"
 REQUIRED = "HOSTLER_REQUIRE_SERVICES"
 LOCAL = "postgresql://postgres@127.0.0.1:5432/postgres"
-FOLDERS = ("/usr/lib/postgresql", "/usr/local/opt", "/opt/homebrew/opt")
-FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=60")
-"""A server that nobody keeps anything on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,73 +66,36 @@ def a_server() -> Generator[str]:
     if given:
         yield given
         return
-    binaries = _binaries()
-    if binaries is not None:
-        with _private(binaries) as url:
+    programs = binaries()
+    if programs is not None:
+        with _private(programs) as url:
             yield url
         return
     try:
         apart(partial(executed, LOCAL, "SELECT 1"))
     except (SetupError, Unavailable) as error:
         told = f"no PostgreSQL: {GIVEN} is not set, no initdb is installed, and {LOCAL}: {error}"
-        if os.environ.get(REQUIRED) == "1":
-            pytest.fail(told)
-        pytest.skip(told)
+        missing(told)
     yield LOCAL
 
 
-def _binaries() -> Path | None:
-    found = [one for folder in FOLDERS for one in Path(folder).glob("*/bin/initdb")]
-    on_path = shutil.which("initdb")
-    if not found and on_path is not None:
-        found = [Path(on_path).resolve()]
-    return max(found).parent if found else None
-
-
-def _user() -> str | None:
-    """Return as whom a server is started: PostgreSQL refuses to be run by root."""
-    if os.geteuid() != 0:
-        return None
-    known = Path("/etc/passwd").read_text(encoding="utf-8")
-    return "postgres" if "\npostgres:" in known else "nobody"
+def missing(told: object) -> NoReturn:
+    """Skip a test for what this machine lacks; fail it where all of that is required."""
+    if os.environ.get(REQUIRED) == "1":
+        pytest.fail(str(told))
+    pytest.skip(str(told))
 
 
 @contextmanager
-def _private(binaries: Path) -> Generator[str]:
+def _private(programs: Path) -> Generator[str]:
     """Start a server in a folder of its own on a free port, and stop it in the end."""
-    user, port = _user(), free_port()
-    folder = Path(tempfile.mkdtemp(prefix="hostler-pg-"))
-    if user is not None:
-        shutil.chown(folder, user)
-    data = folder / "data"
-
-    def run(*argv: str | Path) -> None:
-        done = subprocess.run(
-            [str(one) for one in argv],
-            user=user,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-
-    run(
-        *(binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust"),
-        *("-E", "UTF8", "--no-locale", "--no-sync"),
-    )
-    options = ["-c", f"port={port}", "-c", "listen_addresses=127.0.0.1"]
-    options += ["-c", f"unix_socket_directories={folder}"]
-    options += [word for one in FAST for word in ("-c", one)]
-    ctl: Sequence[str | Path] = (binaries / "pg_ctl", "-D", data, "-w", "-s")
+    cluster = Cluster(programs, FAST)
     try:
-        run(*ctl, "-l", folder / "log", "-o", " ".join(options), "start")
-        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        cluster.make()
+        cluster.start()
+        yield cluster.url
     finally:
-        with suppress(AssertionError):
-            run(*ctl, "-m", "immediate", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
+        cluster.remove()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from hostler.app.bus import Bus
 from hostler.app.house import open_house
 from hostler.app.keys import AdminGate
 from hostler.app.observing import Observing
+from hostler.app.part import Part
 from hostler.app.server import listen, make_app, serve_http
 from hostler.core.ports import AgentSpec, Catalog, Reply
 from hostler.faces.http.entry import Ways
@@ -165,6 +166,7 @@ async def serving(
     catalog: Catalog | None = None,
     outbound: Outbound | None = None,
     bus: Bus | None = None,
+    part: Part | None = None,
     entered: Callable[[Service], object] = lambda _: None,
     ears: Ears | None = EARS,
 ) -> AsyncGenerator[Client]:
@@ -187,6 +189,7 @@ async def serving(
         catalog=catalog,
         outbound=outbound,
         bus=bus,
+        part=part,
     )
     async with AsyncExitStack() as stack:
         stack.enter_context(masked_lines(vault if ON else None))

@@ -22,29 +22,30 @@ SERVICES = ROOT / "tests" / "services.py"
 LINES_PER_FILE = 500
 LINES_PER_FUNCTION = 50
 LINES_OF = {
-    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022, 0025 to 0028, 0032, 0034, 0036 and 0037 say why these are so
-    "core": 4543,
+    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022, 0025 to 0028, 0032, 0034, 0036 to 0038, 0041, 0044 and 0048 say why these are so
+    "core": 4760,
     "core/audited.py": 255,
     "core/errors.py": 140,
-    "core/events.py": 490,
+    "core/events.py": 475,
+    "core/said.py": 85,
     "core/directory.py": 180,
-    "core/codec.py": 140,
+    "core/codec.py": 145,
     "core/head.py": 160,
     "core/ledger.py": 215,
     "core/memory.py": 120,
     "core/records.py": 185,
-    "core/state.py": 410,
+    "core/state.py": 420,
     "core/decide.py": 255,
     "core/gate.py": 130,
-    "core/ports.py": 370,
-    "core/store.py": 240,
+    "core/ports.py": 390,
+    "core/store.py": 250,
     "core/sealed.py": 180,
     "core/news.py": 140,
     "core/trail.py": 120,
     "core/streamed.py": 150,
     "core/terms.py": 65,
     "core/shown.py": 200,
-    "core/loop.py": 475,
+    "core/loop.py": 485,
 }
 LINES_IN = {
     "beside": 300,
@@ -65,6 +66,7 @@ MAY_CATCH_EVERYTHING = {
     "harness/toolbox.py",  # around a tool: a stranger's code
     "engine/drive.py",  # around one session: its trouble must not end the others
     "engine/queuer.py",  # around one handler, for the same reason
+    "engine/desk.py",  # likewise, and around what takes jobs, which has to go on
     "faces/http/endpoint.py",  # at the edge of a face: a 500
     "stores/sqlite_writer.py",  # around one order: its trouble must not fail those beside it
     "stores/postgres_writer.py",  # likewise

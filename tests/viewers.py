@@ -44,7 +44,7 @@ async def by_sse(client: Client, session: str, cursor: str) -> Frames:
     path = f"{client.url}/api/sessions/{session}/events"
     headers = {"Authorization": f"Bearer {client.key}", "Accept": "text/event-stream"}
     async with client.http.get(path, headers={**headers, "Last-Event-ID": cursor}) as answer:
-        assert answer.status == 200, await answer.text()
+        await _check(answer)
         fields: dict[str, bytes] = {}
         async for line in answer.content:
             name, _, value = line.rstrip(b"\n").partition(b": ")
@@ -54,6 +54,13 @@ async def by_sse(client: Client, session: str, cursor: str) -> Frames:
                 cursor = fields["id"].decode()
                 yield Seen(cursor, fields["event"].decode(), msgspec.Raw(fields["data"]))
                 fields = {}
+
+
+async def _check(answer: aiohttp.ClientResponse) -> None:
+    """Raises ConnectionError: a node is going, or what stands before it found none."""
+    if answer.status in (502, 503):
+        raise ConnectionError(answer.status)
+    assert answer.status == 200, await answer.text()
 
 
 async def by_socket(client: Client, session: str, cursor: str) -> Frames:
@@ -81,6 +88,7 @@ async def _pages(client: Client, session: str, cursor: str, query: Mapping[str, 
     while True:
         params = {**query, "after": cursor}
         async with client.http.get(url, params=params, headers=headers) as answer:
+            await _check(answer)
             page = msgspec.json.decode(await answer.read(), type=_Page)
         for seen in page.events:
             yield seen

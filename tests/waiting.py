@@ -13,8 +13,9 @@ from tests.serving import Client, Json, serving
 from hostler import Agent, tool
 from hostler.app.building import build_agents
 from hostler.app.settings import load_settings
-from hostler.core.events import ToolCall, ToolSaid, UserSaid
+from hostler.core.events import ToolCall
 from hostler.core.ports import Reply, Request
+from hostler.core.said import ToolSaid, UserSaid
 from hostler.testing.doubles import ModelDouble, a_call
 
 Calls = Callable[[str], Sequence[ToolCall]]

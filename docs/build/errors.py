@@ -39,6 +39,7 @@ DROPS_INTRO = """
 PROBLEMS = {
     "already_answered": "Somebody was first: `decision` or `outcome`, `principal` and `at` say what they answered.",
     "bad_archive": "The body is no export of a session, or a damaged one; `detail` names the line.",
+    "not_running": "The session has no run that is going, so there is nothing to move.",
     "not_waiting": "What is answered is of a run that is not going any more.",
     "busy": "A run is going, and the message's policy is `reject`, or it takes back what was said.",
     "exists": "The id is taken by a session that was made with another body.",

@@ -13,7 +13,7 @@ from docs.build.source import Field, Undocumented, about, constants, fields
 from msgspec import Struct
 from msgspec.structs import fields as struct_fields
 
-from hostler.core import events, shown, terms
+from hostler.core import events, said, shown, terms
 from hostler.service import inbox
 
 INTRO = """
@@ -43,14 +43,14 @@ VALUES = (
     events.ClientTool,
     terms.Terms,
     terms.Wanted,
-    events.UserSaid,
-    events.ModelSaid,
-    events.ToolSaid,
+    said.UserSaid,
+    said.ModelSaid,
+    said.ToolSaid,
     events.Stretch,
     events.Usage,
     events.Fault,
-    events.TextPart,
-    events.ImagePart,
+    said.TextPart,
+    said.ImagePart,
     shown.FilePart,
     shown.DataPart,
     shown.SourcePart,
@@ -113,6 +113,8 @@ SAID = {
     "Fault": "What went wrong with a model call.",
     "TextPart": "Words.",
 }
+TAGS = {kind.__name__: str(kind.__struct_config__.tag) for kind in get_args(events.Fact)}
+"""Kinds of facts that stand in others: their headings are what they are called in a log."""
 
 
 def facts() -> str:
@@ -157,7 +159,7 @@ def json_type(node: ast.expr) -> str:
             made_of: object = getattr(getattr(events, name, None), "__supertype__", None)
             if isinstance(made_of, type):
                 return PLAIN[made_of.__name__]
-            return PLAIN.get(name) or link(name)
+            return PLAIN.get(name) or link(TAGS.get(name, name))
         case _:
             return code(ast.unparse(node))
 

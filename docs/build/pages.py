@@ -16,6 +16,7 @@ from docs.build.http import http, openapi_json
 from docs.build.limits import limits
 from docs.build.providers import provider_page
 from docs.build.python import python
+from docs.build.reliability import reliability
 from docs.build.settings import settings
 from docs.build.tables import tables
 
@@ -29,6 +30,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "openapi.json": openapi_json,
     "providers.md": provider_page,
     "python.md": python,
+    "reliability.md": reliability,
     "settings.md": settings,
     "tables.md": tables,
 }

@@ -11,7 +11,7 @@ from tests.coding import THOUGHT, USED, Desk, desk
 from tests.direct import columns
 from tests.observed import total
 
-from hostler.core.events import ModelSaid, ToolSaid
+from hostler.core.said import ModelSaid, ToolSaid
 from hostler.testing.doubles import ToolboxDouble, a_tool
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(300)]

@@ -15,14 +15,14 @@ from tests.services import Database
 
 from hostler.core.audited import DEED, Deed
 from hostler.core.directory import DEFAULT, Tenant
-from hostler.core.errors import Fenced, Moved, Repeated, SetupError
+from hostler.core.errors import Fenced, Moved, Repeated
 from hostler.core.events import Key, RunClaimed, RunId, Seq, TenantId, UserSpoke
 from hostler.core.records import Labels
 from hostler.stores.postgres_audit import PostgresAudits
 from hostler.stores.postgres_directory import PostgresDirectory
 from hostler.stores.postgres_open import open_postgres
 from hostler.stores.postgres_sealed import PostgresSealed
-from hostler.stores.postgres_wire import HOUSE, Connection, Wire, Wires, connect, heard, told
+from hostler.stores.postgres_wire import HOUSE, Wire, Wires, connect, heard, told
 from hostler.stores.search_words import MOST_WORDS, digests
 from hostler.testing.audit_suite import an_entry
 from hostler.testing.doubles import a_session, whole_log
@@ -35,8 +35,10 @@ TABLES = """
 SELECT c.relname, c.relrowsecurity, c.relforcerowsecurity FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'hostler' AND c.relkind = 'r'
 """
-UNGUARDED = {"commits", "migrations", "said_words"}
+UNGUARDED = {"commits", "migrations", "said_words", "changes"}
 """Nothing in these says whose it is, or what anybody said."""
+QUEUE = {"pgqueuer", "pgqueuer_log", "pgqueuer_schedules", "pgqueuer_statistics"}
+"""Keys of runs of all tenants, which whoever drives them has to see."""
 
 
 async def a_word_of_each(database: Database) -> None:
@@ -55,7 +57,7 @@ async def test_every_table_is_guarded_from_its_owner_too_or_known_to_name_nobody
     tables = await postgres.run(TABLES)
 
     guarded = {name for name, is_on, is_forced in tables if is_on and is_forced}
-    assert {name for name, *_ in tables} - guarded == UNGUARDED
+    assert {name for name, *_ in tables} - guarded == UNGUARDED | QUEUE
     assert len(guarded) > 15
 
 
@@ -354,55 +356,62 @@ async def test_an_order_that_postgresql_cannot_carry_out_fails_alone(postgres: D
 # -- jobs ------------------------------------------------------------------------------------
 
 
+JOBS = "SELECT dedupe_key, entrypoint, status, priority, convert_from(payload, 'UTF8') FROM pgqueuer ORDER BY id"
+
+
 async def test_a_job_is_committed_with_what_it_is_for_or_not_at_all(postgres: Database) -> None:
-    made = list[str]()
-
-    async def enlist(
-        db: Connection, tenant: TenantId, keys: Sequence[Key], runs: Sequence[RunId]
-    ) -> None:
-        assert {key.tenant for key in keys} == {tenant}
-        for run in runs:
-            made.append(run)
-            await db.execute("INSERT INTO jobs VALUES ($1)", run)
-
-    await postgres.run(
-        "CREATE TABLE IF NOT EXISTS jobs (run text PRIMARY KEY)",
-        "DELETE FROM jobs",
-        "GRANT ALL ON jobs TO PUBLIC",
-    )
-    async with open_postgres(postgres.url, enlist=enlist) as store:
+    async with open_postgres(postgres.url, enlists=True) as store:
         key, other = await a_session(store), await a_session(store)
         await store.append(key, [spoke("run_1"), spoke("run_2")])
         await store.append(key, a_run("run_1", "x", claim=1))
-        await postgres.run("INSERT INTO jobs VALUES ('run_9')")
-        with pytest.raises(Exception, match="again and again"):
-            await store.append(other, [spoke("run_9")])
+        with pytest.raises(Fenced):
+            await store.append(
+                other,
+                [spoke("run_9"), RunClaimed(run=RunId("run_9"), claim=7, worker="w")],
+                fence=6,
+            )
+        await store.append(other, [spoke("run_3")])
 
-        jobs = await postgres.run("SELECT run FROM jobs ORDER BY run")
-        assert [run for (run,) in jobs] == ["run_1", "run_2", "run_9"]
-        assert (await store.head(other)).seq == 0
-    await postgres.run("DROP TABLE jobs")
+        ours, theirs = ("/".join(one) for one in (key, other))
+        assert [row[0] for row in await postgres.run(JOBS)] == [
+            f"{ours}/run_1",
+            f"{ours}/run_2",
+            f"{theirs}/run_3",
+        ]
 
 
-async def test_pgqueuer_enqueues_in_the_transaction_of_an_append(postgres: Database) -> None:
-    async def enlist(
-        db: Connection, tenant: TenantId, keys: Sequence[Key], runs: Sequence[RunId]
-    ) -> None:
-        del tenant, keys
-        queries = Queries(AsyncpgDriver(db))  # type: ignore[arg-type]
-        await queries.enqueue(["run"] * len(runs), [run.encode() for run in runs], [0] * len(runs))
-
-    wire = await connect(postgres.url)
-    queue = Queries(AsyncpgDriver(wire.db))  # type: ignore[arg-type]
-    await queue.install()
-    async with open_postgres(postgres.url, enlist=enlist) as store:
+async def test_a_job_looks_as_if_pgqueuer_had_queued_it(postgres: Database) -> None:
+    async with open_postgres(postgres.url, enlists=True) as store:
         key = await a_session(store)
         await store.append(key, [spoke("run_1")])
+    wire = await connect(postgres.url)
+    queue = Queries(AsyncpgDriver(wire.db))  # type: ignore[arg-type]
+    ours = "/".join((*key, "run_1"))
+    await queue.enqueue("run", ours.replace("run_1", "run_2").encode(), dedupe_key="another")
 
-        (waiting,) = await queue.queue_size()
-        assert (waiting.entrypoint, waiting.count) == ("run", 1)
-    await queue.uninstall()
+    one, other = await postgres.run("SELECT * FROM pgqueuer ORDER BY id")
+    own = {"id", "dedupe_key", "payload", "created", "updated", "heartbeat", "execute_after"}
+    differ = {name for name, value in dict(one).items() if value != dict(other)[name]}  # type: ignore[call-overload]
+    assert differ - {"headers"} <= own
+    assert dict(one)["payload"] == ours.encode()  # type: ignore[call-overload]
     await wire.db.close()
+
+
+async def test_the_queue_is_what_this_pgqueuer_would_make(postgres: Database) -> None:
+    wire = await connect(postgres.url)
+    queue = Queries(AsyncpgDriver(wire.db))  # type: ignore[arg-type]
+
+    plan = await queue.plan_upgrade()
+
+    ours = ("TRIGGER", "pgqueuer_of_tenant")
+    assert not [one for one in plan.statements if not any(word in one for word in ours)]
+    await wire.db.close()
+
+
+async def test_without_an_engine_in_the_database_no_job_is_queued(postgres: Database) -> None:
+    async with open_postgres(postgres.url) as store:
+        await store.append(await a_session(store), [spoke("run_1")])
+    assert not await postgres.run(JOBS)
 
 
 # -- direct calls ----------------------------------------------------------------------------
@@ -423,17 +432,6 @@ async def test_direct_calls_of_the_dead_are_dropped_and_those_of_the_living_go_o
         statuses = await postgres.run("SELECT status FROM direct_calls ORDER BY id")
         assert [status for (status,) in statuses] == ["dropped", "replied", "open"]
         assert (whole.calls, whole.unpriced_calls) == (3, 1)
-
-
-async def test_one_process_drives_the_runs_of_a_database(postgres: Database) -> None:
-    async with open_postgres(postgres.url, drives=True):
-        with pytest.raises(SetupError, match="another server"):
-            async with open_postgres(postgres.url, drives=True):
-                pass
-        async with open_postgres(postgres.url):
-            pass
-    async with open_postgres(postgres.url, drives=True):
-        pass
 
 
 async def test_an_order_whose_caller_went_away_is_carried_out_all_the_same(

@@ -116,7 +116,7 @@ KILLED = """
 import anyio, sys
 from hostler.stores.postgres_schema import migrate, read_step, steps
 text = sys.argv[2]
-anyio.run(lambda: migrate(sys.argv[1], known=[*steps(), read_step(len(steps()) + 1, text)]))
+anyio.run(lambda: migrate(sys.argv[1], known=[*steps(), read_step(steps()[-1].number + 1, text)]))
 """
 UNDER_WAY = f"""
 SELECT count(*) FROM pg_stat_activity

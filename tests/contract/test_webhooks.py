@@ -23,6 +23,8 @@ from hostler.stores.sqlite_webhooks import SqliteWebhooks
 from hostler.testing.doubles import a_session
 from hostler.testing.store_kit import Clock, a_run, spoke
 from hostler.testing.webhook_suite import WEBHOOK_SUITE, Check, a_webhook, of
+from hostler.testing.webhook_suite_shared import SHARED_WEBHOOK_SUITE, Kept
+from hostler.testing.webhook_suite_shared import Check as SharedCheck
 
 pytestmark = pytest.mark.anyio
 
@@ -61,15 +63,17 @@ async def test_postgres_webhooks(check: Check, postgres: Database) -> None:
     await check(make)
 
 
-async def test_a_webhook_that_another_process_added_is_told(postgres: Database) -> None:
-    async with open_postgres(postgres.url) as one, open_postgres(postgres.url) as two:
-        key = await a_session(one)
-        await one.append(key, [spoke("run_1"), *a_run("run_1", "well", claim=1)])
-        hooks = PostgresWebhooks(two)
-        await hooks.add(a_webhook(), most=1)
-        await one.append(key, [spoke("run_2"), *a_run("run_2", "well", claim=2)])
+@pytest.mark.parametrize("check", SHARED_WEBHOOK_SUITE, ids=lambda check: check.__name__)
+async def test_postgres_webhooks_of_two_processes(check: SharedCheck, postgres: Database) -> None:
+    @asynccontextmanager
+    async def make(clock: Clock) -> AsyncGenerator[tuple[Kept, Kept]]:
+        async with (
+            open_postgres(postgres.url, clock=clock) as one,
+            open_postgres(postgres.url, clock=clock) as two,
+        ):
+            yield (one, PostgresWebhooks(one)), (two, PostgresWebhooks(two))
 
-        assert [one.type for one in await of(hooks)] == ["run.completed"]
+    await check(make)
 
 
 async def test_a_file_that_is_opened_again_knows_its_webhooks(tmp_path: Path) -> None:

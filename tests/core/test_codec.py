@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hostler.core import codec
@@ -17,14 +17,15 @@ from hostler.core.events import (
     ApprovalAsked,
     ApprovalGiven,
     CallId,
+    ConversationEdited,
     Fact,
     InputId,
     JsonObject,
+    MessageScheduled,
     ModelReplied,
     PartShown,
     PrincipalId,
     RunId,
-    TextPart,
     ToolCall,
     ToolFinished,
     ToolStarted,
@@ -32,8 +33,10 @@ from hostler.core.events import (
     Usage,
     UserSpoke,
 )
+from hostler.core.said import ModelSaid, TextPart, UserSaid
 from hostler.core.shown import DataPart, FilePart, SourcePart
 
+unhurried = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 GOLDEN = sorted((Path(__file__).parents[1] / "logs").glob("*.jsonl"))
 
 json_values = st.recursive(
@@ -59,7 +62,16 @@ st.register_type_strategy(
 )
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
 st.register_type_strategy(Decimal, st.decimals(allow_nan=False, allow_infinity=False))
-large = (ModelReplied, UserSpoke, ToolStarted, ApprovalAsked, ApprovalGiven, PartShown)
+large = (
+    ModelReplied,
+    UserSpoke,
+    ToolStarted,
+    ApprovalAsked,
+    ApprovalGiven,
+    PartShown,
+    ConversationEdited,
+    MessageScheduled,
+)
 small = [kind for kind in get_args(Fact) if kind not in large]
 facts = st.one_of(
     *(st.builds(kind) for kind in small),
@@ -71,6 +83,22 @@ facts = st.one_of(
         part=st.builds(DataPart, value=json_values) | st.builds(SourcePart) | st.builds(FilePart),
     ),
     st.builds(
+        MessageScheduled,
+        message=st.builds(
+            UserSpoke,
+            content=words,
+            metadata=json_objects,
+            client_tools=st.none(),
+            history=st.just(()),
+            terms=st.none(),
+        ),
+    ),
+    st.builds(
+        ConversationEdited,
+        said=st.lists(st.builds(UserSaid) | st.builds(ModelSaid, replay=json_objects)).map(tuple),
+        metadata=json_objects,
+    ),
+    st.builds(
         ModelReplied,
         calls=st.lists(st.builds(ToolCall, arguments=json_objects), max_size=2).map(tuple),
         replay=json_objects | st.none(),
@@ -79,13 +107,16 @@ facts = st.one_of(
 )
 
 
+@pytest.mark.timeout(120)
 @given(fact=facts)
-@settings(max_examples=300)
+@unhurried
 def test_what_is_dumped_is_loaded_back(fact: Fact) -> None:
     assert load(dump(fact)) == fact
 
 
+@pytest.mark.timeout(120)
 @given(text=words, metadata=json_objects)
+@unhurried
 def test_any_text_and_any_metadata_survive(text: str, metadata: JsonObject) -> None:
     said = UserSpoke(
         run=RunId("run_1"),

@@ -32,7 +32,6 @@ from hostler.core.events import (
     ModelAsked,
     ModelFailed,
     ModelReplied,
-    ModelSaid,
     Outcome,
     PrincipalId,
     RunClaimed,
@@ -44,13 +43,12 @@ from hostler.core.events import (
     Stop,
     ToolCall,
     ToolFinished,
-    ToolSaid,
     ToolStarted,
     Unknown,
     Usage,
-    UserSaid,
     UserSpoke,
 )
+from hostler.core.said import ModelSaid, ToolSaid, UserSaid
 from hostler.core.state import AGAIN, LOST, NEVER_RAN, State, add, fold, prompt
 
 R = RunId("run_1")

@@ -24,11 +24,11 @@ from hostler.core.events import (
     RunId,
     Seq,
     ToolCall,
-    ToolSaid,
     Usage,
     UserSpoke,
 )
 from hostler.core.ports import Delta, Reply
+from hostler.core.said import ToolSaid
 from hostler.core.sealed import Part
 from hostler.testing.canaries import ODD, Canaries, spellings
 from hostler.vault.forms import forms

@@ -19,7 +19,6 @@ from hostler.core.events import (
     Event,
     InputId,
     Key,
-    ModelSaid,
     Policy,
     Principal,
     PrincipalId,
@@ -29,8 +28,6 @@ from hostler.core.events import (
     Seq,
     TenantId,
     ToolFinished,
-    ToolSaid,
-    UserSaid,
     UserSpoke,
 )
 from hostler.core.loop import Drive, Interrupt
@@ -43,6 +40,7 @@ from hostler.core.ports import (
     mint,
 )
 from hostler.core.records import Recall
+from hostler.core.said import ModelSaid, ToolSaid, UserSaid
 from hostler.core.state import State, fold
 from hostler.service.admission import Admission
 from hostler.service.inbox import Inbox, Message

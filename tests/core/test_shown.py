@@ -28,7 +28,6 @@ from hostler.core.events import (
     SessionId,
     TenantId,
     ToolFinished,
-    ToolSaid,
     ToolStarted,
     UserSpoke,
 )
@@ -36,6 +35,7 @@ from hostler.core.head import advance
 from hostler.core.memory import remember
 from hostler.core.ports import AgentSpec, Reply, Request, Tool
 from hostler.core.records import Appended, Once
+from hostler.core.said import ToolSaid
 from hostler.core.shown import (
     LARGEST_OF_CALL,
     LARGEST_SHOWN,

@@ -17,30 +17,26 @@ from hostler.core.events import (
     CallId,
     Event,
     Fact,
-    ImagePart,
     InputId,
     Key,
     ModelAsked,
     ModelReplied,
-    ModelSaid,
     PrincipalId,
     RunId,
     RunKey,
     RunStarted,
-    Said,
     Seq,
     SessionId,
     TenantId,
     ToolCall,
-    ToolSaid,
     ToolStarted,
     Usage,
-    UserSaid,
     UserSpoke,
 )
 from hostler.core.loop import Drive, Interrupt, asking
 from hostler.core.memory import remember
 from hostler.core.ports import AgentSpec, Reply, World
+from hostler.core.said import ImagePart, ModelSaid, Said, ToolSaid, UserSaid
 from hostler.core.state import State, fold, terms_of
 from hostler.core.terms import NO_TERMS, Terms, Wanted
 from hostler.service.turns import check_history, check_terms

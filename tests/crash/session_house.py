@@ -1,26 +1,28 @@
-"""A house for generated programs: one SQLite file, a clock by hand, workers that wait to be let.
+"""A house for generated programs: one store, a clock by hand, workers that wait to be let.
 
 A worker goes as far as its model or its slow tool, and stays there until the program says what
-comes next.  Dying means all of the process: workers, streams, jobs, all that is not in the file.
+comes next.  A house has one node, or several that share a database, a queue and a bus; each verb
+goes to any of them.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 
 import anyio
 import anyio.abc
+from tests.crash.session_node import HEARD, Node, Opens
+from tests.fleets import Hub, until
 
 from hostler.core.decide import Limits
 from hostler.core.errors import Fenced, NotFound, ToolError
 from hostler.core.events import (
     Event,
-    Fact,
     Key,
     ModelAsked,
     Principal,
@@ -31,18 +33,13 @@ from hostler.core.events import (
     TenantId,
     ToolStarted,
 )
-from hostler.core.head import Head
 from hostler.core.loop import Drive, Interrupt
 from hostler.core.news import Piece
-from hostler.core.ports import Delta, Failure, Handler, Job, Reply, Request, World
-from hostler.core.records import Appended, Once, Session
+from hostler.core.ports import Delta, Failure, Handler, Job, Reply, Request
+from hostler.core.store import Store
 from hostler.engine.reconcile import reconcile
 from hostler.service.cursor import Cursor
-from hostler.service.service import Service, make_service
-from hostler.signals.local import LocalSignals
-from hostler.stores.memory_audit import MemoryAudits
-from hostler.stores.sqlite import SqliteStore
-from hostler.stores.sqlite_directory import SqliteDirectory
+from hostler.service.service import Service
 from hostler.testing.crashing import check_prompt
 from hostler.testing.doubles import Crash, ToolboxDouble, a_tool, an_agent, whole_log
 
@@ -73,6 +70,7 @@ class Worker:
 
     key: RunKey
     moved: Callable[[], None]
+    node: Node
     where: Literal["busy", "model", "tool", "over"] = "busy"
     is_last: bool = True
     """No other worker has taken the run over."""
@@ -104,6 +102,7 @@ class Viewer:
     """All that one client was ever shown, and where it would go on."""
 
     session: Key
+    node: Node | None = None
     seen: list[Event | Piece] = field(default_factory=list[Event | Piece])
     scope: anyio.CancelScope | None = None
     news: anyio.Event = field(default_factory=anyio.Event)
@@ -153,11 +152,31 @@ class Jobs:
     def is_live(self, key: RunKey) -> bool:
         return key in self.due or key in self.running
 
+    async def idle(self, keys: Sequence[RunKey]) -> Sequence[RunKey]:
+        return [key for key in keys if not self.is_live(key)]
+
     async def serve(self, handler: Handler, *, slots: int) -> None: ...
+    @property
+    def serves(self) -> bool:
+        return True
+
+    def drain(self) -> None: ...
+    @property
+    def live(self) -> int:
+        return len(self.due) + len(self.running)
+
+    def waiting(self) -> tuple[int, float]:
+        return len(self.due), 0.0
 
     @property
     def ready(self) -> list[RunKey]:
         return [key for key, at in self.due.items() if at <= self.clock()]
+
+    def lost(self, worker: Worker) -> None:
+        """Its node is dead, and so is its lease."""
+        if self.running.get(worker.key) is worker:
+            self.again[worker.key] = self.clock()
+        self.ended(worker)
 
     def ended(self, worker: Worker) -> None:
         if self.running.get(worker.key) is not worker:
@@ -192,9 +211,11 @@ class LettingModel:
 
 @dataclass
 class House:
-    """A server's life after life on one file; `recorded` is what observers were told."""
+    """A server's life after life on one store; `recorded` is what observers were told."""
 
-    file: Path
+    opens: Opens
+    size: int = 1
+    """How many nodes it has."""
     now: float = 1_000_000.0
     minted: int = 0
     recorded: dict[Key, dict[Seq, Event]] = field(default_factory=dict[Key, dict[Seq, Event]])
@@ -209,23 +230,26 @@ class House:
     viewers: list[Viewer] = field(default_factory=list[Viewer])
     workers: list[Worker] = field(default_factory=list[Worker])
     fuse: tuple[int, bool] | None = None
-    """Writes until the process dies, and whether the last of them is written."""
+    """Writes until a process dies, and whether the last of them is written."""
     leaving: Key | None = None
     """Somebody asked for this session to be deleted."""
     overtake: Callable[[], Awaitable[None]] | None = None
     """Done after the next time that somebody looks at a head."""
     overtaken: dict[Key, int] | None = None
     """How long the logs were then."""
-    dead: bool = False
     deaths: int = 0
+    hub: Hub = field(default_factory=Hub)
+    told: int = 0
+    chance: random.Random = field(default_factory=lambda: random.Random(1))
 
     def __post_init__(self) -> None:
         effects = {"slow": self._slow}
         self.tools = ToolboxDouble(TOOLS, effects=effects)
         limits = Limits(approval_s=APPROVAL_S)
         self.agent = an_agent(LettingModel(self), tools=self.tools, limits=limits)
-        self._news, self._stop, self._stopped = anyio.Event(), anyio.Event(), anyio.Event()
+        self._news = anyio.Event()
         self.jobs = Jobs(self.clock)
+        self.nodes = [Node(self, number) for number in range(self.size)]
 
     def clock(self) -> float:
         return self.now
@@ -234,57 +258,45 @@ class House:
         self.minted += 1
         return f"{prefix}_{self.minted:028x}"
 
+    def some(self) -> Node:
+        """Return a node that lives, if there is one."""
+        return self.chance.choice([one for one in self.nodes if one.is_up] or self.nodes)
+
+    @property
+    def service(self) -> Service:
+        return self.some().service
+
+    @property
+    def store(self) -> Store:
+        return self.some().store
+
     # -- life and death ----------------------------------------------------------------------
 
-    async def live(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        """One process, until it is stopped; it gets no chance to tidy up."""
-        self.dead, self.workers, self.jobs = False, [], Jobs(self.clock)
-        self._stop, self._stopped = anyio.Event(), anyio.Event()
-        self.signals = LocalSignals()
-        world = World(f"life-{self.deaths}", self.clock, self.mint, lambda: 0.0)
-
-        async def outbox(key: RunKey) -> None:
-            await self.jobs.enqueue(Job(key))
-
-        store = self.store = SqliteStore.open(
-            self.file, observer=self._observe, outbox=outbox, clock=self.clock
-        )
-        self._mine(store)
-        self._between(store)
-        self.service: Service = make_service(
-            audits=MemoryAudits(),
-            store=store,
-            directory=SqliteDirectory(store),
-            engine=self.jobs,
-            signals=self.signals,
-            agents={self.agent.name: self.agent},
-            default_agent=self.agent.name,
-            world=world,
-        )
-        self.world = world
-        try:
-            async with anyio.create_task_group() as self._tasks:
-                task_status.started()
-                await self._stop.wait()
-                self._tasks.cancel_scope.cancel()
-        finally:
-            store.close()
-            self._stopped.set()
+    @property
+    def dead(self) -> bool:
+        return any(node.is_dead for node in self.nodes)
 
     async def begin(self, lives: anyio.abc.TaskGroup) -> None:
         self._lives = lives
-        await lives.start(self.live)
+        for node in self.nodes:
+            await lives.start(node.live)
 
     async def end(self) -> None:
-        self._stop.set()
-        await self._stopped.wait()
+        for node in self.nodes:
+            await node.end()
 
     async def restart(self) -> None:
-        """Lose all but the file; what was told to anybody has to be in it."""
-        watching = [viewer for viewer in self.viewers if viewer.scope is not None]
+        """Lose all of the dead, or of somebody, but the store; what was told has to be in it."""
+        dead = [node for node in self.nodes if node.is_dead] or [self.some()]
+        watching = [v for v in self.viewers if v.scope is not None and v.node in dead]
         self.deaths += 1
-        await self.end()
-        await self._lives.start(self.live)
+        for node in dead:
+            node.is_dead = True  # from here on it is asked nothing
+            await node.end()
+        if len(dead) == len(self.nodes):
+            self.jobs = Jobs(self.clock)
+        for node in dead:
+            await self._lives.start(node.live)
         for key, told in self.recorded.items():
             try:
                 log = {event.seq: event for event in await whole_log(self.store, key)}
@@ -293,61 +305,26 @@ class House:
                 continue
             for seq, event in told.items():
                 assert log[seq].raw == event.raw, "an acknowledged fact is gone"
-            self.recorded[key] = log
+            self.record(key, list(log.values()))
         await reconcile(self.store, self.jobs)
         for viewer in watching:
             self.connect(viewer)
 
-    def _mine(self, store: SqliteStore) -> None:
-        append, create = store.append, store.create
-
-        async def mined_append(
-            key: Key,
-            facts: Sequence[Fact],
-            *,
-            fence: int | None = None,
-            expected: Seq | None = None,
-            once: Once | None = None,
-        ) -> Appended:
-            return await self._burn(
-                lambda: append(key, facts, fence=fence, expected=expected, once=once)
-            )
-
-        async def mined_create(
-            session: Session, facts: Sequence[Fact] = (), *, once: Once | None = None
-        ) -> bool:
-            return await self._burn(lambda: create(session, facts, once=once))
-
-        store.append, store.create = mined_append, mined_create  # type: ignore[method-assign]
-
-    def _between(self, store: SqliteStore) -> None:
-        head = store.head
-
-        async def overtaken_head(key: Key) -> Head:
-            """Return the head, and then let somebody write who makes it old."""
-            found, overtake = await head(key), self.overtake
-            if overtake is not None:
-                self.overtake = None
-                await overtake()
-                self.overtaken = self.written()
-            return found
-
-        store.head = overtaken_head  # type: ignore[method-assign]
-
-    async def _burn(self, write: Callable[[], Awaitable[T]]) -> T:
+    async def burn(self, node: Node, write: Callable[[], Awaitable[T]]) -> T:
+        """Write, unless the node is dead or dies of it."""
         dies = self.fuse is not None and self.fuse[0] <= 1
         after = self.fuse is not None and self.fuse[1]
         if self.fuse is not None:
             self.fuse = None if dies else (self.fuse[0] - 1, after)
-        if self.dead or (dies and not after):
-            self.die()
+        if node.is_dead or (dies and not after):
+            self.die(node)
         done = await write()
         if dies:
-            self.die()
+            self.die(node)
         return done
 
-    def die(self) -> None:
-        self.dead = True
+    def die(self, node: Node) -> None:
+        node.is_dead = True
         self.moved()
         raise Crash
 
@@ -358,33 +335,36 @@ class House:
         for other in self.workers:
             other.is_last = other.is_last and other.key != key
         self.jobs.due.pop(key, None)
-        worker = self.jobs.running[key] = Worker(key, self.moved)
+        worker = self.jobs.running[key] = Worker(key, self.moved, self.some())
         self.workers.append(worker)
-        self._tasks.start_soon(self._drive, worker)
+        worker.node.tasks.start_soon(self._drive, worker)
         return worker
 
     async def _drive(self, worker: Worker) -> None:
         _working.set(worker)
+        node, is_over = worker.node, False
         drive = Drive(
             key=worker.key,
             agents=lambda _: self.agent,
-            store=self.store,
-            signals=self.signals,
+            store=node.store,
+            signals=node.signals,
             interrupt=worker.interrupt,
-            world=self.world,
+            world=node.world,
         )
         try:
-            with self.signals.on_cancel(worker.key, worker.ring):
+            with node.signals.on_cancel(worker.key, worker.ring):
                 worker.until = await drive.run()
+            is_over = True
         except (Crash, Fenced, NotFound):
-            pass
+            is_over = not node.is_dead
         except BaseExceptionGroup as group:
             if group.split((Crash, Fenced, NotFound))[1] is not None:
                 raise
+            is_over = not node.is_dead
         finally:
             worker.where = "over"
             self.workers.remove(worker)
-            self.jobs.ended(worker)
+            (self.jobs.ended if is_over else self.jobs.lost)(worker)
             self.moved()
 
     async def _slow(self, started: ToolStarted) -> str:
@@ -393,7 +373,7 @@ class House:
         return str(started.arguments)
 
     def log(self, key: Key) -> list[Event]:
-        return list(self.recorded[key].values())
+        return [event for _, event in sorted(self.recorded[key].items())]
 
     def written(self) -> dict[Key, int]:
         return {key: len(log) for key, log in self.recorded.items()}
@@ -422,12 +402,29 @@ class House:
 
     async def settle(self) -> None:
         """Wait for quiet, be alive then, and let those who watch see all there is."""
-        await self.quiet()
-        if self.dead:
-            await self.restart()
+        is_settled = False
+        while not is_settled:
+            await self.quiet()
+            if self.dead:
+                await self.restart()
+            else:
+                await self._hear()
+                is_settled = not self.dead and not self.at("busy")
         for viewer in self.viewers:
             if viewer.scope is not None:
                 await viewer.comes_to(lambda viewer=viewer: self._is_current(viewer))
+
+    async def _hear(self) -> None:
+        """Let all nodes hear what the others have said up to now."""
+        if len(self.nodes) == 1:
+            return
+        self.told += 1
+        for node in self.nodes:
+            node.tell(HEARD, f"{self.told} {node.number}")
+        said = {f"{self.told} {node.number}" for node in self.nodes}
+        await until(
+            lambda: all(said - {f"{self.told} {node.number}"} <= node.heard for node in self.nodes)
+        )
 
     def _is_current(self, viewer: Viewer) -> bool:
         """Whether it has seen every fact, and all that is being said."""
@@ -443,13 +440,13 @@ class House:
     # -- who watches -------------------------------------------------------------------------
 
     def connect(self, viewer: Viewer) -> None:
-        viewer.scope = anyio.CancelScope()
-        self._tasks.start_soon(self._watch, viewer, viewer.scope)
+        viewer.scope, viewer.node = anyio.CancelScope(), self.some()
+        viewer.node.tasks.start_soon(self._watch, viewer, viewer.node, viewer.scope)
 
-    async def _watch(self, viewer: Viewer, scope: anyio.CancelScope) -> None:
+    async def _watch(self, viewer: Viewer, node: Node, scope: anyio.CancelScope) -> None:
         with scope:
             try:
-                following, session = self.service.following, viewer.session.session
+                following, session = node.service.following, viewer.session.session
                 async with aclosing(following.follow(ME, session, after=viewer.cursor)) as stream:
                     async for batch in stream:
                         if viewer.scope is not scope:
@@ -463,9 +460,8 @@ class House:
             viewer.scope.cancel()
             viewer.scope = None
 
-    def _observe(self, key: Key, events: Sequence[Event]) -> None:
+    def record(self, key: Key, events: Sequence[Event]) -> None:
+        """Take down what is written, and so is so for ever."""
         log = self.recorded.setdefault(key, {})
         for event in events:
-            assert event.seq not in log, "told twice"
-            log[event.seq] = event
-        self.signals.publish(key, events)
+            assert log.setdefault(event.seq, event).raw == event.raw, "another fact at its place"

@@ -18,10 +18,10 @@ from hostler.core.events import (
     PrincipalId,
     TenantId,
     ToolFinished,
-    ToolSaid,
     ToolStarted,
 )
 from hostler.core.ports import CallContext, Reply, Request, ToolSpec, World
+from hostler.core.said import ToolSaid
 from hostler.core.shown import DataPart
 from hostler.core.store import Store
 from hostler.service.admission import Admission

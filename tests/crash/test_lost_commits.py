@@ -16,14 +16,13 @@ import pytest
 from tests.services import Database
 
 from hostler.core.errors import Unavailable
-from hostler.core.events import Event, Key, RunId, SessionId, TenantId
+from hostler.core.events import Event, Key, SessionId
 from hostler.core.records import Labels
 from hostler.stores import postgres_commits, postgres_wire
 from hostler.stores.postgres import PostgresStore
 from hostler.stores.postgres_commits import new_commit, settled
 from hostler.stores.postgres_open import open_postgres
-from hostler.stores.postgres_orders import Enlist
-from hostler.stores.postgres_wire import Connection, connect
+from hostler.stores.postgres_wire import Lost, connect
 from hostler.testing.doubles import a_session, whole_log
 from hostler.testing.store_kit import a_fork, once, spoke
 
@@ -152,21 +151,14 @@ def runs_of(log: Sequence[Event]) -> list[str]:
     return [str(event.fact.run) for event in log]
 
 
-async def enlist(
-    db: Connection, tenant: TenantId, keys: Sequence[Key], runs: Sequence[RunId]
-) -> None:
-    del tenant, keys
-    await db.fetch("SELECT $1::text[]", list(runs))
-
-
 @pytest.mark.parametrize("where", WHERES)
-@pytest.mark.parametrize("enlisting", [None, enlist], ids=["one message", "a transaction"])
+@pytest.mark.parametrize("enlists", [False, True], ids=["", "with jobs"])
 async def test_wherever_the_connection_is_cut_all_is_written_once(
-    postgres: Database, where: Where, enlisting: Enlist | None
+    postgres: Database, where: Where, *, enlists: bool
 ) -> None:
     async with (
         a_network(postgres.url) as network,
-        open_postgres(network.url, enlist=enlisting) as store,
+        open_postgres(network.url, enlists=enlists) as store,
     ):
         at = 0
         while network.cuts == at:
@@ -177,6 +169,11 @@ async def test_wherever_the_connection_is_cut_all_is_written_once(
                 fork = await write_all(store, one, two)
             network.left = 0
             await check_all(store, one, two, fork)
+            jobs = await postgres.run(
+                f"SELECT split_part(dedupe_key, '/', 3) FROM pgqueuer WHERE dedupe_key LIKE 't{at}/%'"
+            )
+            queued = sorted(str(run) for (run,) in jobs)
+            assert queued == (["run_1", "run_3", "run_5"] if enlists else []), queued
 
     assert at > 10
 
@@ -333,3 +330,21 @@ async def test_what_nobody_waits_for_any_more_is_ended_before_it_is_asked_for(
         assert not await settled(postgres.url, commit, 0, abandoned.name)
 
     abandoned.db.terminate()
+
+
+@pytest.mark.parametrize("way", ["fetch", "execute"])
+async def test_a_connection_that_the_driver_takes_for_busy_is_lost(
+    postgres: Database, monkeypatch: pytest.MonkeyPatch, way: Literal["fetch", "execute"]
+) -> None:
+    """As it does when one ends in mid-answer, and does not call it closed."""
+
+    async def confused(*_: object, **__: object) -> object:
+        raise asyncpg.InternalClientError("another operation is in progress")
+
+    wire = await connect(postgres.url)
+    monkeypatch.setattr(asyncpg.Connection, way, confused)
+
+    with pytest.raises(Lost):
+        await (wire.fetch if way == "fetch" else wire.execute)("SELECT 1")
+
+    assert wire.db.is_closed(), "nobody is given it again"

@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from tests.crash.session_checks import check_rest, rest
 from tests.crash.session_house import PATIENCE_S, House
+from tests.crash.session_node import Opens, on_postgres, on_sqlite
 from tests.crash.session_play import Play, Step
+from tests.services import Database, emptied
 
 pytestmark = pytest.mark.anyio
 FULL = bool(os.environ.get("HOSTLER_TEST_FULL"))
@@ -29,19 +31,23 @@ programs = st.lists(some, min_size=50, max_size=50)
 """Those that do not matter to a failure become `nothing`, which is left out when it is told."""
 
 
-async def play(program: list[Step]) -> None:
+async def play(program: list[Step], opens: Opens, nodes: int = 1) -> None:
     note(f"program: {[step for step in program if step.verb != 'nothing']}")
+    house = House(opens, nodes)
+    with anyio.fail_after(PATIENCE_S * nodes):
+        async with anyio.create_task_group() as lives:
+            await house.begin(lives)
+            played = Play(house)
+            for step in (Step("create"), *program):
+                await played.step(step)
+            await rest(house, played.sketches)
+            await check_rest(house, played.sketches)
+            await house.end()
+
+
+async def play_on_sqlite(program: list[Step]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        house = House(Path(folder) / "log.db")
-        with anyio.fail_after(PATIENCE_S):
-            async with anyio.create_task_group() as lives:
-                await house.begin(lives)
-                played = Play(house)
-                for step in (Step("create"), *program):
-                    await played.step(step)
-                await rest(house, played.sketches)
-                await check_rest(house, played.sketches)
-                await house.end()
+        await play(program, on_sqlite(Path(folder) / "log.db"))
 
 
 @pytest.mark.timeout(300)
@@ -53,7 +59,7 @@ async def play(program: list[Step]) -> None:
     print_blob=True,
 )
 async def test_any_program_leaves_sessions_as_a_simple_model_says(program: list[Step]) -> None:
-    await play(program)
+    await play_on_sqlite(program)
 
 
 @pytest.mark.slow
@@ -68,4 +74,35 @@ async def test_any_program_leaves_sessions_as_a_simple_model_says(program: list[
 async def test_five_hundred_programs_leave_sessions_as_a_simple_model_says(
     program: list[Step],
 ) -> None:
-    await play(program)
+    await play_on_sqlite(program)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("nodes", [1, 2])
+@given(program=programs)
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    print_blob=True,
+)
+async def test_any_program_on_nodes_of_one_database_leaves_sessions_so(
+    nodes: int, postgres_database: Database, program: list[Step]
+) -> None:
+    await play(program, on_postgres(emptied(postgres_database).url), nodes)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("nodes", [1, 2, 3])
+@given(program=programs)
+@settings(
+    max_examples=200 if FULL else 5,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    print_blob=True,
+)
+async def test_hundreds_of_programs_on_nodes_of_one_database_leave_sessions_so(
+    nodes: int, postgres_database: Database, program: list[Step]
+) -> None:
+    await play(program, on_postgres(emptied(postgres_database).url), nodes)

@@ -23,12 +23,12 @@ from hostler.core.events import (
     RunEnded,
     TenantId,
     ToolFinished,
-    ToolSaid,
     ToolStarted,
 )
 from hostler.core.head import Head, Wait
 from hostler.core.ports import AgentSpec, Reply, Request, World
 from hostler.core.records import Appended
+from hostler.core.said import ToolSaid
 from hostler.core.store import Store
 from hostler.service.admission import Admission
 from hostler.service.inbox import Inbox, Message

@@ -23,8 +23,9 @@ from hostler.app.house import open_house
 from hostler.app.keys import ADMIN
 from hostler.app.settings import load_settings
 from hostler.core.errors import Conflict
-from hostler.core.events import Fault, SessionId, ToolSaid
+from hostler.core.events import Fault, SessionId
 from hostler.core.ports import Delta, Failure, Reply, Request
+from hostler.core.said import ToolSaid
 from hostler.service.cursor import Cursor
 from hostler.service.follow import end_of
 from hostler.service.inbox import Message

@@ -16,8 +16,9 @@ from tests.people import somebody
 from tests.serving import Client, Json
 
 from hostler.core.decide import Limits
-from hostler.core.events import CallId, ModelSaid, ToolCall, ToolSaid, UserSaid
+from hostler.core.events import CallId, ToolCall
 from hostler.core.ports import Delta, Failure
+from hostler.core.said import ModelSaid, ToolSaid, UserSaid
 from hostler.testing.doubles import a_tool
 
 pytestmark = pytest.mark.anyio
@@ -290,14 +291,14 @@ async def test_the_same_idempotency_key_is_the_same_run() -> None:
     async with agents(model) as client:
         first = await ask(client, [HELLO], streamed=False, extra_headers=key)
         again = await ask(client, [HELLO], streamed=False, extra_headers=key)
-        with pytest.raises(openai.BadRequestError) as reused:
+        with pytest.raises(openai.UnprocessableEntityError) as reused:
             await ask(client, [HELLO, HELLO], streamed=False, extra_headers=key)
         new = await ask(client, [HELLO], streamed=False)
         found = await sessions(client)
 
     texts = [one.choices[0].message.content for one in (first, again, new)]
     assert texts == ["one", "one", "two"]
-    assert reused.value.code == "invalid_value"
+    assert reused.value.code == "key_reused"
     assert len(found) == 2
 
 
@@ -418,6 +419,26 @@ async def test_a_tool_of_the_client_may_not_have_the_name_of_the_agents() -> Non
     async with agents(Plays([says("no")]), a_tool("look")) as client:
         with pytest.raises(openai.BadRequestError, match="look"):
             await ask(client, [HELLO], streamed=True, tools=TOOLS)
+
+
+async def test_an_agent_has_as_many_tools_of_its_client_as_openai_takes() -> None:
+    many = [{"type": "function", "function": {**LOOK, "name": f"look_{n}"}} for n in range(128)]
+    async with agents(model := Plays([says("well")])) as client:
+        told = await ask(client, [HELLO], streamed=False, tools=many)
+
+    assert told.choices[0].message.content == "well"
+    assert len(model.asked[0].tools) == 128
+
+
+@BOTH
+async def test_tools_that_an_agent_cannot_have_are_named_as_the_client_names_them(
+    *, streamed: bool
+) -> None:
+    async with agents(Plays([says("well")])) as client:
+        with pytest.raises(openai.BadRequestError) as refused:
+            await ask(client, [HELLO], streamed=streamed, tools=TOOLS * 1000)
+
+    assert refused.value.param == "tools"
 
 
 async def test_agents_are_in_the_list_of_models() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -18,8 +19,8 @@ from tests.people import somebody
 from tests.serving import Client, Json
 
 from hostler.core.decide import Limits
-from hostler.core.events import ModelSaid, ToolSaid, UserSaid
 from hostler.core.ports import Failure
+from hostler.core.said import ModelSaid, ToolSaid, UserSaid
 from hostler.testing.doubles import a_tool
 
 pytestmark = pytest.mark.anyio
@@ -233,6 +234,59 @@ async def test_what_an_agent_never_did_is_refused_or_passed_over(block: Json) ->
     assert status in (200, 400), told
     if status == 400:
         assert cast("Json", told["error"])["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("place", "at"),
+    [
+        (("messages", 1, "content", 0), "/messages/1/content/0"),
+        (("messages", 1, "content", 3), "/messages/1/content/3"),
+        (("messages", 1, "content", 4), "/messages/1/content/4"),
+        (("messages", 1, "content", 2, "content", 0), "/messages/1/content/2/content/0"),
+        (("messages", 2, "content", 1), "/messages/2/content/1"),
+        (("system", 0), "/system/0"),
+    ],
+)
+async def test_what_is_wrong_is_named_where_the_client_has_it(
+    place: tuple[str | int, ...], at: str
+) -> None:
+    did: list[Json] = [
+        {"type": "mcp_tool_use", "id": "a", "name": "fetch", "server_name": "hostler"},
+        {
+            "type": "mcp_tool_result",
+            "tool_use_id": "a",
+            "content": [{"type": "text", "text": "it"}],
+        },
+    ]
+    text: Json = {"type": "text", "text": "so"}
+    use: Json = {"type": "tool_use", "id": "b", "name": "look", "input": {}}
+    result: Json = {"type": "tool_result", "tool_use_id": "b", "content": "sky"}
+    messages: list[Json] = [
+        HELLO,
+        {"role": "assistant", "content": [text, *did, text, use]},
+        {"role": "user", "content": [result, text]},
+    ]
+    body = json.loads(json.dumps({**ASKED, "messages": messages, "system": [text]}))
+    wrong: Json = body
+    for name in place:
+        wrong = cast("dict[str | int, Json]", wrong)[name]
+    wrong["id" if "id" in wrong else "text"] = 7
+    async with agents(Plays([says("fine")])) as client:
+        status, told = await client.call("POST", "/v1/messages", body)
+
+    assert status == 400
+    assert str(cast("Json", told["error"])["message"]).startswith(f"{at}: Expected `str`")
+
+
+async def test_tools_that_an_agent_cannot_have_are_named_as_the_client_names_them() -> None:
+    schema: Json = {"type": "object"}
+    many: list[Json] = [{"name": f"t{n}", "input_schema": schema} for n in range(1000)]
+    body: Json = {**ASKED, "messages": [HELLO], "tools": many}
+    async with agents(Plays([says("fine")])) as client:
+        status, told = await client.call("POST", "/v1/messages", body)
+
+    assert status == 400
+    assert str(cast("Json", told["error"])["message"]).startswith("/tools: ")
 
 
 async def test_a_call_without_its_result_is_told_as_such() -> None:

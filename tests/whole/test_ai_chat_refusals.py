@@ -125,6 +125,50 @@ async def test_what_cannot_be_meant_is_refused_and_makes_nothing(serve: Serve, w
             assert await client.facts(str(session["id"])) == []
 
 
+def a_turn(**fields: object) -> Json:
+    return {"messages": [a_message("old"), an_answer("c", "x"), a_message("new")], **fields}
+
+
+WITH_A_FILE: Json = {"role": "user", "parts": [{"type": "file", "url": "file:///etc/passwd"}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "at"),
+    [
+        (a_turn(tools=[{"name": f"t{number}"} for number in range(1000)]), "/tools"),
+        ({"message": WITH_A_FILE}, "/message/parts/0/url"),
+        ({"messages": [a_message("old"), WITH_A_FILE]}, "/messages/1/parts/0/url"),
+        ({"messages": [a_message("old"), a_message("")]}, "/messages/1/parts"),
+        ({"message": a_message("x", id="a" * 257)}, "/message/id"),
+        ({"messages": [a_message("x", id="a" * 257)]}, "/messages/0/id"),
+        ({"messages": [a_message("x" * 5_000_000)]}, None),
+    ],
+)
+async def test_what_is_wrong_is_named_where_the_client_has_it(
+    serve: Serve, body: Json, at: str | None
+) -> None:
+    async with serve(ordinary()) as client:
+        status, (problem,) = await post(client, {"id": "mine", **body})
+        assert status == (413 if at is None else 422)
+        errors = cast("list[Json]", problem.get("errors", []))
+        assert [one["pointer"] for one in errors] == ([] if at is None else [at])
+
+
+async def test_null_is_as_good_as_absent(serve: Serve) -> None:
+    nothing = dict.fromkeys(
+        ("messageId", "agent", "purpose", "policy", "metadata", "context", "tools", "trigger")
+    )
+    tool: Json = {"name": "look", "description": None, "parameters": None}
+    part: Json = {"type": "text", "text": "old", "providerMetadata": None, "state": None}
+    message: Json = {"role": "user", "id": None, "parts": [part], "metadata": None}
+    async with serve(ordinary()) as client:
+        for more in ({"message": message, "messages": None}, {"messages": [message]}):
+            for tools in (None, [tool]):
+                body = {**nothing, "id": "mine", "tools": tools, **more}
+                status, chunks = await post(client, body)
+                assert (status, text_in(chunks)) == (200, "well"), chunks
+
+
 async def test_a_body_that_is_too_large_is_not_read(serve: Serve) -> None:
     async with serve(ordinary()) as client:
         status, _ = await post(client, {"message": "x" * (9 * 1024 * 1024)})

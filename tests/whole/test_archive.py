@@ -10,6 +10,7 @@ from typing import cast
 import anyio
 import anyio.lowlevel
 import pytest
+from tests.archives import HEAD, SPOKE, a_line, as_file, imported
 from tests.serving import Client, Json, Serve, serving
 from tests.waiting import (
     a_model,
@@ -66,10 +67,6 @@ async def exported(client: Client, session: str) -> bytes:
         assert got.headers["content-type"] == "application/jsonl"
         assert got.headers["content-disposition"] == f'attachment; filename="{session}.jsonl"'
         return await got.read()
-
-
-async def imported(client: Client, file: bytes, query: str = "") -> tuple[int, Json]:
-    return await client.call("POST", f"/api/sessions/import{query}", raw=file)
 
 
 async def a_long_talk(client: Client) -> str:
@@ -259,158 +256,6 @@ async def test_a_file_may_come_in_pieces_of_any_size(serve: Serve) -> None:
         ) as answered:
             assert answered.status == 201, await answered.text()
         assert await exported(client, session) == file
-
-
-ABOUT: Json = {"id": "ses_damaged0", "agent": "plain", "created_at": "2026-01-01T00:00:00Z"}
-HEAD: Json = {"hostler": 1, "events": 2, "session": ABOUT}
-SPOKE: Json = {
-    "kind": "user_spoke",
-    "run": "run_1",
-    "input": "inp_1",
-    "content": "x",
-    "policy": "queue",
-    "principal": "p",
-    "metadata": {},
-}
-STARTED: Json = {"kind": "run_started", "run": "run_1"}
-ENDED: Json = {"kind": "run_ended", "run": "run_1", "status": "done", "usage": {}}
-REWOUND: Json = {"kind": "session_rewound", "run": None, "before": "run_1", "principal": "p"}
-
-SPENT: Json = {
-    "kind": "model_failed",
-    "run": "run_1",
-    "attempt": "att_1",
-    "error": {"code": "server", "message": "oh"},
-    "retry_after_s": None,
-}
-TOO_MANY: Json = {"input_tokens": 2**63}
-NO_COST: Json = {"cost": "NaN"}
-NEVER: Json = {
-    "kind": "approval_asked",
-    "run": "run_1",
-    "call": "call_1",
-    "name": "tool",
-    "arguments": {},
-    "digest": "d",
-    "expires_at": "0001-01-01T00:00:00+14:00",
-}
-
-
-def a_line(seq: object, fact: object, at: object = "2026-01-01T00:00:00Z") -> object:
-    return {"seq": seq, "at": at, "fact": fact}
-
-
-GOOD = [HEAD, a_line(1, SPOKE), a_line(2, STARTED)]
-DAMAGE: dict[str, tuple[Sequence[object], int]] = {
-    "nothing": ([], 1),
-    "no header": (GOOD[1:], 1),
-    "not JSON": ([HEAD, "raw:{", *GOOD[2:]], 2),
-    "not UTF-8": ([HEAD, "raw:\xff", *GOOD[2:]], 2),
-    "another version": ([{**HEAD, "hostler": 2}, *GOOD[1:]], 1),
-    "an id of another form": ([{**HEAD, "session": {**ABOUT, "id": "x"}}, *GOOD[1:]], 1),
-    "a title that is too long": (
-        [{**HEAD, "session": {**ABOUT, "title": "x" * 501}}, *GOOD[1:]],
-        1,
-    ),
-    "a fact is missing": ([HEAD, a_line(1, SPOKE), a_line(3, STARTED)], 3),
-    "a fact is there twice": ([HEAD, a_line(1, SPOKE), a_line(1, SPOKE)], 3),
-    "it does not begin with the first": ([HEAD, a_line(2, SPOKE), a_line(3, STARTED)], 2),
-    "it was cut": ([HEAD, a_line(1, SPOKE)], 3),
-    "there is more": ([*GOOD, a_line(3, ENDED)], 4),
-    "an unknown kind": ([HEAD, a_line(1, SPOKE), a_line(2, {"kind": "song", "run": None})], 3),
-    "no kind": ([HEAD, a_line(1, {"run": "run_1"}), a_line(2, STARTED)], 2),
-    "a kind without its form": ([HEAD, a_line(1, {"kind": "user_spoke"}), a_line(2, STARTED)], 2),
-    "no time": ([HEAD, a_line(1, SPOKE, None), a_line(2, STARTED)], 2),
-    "a time without a zone": ([HEAD, a_line(1, SPOKE, "2026-01-01T00:00:00"), GOOD[2]], 2),
-    "a run that nobody asked for": ([HEAD, a_line(1, STARTED), a_line(2, SPOKE)], 2),
-    "a run that ends twice": (
-        [{**HEAD, "events": 3}, a_line(1, SPOKE), a_line(2, ENDED), a_line(3, ENDED)],
-        4,
-    ),
-    "a run that starts twice": (
-        [{**HEAD, "events": 3}, a_line(1, SPOKE), a_line(2, STARTED), a_line(3, STARTED)],
-        4,
-    ),
-    "said to a run that had ended": (
-        [{**HEAD, "events": 3}, a_line(1, SPOKE), a_line(2, ENDED), a_line(3, SPOKE)],
-        4,
-    ),
-    "a time before there were any": (
-        [HEAD, a_line(1, SPOKE, "0001-01-01T00:00:00+14:00"), a_line(2, STARTED)],
-        2,
-    ),
-    "a time after all others": (
-        [{**HEAD, "session": {**ABOUT, "created_at": "9999-12-31T23:59:59-14:00"}}, *GOOD[1:]],
-        1,
-    ),
-    "an agent's name that is too long": (
-        [{**HEAD, "session": {**ABOUT, "agent": "x" * 129}}, *GOOD[1:]],
-        1,
-    ),
-    "an id of a run that is none of ours": (
-        [HEAD, a_line(1, {**SPOKE, "run": "run_" + "x" * 65}), a_line(2, STARTED)],
-        2,
-    ),
-    "an id of an input that is none of ours": (
-        [HEAD, a_line(1, {**SPOKE, "input": "inp/1"}), a_line(2, STARTED)],
-        2,
-    ),
-    "a count that is none": ([HEAD, a_line(1, SPOKE), a_line(2, SPENT | {"usage": TOO_MANY})], 3),
-    "a cost that is none": ([HEAD, a_line(1, SPOKE), a_line(2, SPENT | {"usage": NO_COST})], 3),
-    "a fence beyond all others": (
-        [
-            HEAD,
-            a_line(1, SPOKE),
-            a_line(2, {"kind": "run_claimed", "run": "run_1", "claim": 2**63, "worker": "w"}),
-        ],
-        3,
-    ),
-    "a score that is none": (
-        [
-            HEAD,
-            a_line(1, SPOKE),
-            a_line(2, {"kind": "run_rated", "run": "run_1", "principal": "p", "score": 1e300}),
-        ],
-        3,
-    ),
-    "a deadline that is no time": ([HEAD, a_line(1, SPOKE), a_line(2, NEVER)], 3),
-    "more that wait than may": (
-        [
-            {**HEAD, "events": 103},
-            *(a_line(at, {**SPOKE, "run": f"run_{at}"}) for at in range(1, 104)),
-        ],
-        103,
-    ),
-    "what goes is taken back": ([HEAD, a_line(1, SPOKE), a_line(2, REWOUND)], 3),
-    "a run takes back": ([HEAD, a_line(1, {**REWOUND, "run": "run_1"}), GOOD[1]], 2),
-    "no id of ours is taken back": ([HEAD, a_line(1, {**REWOUND, "before": "x"}), GOOD[1]], 2),
-    "more tools than may be": (
-        [HEAD, a_line(1, {**SPOKE, "client_tools": [{"name": "t"}] * 65}), a_line(2, STARTED)],
-        2,
-    ),
-    "of no run": ([HEAD, a_line(1, SPOKE), a_line(2, {**STARTED, "run": None})], 3),
-}
-
-
-def as_file(lines: Sequence[object]) -> bytes:
-    return b"\n".join(
-        line[4:].encode("latin-1") if isinstance(line, str) else json.dumps(line).encode()
-        for line in lines
-    )
-
-
-@pytest.mark.parametrize("case", DAMAGE)
-async def test_a_damaged_file_is_refused_with_the_line_and_stores_nothing(
-    serve: Serve, case: str
-) -> None:
-    lines, number = DAMAGE[case]
-    async with serve(plain()) as client:
-        status, problem = await imported(client, as_file(lines))
-
-        assert (status, problem["code"], problem["line"]) == (422, "bad_archive", number), problem
-        assert str(problem["detail"]).startswith(f"line {number}: ")
-        assert (await client.get("/api/sessions"))["items"] == []
-        assert (await imported(client, as_file(GOOD)))[0] == 201
 
 
 async def test_a_file_that_is_too_large_is_refused(serve: Serve) -> None:

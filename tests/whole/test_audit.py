@@ -45,6 +45,8 @@ PLAIN = {
     "typing",
     "give_ticket",
     "give_feedback",
+    "move_session",
+    "withdraw_scheduled",
 }
 """Operations that change something, and are not audited."""
 

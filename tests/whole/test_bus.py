@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import TypeAlias, cast
 
 import anyio
 import anyio.lowlevel
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from tests.fleets import Hub, a_name, a_node, a_redis, until
+from tests.fleets import Hub, a_name, a_node, a_redis, acquainted, until
 from tests.followed import R, Session, Viewer, as_bytes, play
 from tests.serving import serving
 
 from hostler.app.bus import make_bus
 from hostler.app.settings import load_settings
-from hostler.core.events import CancelRequested, Key, Principal, PrincipalId, RunKey, Seq, SessionId
+from hostler.core.events import (
+    CancelRequested,
+    Event,
+    Key,
+    Principal,
+    PrincipalId,
+    RunKey,
+    Seq,
+    SessionId,
+)
 from hostler.core.news import Piece
 from hostler.core.ports import Delta, Reply
 from hostler.faces.http.open_streams import OpenStreams
@@ -33,6 +44,8 @@ from hostler.signals.redis_wire import RedisWire
 from hostler.testing.doubles import ModelDouble, an_agent, whole_log
 from hostler.testing.signals_suite import ALICE, ATTEMPT, KEY, RUN, asked, text_of
 from hostler.testing.store_suite import spoke
+
+Listens: TypeAlias = "Callable[..., Awaitable[None]]"
 
 pytestmark = pytest.mark.anyio
 STEPS = ("word", "pause", "words", "steer", "word", "pause", "drop", "words", "pause") * 4
@@ -168,6 +181,25 @@ async def test_a_silent_postgres_is_asked_whether_it_is_there(
             assert listens(node, KEY)
 
 
+async def test_a_connection_that_ends_while_it_is_told_what_to_hear_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, postgres_server: str
+) -> None:
+    failed, real = list[object](), cast("Listens", asyncpg.Connection.add_listener)  # pyright: ignore[reportUnknownMemberType]
+
+    async def fails_once(*given: object) -> None:
+        if not failed:
+            failed.append(given)
+            raise asyncpg.InternalClientError("another operation is in progress")
+        await real(*given)
+
+    monkeypatch.setattr(asyncpg.Connection, "add_listener", fails_once)
+    async with a_node(NotifyWire(postgres_server), a_name()) as node:
+        with node.watch(KEY, quiet_s=1.0), anyio.fail_after(10):
+            await until(lambda: listens(node, KEY))
+
+    assert failed
+
+
 async def test_a_thousand_sessions_are_watched_at_once(tmp_path: Path) -> None:
     fleet, heard = a_name(), set[SessionId]()
     keys = [Key(KEY.tenant, SessionId(f"ses_{number}")) for number in range(1000)]
@@ -233,14 +265,56 @@ async def test_a_slow_wire_slows_nobody_here_and_what_finds_no_room_is_told(
                     pass
 
 
+async def test_a_node_that_is_alone_says_nothing_of_its_sessions() -> None:
+    hub, fleet = Hub(), a_name()
+    async with a_node(hub.wire(), fleet) as here:
+        await until(lambda: bool(hub.wires[0].sent))
+        begun = len(hub.wires[0].sent)
+        here.publish(KEY, [asked(1)])
+        here.typing(KEY, ALICE)
+        here.lost(KEY)
+        here.tell("mark")
+        await until(lambda: len(hub.wires[0].sent) > begun)
+
+    assert [channel for channel, _ in hub.wires[0].sent] == [f"{fleet}.all"] * (begun + 1)
+
+
+async def test_a_node_that_comes_later_is_told_what_is_written_from_then_on() -> None:
+    hub, fleet = Hub(), a_name()
+    async with a_node(hub.wire(), fleet) as here:
+        here.publish(KEY, [asked(1)])
+        async with a_node(hub.wire(), fleet) as there:
+            with there.watch(KEY, quiet_s=60.0) as watch:
+                await acquainted(hub)
+                await until(lambda: listens(there, KEY))
+                here.publish(KEY, [asked(2)])
+                with anyio.fail_after(10):
+                    while (news := await watch.next()) is not None and not any(
+                        isinstance(one, Event) and one.seq == 2 for one in news
+                    ):
+                        pass
+
+
+async def test_a_node_that_asks_for_text_is_told_what_is_written_from_then_on() -> None:
+    hub, fleet = Hub(), a_name()
+    stranger = "0123456789ab"
+    async with a_node(hub.wire(), fleet) as here:
+        with here.on_cancel(RUN, lambda: None), anyio.fail_after(10):
+            asks = words.encode(words.Ask(*KEY, wanted=True))
+            here.heard(f"{fleet}.all", words.message(stranger, [asks]))
+            here.publish(KEY, [asked(1)])
+            await until(lambda: any(b"model_asked" in data for _, data in hub.wires[0].sent))
+
+
 async def test_text_is_sent_to_nobody_who_did_not_ask_for_it() -> None:
     hub = Hub()
     wire, fleet = hub.wire(), a_name()
     async with a_node(wire, fleet) as here, a_node(hub.wire(), fleet) as there:
+        await acquainted(hub)
         with here.on_cancel(RUN, lambda: None), anyio.fail_after(10):
             here.publish(KEY, [asked(1)])
             here.delta(RUN, asked(1).seq, ATTEMPT, Delta("text", "unheard"))
-            await until(lambda: len(wire.sent) == 1)
+            await until(lambda: any(b"model_asked" in data for _, data in wire.sent))
             with there.watch(KEY, quiet_s=60) as watch:
                 await until(lambda: text_of(watch.begin()) == "unheard")
     assert sum(b"unheard" in data for _, data in wire.sent) == 1
@@ -252,6 +326,7 @@ def test_noise_on_the_bus_breaks_nothing(noise: list[bytes]) -> None:
     async def scenario() -> None:
         hub, fleet = Hub(), a_name()
         async with a_node(hub.wire(), fleet) as here, a_node(hub.wire(), fleet) as there:
+            await acquainted(hub)
             with there.watch(KEY, quiet_s=60) as watch:
                 for data in noise:
                     for one in (data, b"1aaaaaaaaaaaa" + data, b"1aaaaaaaaaaaa[" + data + b"]"):
@@ -371,6 +446,7 @@ async def test_what_is_revoked_on_one_node_is_told_on_the_other() -> None:
 async def test_who_types_on_a_node_that_nobody_watches_on_is_seen() -> None:
     hub, fleet, bob = Hub(), a_name(), PrincipalId("bob")
     async with a_node(hub.wire(), fleet) as here, a_node(hub.wire(), fleet) as there:
+        await acquainted(hub)
         with here.attend(KEY, bob), anyio.fail_after(10):
             there.typing(KEY, bob)
             await until(lambda: any(one.typing for one in here.present(KEY)))

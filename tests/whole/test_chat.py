@@ -18,18 +18,14 @@ from tests.serving import Json
 
 from hostler.core.events import (
     CallId,
-    FilePart,
-    ImagePart,
     JsonObject,
-    ModelSaid,
-    TextPart,
     ToolCall,
-    ToolSaid,
     Usage,
-    UserSaid,
 )
 from hostler.core.ports import Delta, Reply
+from hostler.core.said import ImagePart, ModelSaid, TextPart, ToolSaid, UserSaid
 from hostler.core.sealed import Part
+from hostler.core.shown import FilePart
 from hostler.core.terms import Wanted
 
 pytestmark = pytest.mark.anyio
@@ -357,6 +353,12 @@ async def test_null_is_as_good_as_absent_and_unknown_roles_are_somebody_speaking
         {"role": "assistant", "content": None, "refusal": "no", "audio": None},
         {"role": "system", "content": [{"type": "text", "text": "late"}]},
         {"role": "user", "content": None},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "c", "function": {"name": "look", "arguments": None}}],
+        },
+        {"role": "tool", "tool_call_id": "c", "content": None},
     ]
     async with chatting(model) as client:
         status, told = await client.call(
@@ -369,6 +371,11 @@ async def test_null_is_as_good_as_absent_and_unknown_roles_are_somebody_speaking
         UserSaid("so?"),
         ModelSaid(text="no"),
         UserSaid(""),
+        ModelSaid(
+            text="",
+            calls=(call := ToolCall(id=CallId("c"), name="look", arguments={}, provider_id="c"),),
+        ),
+        ToolSaid(call, ""),
     ]
 
 

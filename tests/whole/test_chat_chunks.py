@@ -19,6 +19,8 @@ from hostler.faces.aisdk import bodies
 from hostler.faces.aisdk.bodies import UiMessage
 from hostler.faces.aisdk.chunks import Chunks
 
+pytestmark = pytest.mark.timeout(180)
+"""For Node to read thousands of streams on a busy machine."""
 SEEDS = range(400)
 Streams = list[list[Json]]
 

@@ -15,8 +15,8 @@ from tests.viewers import Speaker
 from tests.waiting import Removals, a_model, of_kind, serving_agents
 
 from hostler import Agent, tool
-from hostler.core.events import ModelSaid, UserSaid
 from hostler.core.ports import Delta, Failure, Reply, Request
+from hostler.core.said import ModelSaid, UserSaid
 from hostler.testing.doubles import a_call, an_agent
 
 pytestmark = pytest.mark.anyio

@@ -20,7 +20,7 @@ from tests.responses import (
 )
 from tests.serving import Json
 
-from hostler.core.events import ModelSaid, UserSaid
+from hostler.core.said import ModelSaid, UserSaid
 
 pytestmark = pytest.mark.anyio
 
@@ -73,21 +73,6 @@ async def test_its_items_are_what_was_said() -> None:
     assert one == listed[0]
     assert {one.id for one in listed} >= {one["id"] for one in items(first)}
     assert len({one.id for one in listed}) == len(listed)
-
-
-async def test_what_cannot_be_done_to_items_is_told() -> None:
-    item: Json = {"type": "message", "role": "user", "content": "hello"}
-    async with answering(Plays()) as client:
-        _, there = await client.call("POST", "/v1/conversations", {})
-        path = f"/v1/conversations/{there['id']}"
-        added, _ = await client.call("POST", f"{path}/items", {"items": [item]})
-        with_items, _ = await client.call("POST", "/v1/conversations", {"items": [item]})
-        await made(client, asked(conversation=there["id"]))
-        listed = cast("list[Json]", (await client.get(f"{path}/items"))["data"])
-        removed, _ = await client.call("DELETE", f"{path}/items/{listed[0]['id']}")
-        absent, _ = await client.call("GET", f"{path}/items/msg_none")
-
-    assert (added, with_items, removed, absent) == (400, 400, 400, 404)
 
 
 async def test_a_conversation_that_is_not_there_is_told() -> None:

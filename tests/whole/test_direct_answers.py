@@ -18,8 +18,9 @@ from tests.serving import Client, Json, serving
 from hostler.app.settings import load_settings
 from hostler.app.vaults import MasterKeys, kept_by_clients
 from hostler.core.errors import SetupError
-from hostler.core.events import CallId, ModelSaid, ToolCall
+from hostler.core.events import CallId, ToolCall
 from hostler.core.ports import Delta, Failure, Reply, Request
+from hostler.core.said import ModelSaid
 from hostler.faces.http.keepsakes import KeepsakesOf
 from hostler.faces.http.open_streams import OpenStreams
 from hostler.testing.doubles import an_agent

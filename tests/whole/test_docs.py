@@ -13,7 +13,7 @@ from typing import TypeVar, cast, get_args
 
 import click
 import pytest
-from docs.build import errors, limits
+from docs.build import errors, limits, reliability
 from docs.build import socket as sockets
 from docs.build.__main__ import main as build
 from docs.build.cli import commands
@@ -34,6 +34,10 @@ from hostler.core.ports import FaultCode
 from hostler.faces.http.sockets import CLOSING
 from hostler.faces.native.socket import VERBS
 from hostler.models.capabilities import Capabilities
+from hostler.testing.crash.families import ON
+from hostler.testing.crash.invariants import Violation
+from hostler.testing.crash.results import keep, row_of
+from hostler.testing.crash.scene import Case
 
 K = TypeVar("K")
 DOCS = ROOT / "docs"
@@ -267,3 +271,29 @@ def test_every_note_on_a_change_has_a_place_in_the_change_log() -> None:
     ).stdout
     for note in (ROOT / "changelog.d").glob("*.*.md"):
         assert " ".join(note.read_text(encoding="utf-8").split()) in " ".join(told.split())
+
+
+def test_a_family_of_the_crash_lab_that_was_never_tried_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(reliability, "RECORD", tmp_path / "reliability.json")
+
+    with pytest.raises(Undocumented, match="points on sqlite was never tried"):
+        reliability.reliability()
+
+
+def test_what_the_crash_lab_found_broken_is_on_its_page(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "reliability.json"
+    monkeypatch.setattr(reliability, "RECORD", file)
+    broken = Case("one", found=[Violation("I1", "lost")] * 7, recoveries=[1.25])
+    for family, stores in ON.items():
+        for store in stores:
+            keep(file, row_of(family, store, 1, [broken]))
+
+    told = reliability.reliability()
+
+    lines = [line for line in told.splitlines() if line.startswith("| `points` | sqlite")]
+    assert len(lines) == 1
+    assert "| 1 | 1 | 7 | 1.25 s |  | 1.25 s |" in lines[0]

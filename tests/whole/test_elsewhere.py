@@ -13,10 +13,11 @@ from tests.canaries import canary
 from hostler.app.endpoints import IDLE_S, Elsewhere, Open, Placed
 from hostler.core.directory import DEFAULT, Endpoint, Tenant
 from hostler.core.errors import SetupError
-from hostler.core.events import TenantId, UserSaid
+from hostler.core.events import TenantId
 from hostler.core.ports import Delta, Failure, Model, Reply, Request
-from hostler.harness.breakers import Breakers
+from hostler.core.said import UserSaid
 from hostler.harness.egress import Egress
+from hostler.harness.key_limits import KeyLimits
 from hostler.harness.outbound import Outbound
 from hostler.models.breaker import Breaking
 from hostler.models.openai_chat import OpenAIChat
@@ -34,9 +35,9 @@ pytestmark = pytest.mark.anyio
 KEY = canary("key of an adapter", "sk-of-them-all-0123")
 
 
-def chat(url: str, transport: Aiohttp, breakers: Breakers) -> Model:
+def chat(url: str, transport: Aiohttp, limits: KeyLimits) -> Model:
     made = OpenAIChat(name="m", base_url=url, transport=transport, key=lambda _: KEY, provider="p")
-    return Breaking(made, breakers, place=url, key=lambda _: KEY)
+    return Breaking(made, limits, place=url, key=lambda _: KEY)
 
 
 class Tenants:
@@ -157,8 +158,8 @@ async def test_a_question_goes_on_where_it_began_whatever_changes_meanwhile() ->
 
 
 async def test_a_model_that_cannot_be_made_is_a_failure_and_not_the_end_of_the_run() -> None:
-    def broken(url: str, transport: Aiohttp, breakers: Breakers) -> Model:
-        del transport, breakers
+    def broken(url: str, transport: Aiohttp, limits: KeyLimits) -> Model:
+        del transport, limits
         raise SetupError(f"{url} is no place")
 
     async with aclosing(Tenants(make=broken)) as all_of:

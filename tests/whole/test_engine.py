@@ -71,7 +71,7 @@ async def serving(handler: Handler, *, slots: int = 100) -> AsyncGenerator[Embed
 
 async def rests(engine: EmbeddedEngine, *keys: RunKey) -> None:
     with anyio.fail_after(10):
-        while any(engine.is_live(one) for one in keys):
+        while len(await engine.idle(keys)) < len(keys):
             await anyio.lowlevel.checkpoint()
 
 
@@ -79,7 +79,7 @@ async def test_a_job_is_handled_once_and_then_is_not_live() -> None:
     recorder = Recorder()
     async with serving(recorder) as engine:
         await engine.enqueue(Job(key("run_1")))
-        assert engine.is_live(key("run_1"))
+        assert not await engine.idle([key("run_1")])
         await recorder.until(1)
         await rests(engine, key("run_1"))
 
@@ -136,7 +136,7 @@ async def test_a_handler_that_asks_to_be_called_later_is_called_then() -> None:
     async with serving(recorder) as engine:
         await engine.enqueue(Job(key("run_1")))
         await recorder.until(1)
-        assert engine.is_live(key("run_1"))
+        assert not await engine.idle([key("run_1")])
         await recorder.until(2)
 
     assert time.monotonic() - began >= 0.29
@@ -150,7 +150,7 @@ async def test_an_earlier_time_wins_over_a_later_one() -> None:
         await engine.enqueue(Job(key("run_1")))
         await recorder.until(1)
         await rests(engine, key("run_1"))
-        assert engine.is_live(key("run_2"))
+        assert not await engine.idle([key("run_2")])
 
     assert recorder.handled == ["run_1"]
 
@@ -207,7 +207,7 @@ async def test_a_run_that_is_handled_is_no_job_that_each_dequeue_looks_at() -> N
         with anyio.fail_after(10):
             while await engine._queries.queue_size():
                 await anyio.lowlevel.checkpoint()
-        assert all(engine.is_live(key(run)) for run in runs)
+        assert not await engine.idle([key(run) for run in runs])
 
 
 async def test_a_handler_that_raises_is_logged_and_ends_nothing_else(

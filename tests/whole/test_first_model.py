@@ -28,8 +28,8 @@ from hostler.app.first_model import first_model, needs_model
 from hostler.app.providers import place
 from hostler.app.settings import OwnProvider, Settings
 from hostler.core.errors import SetupError
-from hostler.core.events import UserSaid
 from hostler.core.ports import Reply, Request
+from hostler.core.said import UserSaid
 from hostler.models.discover import Chosen
 from hostler.models.prompted import Prompted
 from hostler.testing.model_script import End, Text

@@ -9,16 +9,17 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.fleets import until
 from tests.followed import R, Session, Viewer, as_bytes, play
 
 from hostler.app.keys import ADMIN
 from hostler.core.errors import Malformed
-from hostler.core.events import (
-    Seq,
-)
+from hostler.core.events import AttemptId, Seq, SessionId
 from hostler.core.news import Piece
+from hostler.core.ports import Delta
 from hostler.service.cursor import Cursor
-from hostler.service.follow import any_end
+from hostler.service.follow import Following, any_end
+from hostler.service.position import Position
 from hostler.signals import watcher
 from hostler.signals.local import LocalSignals
 from hostler.stores.memory import MemoryStore
@@ -29,6 +30,18 @@ pytestmark = pytest.mark.anyio
 steps = st.lists(
     st.sampled_from(["word", "words", "pause", "steer", "drop", "call"]), min_size=1, max_size=30
 )
+
+
+def a_piece(*, asked: int, start: int, text: str) -> Piece:
+    return Piece(
+        session=SessionId("ses_1"),
+        run=R,
+        asked=Seq(asked),
+        attempt=AttemptId(f"att_{asked}"),
+        seq=Seq(7),
+        start=start,
+        delta=Delta("text", text),
+    )
 
 
 @given(
@@ -135,6 +148,47 @@ async def test_what_all_watchers_are_given_is_one_object() -> None:
     assert first is not None
     assert second is not None
     assert [id(item) for item in first] == [id(item) for item in second]
+
+
+def test_text_of_an_attempt_before_the_one_that_is_seen_is_not_told() -> None:
+    at = Position(seq=Seq(7), asked=Seq(7), offset=4)
+
+    late = at.piece(a_piece(asked=4, start=0, text="what was dropped"))
+    again = at.piece(a_piece(asked=7, start=0, text="seen"))
+    rest = at.piece(a_piece(asked=7, start=0, text="seen, and more"))
+
+    assert (late, again) == (None, None)
+    assert rest is not None
+    assert (rest.start, rest.delta.text) == (4, ", and more")
+
+
+async def test_text_of_an_attempt_that_ended_before_the_cursor_is_not_told() -> None:
+    session, far, seen = Session(), LocalSignals(), list[str]()
+    await session.begin()
+    await session.ask()
+    dropped = session.asked
+    await session.drop()
+    await session.ask()
+    await session.write(spoke(R, policy="steer"))
+    cursor = Cursor((await session.store.head(session.key)).seq)
+    following = Following(store=session.store, signals=far)
+    with anyio.fail_after(10):
+        stream = following.follow(ADMIN, session.key.session, after=cursor)
+        async with aclosing(stream) as batches, anyio.create_task_group() as tasks:
+
+            async def watch() -> None:
+                async for batch in batches:
+                    seen.extend(one.delta.text for one in batch if isinstance(one, Piece))
+                    if seen:
+                        return
+
+            tasks.start_soon(watch)
+            await until(lambda: bool(far.watching))
+            far.hear_text(session.key, a_piece(asked=dropped, start=0, text="gone"))
+            await anyio.lowlevel.checkpoint()
+            far.hear_text(session.key, a_piece(asked=session.asked, start=0, text="here"))
+
+    assert seen == ["here"]
 
 
 async def test_a_quiet_session_gives_empty_batches_to_keep_connections_open_with() -> None:

@@ -10,8 +10,8 @@ from tests.serving import Client, Json, Serve
 from tests.waiting import a_model, of_kind, parked, serving_agents
 
 from hostler import Agent, tool
-from hostler.core.events import UserSaid
 from hostler.core.ports import AgentSpec, Reply, Request
+from hostler.core.said import UserSaid
 from hostler.testing.doubles import ModelDouble, a_call, an_agent
 
 pytestmark = pytest.mark.anyio

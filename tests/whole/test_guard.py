@@ -142,9 +142,13 @@ async def test_of_two_origins_none_is_believed() -> None:
     assert await status({"origins": [APP]}, *headers, method="POST") == 403
 
 
-async def preflight(client: Client, origin: str) -> tuple[int, Mapping[str, str]]:
+async def preflight(
+    client: Client, origin: str, *, path: str = "/api/sessions", asks: str | None = None
+) -> tuple[int, Mapping[str, str]]:
     headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-    async with client.http.options(f"{client.url}/api/sessions", headers=headers) as answer:
+    if asks is not None:
+        headers["Access-Control-Request-Headers"] = asks
+    async with client.http.options(f"{client.url}{path}", headers=headers) as answer:
         return answer.status, answer.headers
 
 
@@ -176,6 +180,48 @@ async def test_a_page_that_is_named_may_use_everything_but_cookies(tmp_path: Pat
         # An error, too, has to be readable for the page.
         async with client.http.get(f"{client.url}/none", headers={"Origin": APP}) as answer:
             assert (answer.status, answer.headers["access-control-allow-origin"]) == (404, APP)
+
+
+VENDORS = {
+    "openai": (
+        "authorization,content-type,idempotency-key,openai-beta,openai-organization,openai-project,"
+        "x-stainless-arch,x-stainless-lang,x-stainless-os,x-stainless-package-version,"
+        "x-stainless-retry-count,x-stainless-runtime,x-stainless-timeout,x-client-request-id"
+    ),
+    "anthropic": (
+        "anthropic-beta,anthropic-dangerous-direct-browser-access,anthropic-version,content-type,"
+        "x-api-key,x-stainless-helper,x-stainless-helper-method"
+    ),
+}
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+async def test_vendors_clients_in_a_page_that_is_named_may_send_what_they_send(vendor: str) -> None:
+    asks = VENDORS[vendor]
+    async with serving(an_agent(quick()), file=None, origins=[APP]) as client:
+        _, headers = await preflight(client, APP, path="/v1/messages", asks=asks)
+        url, sent = f"{client.url}/v1/models", {"Origin": APP, "X-Api-Key": client.key}
+        async with client.http.get(url, headers=sent) as answer:
+            assert answer.status == 200
+            exposed = answer.headers["access-control-expose-headers"].split(", ")
+
+    allowed = headers["access-control-allow-headers"].split(", ")
+    assert set(asks.split(",")) <= set(allowed)
+    assert {"x-request-id", "request-id", "x-should-retry", "retry-after"} <= set(exposed)
+
+
+async def test_what_else_a_page_wants_to_send_is_not_allowed() -> None:
+    hostile = (
+        "x-forwarded-user, openai-a\tb, x-stainless-" + "x" * 100 + ", *, x-stainless-, anthropic-"
+    )
+    async with serving(an_agent(quick()), file=None, origins=[APP]) as client:
+        _, plain = await preflight(client, APP)
+        _, headers = await preflight(client, APP, asks=hostile)
+        _, many = await preflight(client, APP, asks=",".join(f"openai-{n}" for n in range(500)))
+
+    name = "access-control-allow-headers"
+    assert headers[name] == plain[name]
+    assert len(many[name]) < 4000
 
 
 async def test_a_page_that_is_not_named_is_told_nothing(tmp_path: Path) -> None:

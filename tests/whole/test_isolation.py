@@ -259,9 +259,9 @@ async def permissive(
 take = Tickets.take
 
 
-def kept(self: Tickets, ticket: str) -> Caller:
+async def kept(self: Tickets, ticket: str) -> Caller:
     """Take a ticket however often it comes."""
-    caller = take(self, ticket)
+    caller = await take(self, ticket)
     self._kept[ticket] = (caller, self.clock() + 60)  # pyright: ignore[reportPrivateUsage]
     return caller
 

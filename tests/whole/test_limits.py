@@ -13,8 +13,9 @@ import pytest
 from tests.serving import Client, Json, Serve, serving
 
 from hostler.core.errors import Conflict
-from hostler.core.events import Key, TenantId, ToolSaid
+from hostler.core.events import Key, TenantId
 from hostler.core.ports import AgentSpec, Reply, Request
+from hostler.core.said import ToolSaid
 from hostler.faces.http.open_streams import OpenStreams
 from hostler.service.limits import (
     DEEPEST,

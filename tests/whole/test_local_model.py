@@ -17,8 +17,9 @@ import pytest
 from tests.local_weights import NAME, folder_with_weights
 
 from hostler.core.errors import SetupError
-from hostler.core.events import JsonObject, ModelSaid, UserSaid
+from hostler.core.events import JsonObject
 from hostler.core.ports import Delta, Failure, Reply, Request, ToolSpec
+from hostler.core.said import ModelSaid, UserSaid
 from hostler.harness.validate import Schema
 from hostler.models import local, weights
 from hostler.models.local import Local, opened
@@ -269,7 +270,7 @@ async def test_closing_ends_the_process_and_what_it_was_doing(file: Path) -> Non
 
 CRASHES = """
 import os, pathlib, signal, sys, anyio
-from hostler.core.events import UserSaid
+from hostler.core.said import UserSaid
 from hostler.core.ports import Request
 from hostler.models.local import Local
 async def main():

@@ -10,8 +10,9 @@ from tests.direct import Says
 from tests.messages import ASKED, MODEL, ask, events, vendors
 from tests.serving import Json, Serve
 
-from hostler.core.events import CallId, ModelSaid, TextPart, ToolCall, ToolSaid, Usage, UserSaid
+from hostler.core.events import CallId, ToolCall, Usage
 from hostler.core.ports import Delta, Reply
+from hostler.core.said import ModelSaid, TextPart, ToolSaid, UserSaid
 from hostler.testing.doubles import an_agent
 
 pytestmark = pytest.mark.anyio

@@ -177,6 +177,18 @@ def test_names_of_a_server_have_an_end_as_well() -> None:
     assert total(seen, "hostler_breaker_state", breaker="b1", state="closed") == 0
 
 
+def test_a_provider_s_line_is_seen_and_its_bound_if_there_is_one() -> None:
+    metrics = Metrics("1")
+    metrics.readings.limits = lambda: [("openai", (7, 5, 5)), ("mine", (0, 90, None))]
+    seen = figures(metrics)
+    assert total(seen, "hostler_model_line", provider="openai") == 7
+    assert total(seen, "hostler_model_in_flight", provider="mine") == 90
+    assert total(seen, "hostler_model_at_once", provider="openai") == 5
+    assert {dict(labels).get("provider") for name, labels in seen if name.endswith("at_once")} == {
+        "openai"
+    }
+
+
 def test_tokens_and_cost_are_the_sums_of_what_was_reported() -> None:
     metrics = Metrics("1", Known(models=frozenset({("m", "m")})))
     timeline = Timeline([metrics])

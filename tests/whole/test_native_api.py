@@ -12,8 +12,9 @@ import anyio
 import pytest
 from tests.serving import Frame, Json, Serve
 
-from hostler.core.events import ToolSaid, Usage
+from hostler.core.events import Usage
 from hostler.core.ports import AgentSpec, Delta, Failure, Reply, Request
+from hostler.core.said import ToolSaid
 from hostler.testing.doubles import ModelDouble, ToolboxDouble, a_call, a_tool, an_agent
 
 pytestmark = pytest.mark.anyio

@@ -19,8 +19,8 @@ from tests.waiting import Removals, approve, of_kind, over, serving_agents
 
 from hostler import Agent
 from hostler import Client as Hostler
-from hostler.core.events import ToolSaid
 from hostler.core.ports import Delta, Reply, Request
+from hostler.core.said import ToolSaid
 from hostler.testing.doubles import a_call
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]

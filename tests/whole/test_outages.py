@@ -27,7 +27,6 @@ from hostler.core.events import (
     SessionId,
     TenantId,
     ToolStarted,
-    UserSaid,
     UserSpoke,
 )
 from hostler.core.loop import Drive, Interrupt
@@ -42,7 +41,9 @@ from hostler.core.ports import (
     World,
     mint,
 )
+from hostler.core.said import UserSaid
 from hostler.harness.breakers import Breakers, Rules
+from hostler.harness.key_limits import KeyLimits
 from hostler.harness.toolbox import Toolbox
 from hostler.models.breaker import Breaking
 from hostler.models.openai_chat import OpenAIChat
@@ -117,11 +118,15 @@ class Sessions:
     """Sessions and the workers that drive them, on a clock of their own."""
 
     clock: Clock
-    breakers: Breakers
+    limits: KeyLimits
     url: str
     transport: Aiohttp
     due: dict[RunKey, float] = field(default_factory=dict[RunKey, float])
     store: MemoryStore = field(init=False)
+
+    @property
+    def breakers(self) -> Breakers:
+        return self.limits.breakers
 
     def __post_init__(self) -> None:
         self.store = MemoryStore(clock=self.clock)
@@ -130,7 +135,7 @@ class Sessions:
         made = OpenAIChat(
             name=name, base_url=self.url, transport=self.transport, key=lambda _: key, provider="p"
         )
-        return Breaking(made, self.breakers, place=self.url, key=lambda _: key)
+        return Breaking(made, self.limits, place=self.url, key=lambda _: key)
 
     async def begin(self, count: int) -> None:
         for _ in range(count):
@@ -196,9 +201,9 @@ async def served(
     clock, transport = Clock(), Aiohttp()
     provider = Provider(clock)
     async with provider_server(provider.play) as server:
-        breakers = Breakers(rules, clock=clock)
+        limits = KeyLimits(Breakers(rules, clock=clock), clock=clock)
         try:
-            yield provider, Sessions(clock, breakers, server.url, transport), server
+            yield provider, Sessions(clock, limits, server.url, transport), server
         finally:
             await transport.aclose()
 
@@ -335,7 +340,7 @@ async def test_no_breaker_s_name_holds_a_key_or_what_is_in_a_url() -> None:
             key=lambda _: secret,
             provider="p",
         )
-        ring = Breaking(model, sessions.breakers, place=url, key=lambda _: secret)
+        ring = Breaking(model, sessions.limits, place=url, key=lambda _: secret)
         assert [part async for part in ring.stream(QUESTION)]
 
         assert len(sessions.breakers.states()) == 2

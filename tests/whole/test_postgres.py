@@ -57,13 +57,9 @@ async def test_what_a_server_kept_is_there_after_it_and_commands_read_it(
     home = Home(tmp_path, {"HOSTLER_DATABASE": postgres.url})
     with home.server(script(tmp_path, {"text": "well said"})):
         said = home.run("run", "say it")
-        refused = home.start("serve", "--port", "0")
-        _, told = refused.communicate(timeout=30)
     listed = home.run("sessions")
 
     assert "well said" in said.stdout, said.stderr
-    assert refused.returncode != 0
-    assert "another server has this database" in told
     assert listed.returncode == 0, listed.stderr
     assert "say it" in listed.stdout or "ses_" in listed.stdout
 

@@ -158,7 +158,7 @@ async def test_nobody_behind_the_door_gets_to_see_the_proxy_s_headers(peer: str)
     by_key, by_ticket = Joined(sent), Joined(sent)
 
     caller = await entry(by_key, {}, peer)
-    await entry.for_socket(by_ticket, {"ticket": entry.tickets.give(caller)}, peer)
+    await entry.for_socket(by_ticket, {"ticket": await entry.tickets.give(caller)}, peer)
 
     assert caller.who == ADMIN
     assert set(by_key) == set(by_ticket) == {"authorization", "accept"}

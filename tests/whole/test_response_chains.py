@@ -25,8 +25,8 @@ from tests.responses import (
 )
 from tests.serving import Client, Json
 
-from hostler.core.events import ModelSaid, ToolSaid, UserSaid
 from hostler.core.ports import Reply
+from hostler.core.said import ModelSaid, ToolSaid, UserSaid
 from hostler.testing.doubles import ToolboxDouble, a_call, a_tool, an_agent
 
 pytestmark = pytest.mark.anyio
@@ -301,3 +301,52 @@ async def test_what_was_answered_in_another_protocol_begins_a_response_of_its_ow
     assert [one["type"] for one in items(response(second))] == ["mcp_call", "message"]
     assert again == first
     assert (status, cast("Json", told["error"])["code"]) == (409, "already_answered")
+
+
+async def test_what_was_deleted_cannot_be_named_again() -> None:
+    model = Plays((CALLING, SAYING))
+    async with answering(model) as client:
+        first = await made(client, asked("one", tools=[TOOL]))
+        (call,) = items(first, "function_call")
+        said = {"type": "function_call_output", "call_id": call["call_id"], "output": "x"}
+        more = {"previous_response_id": first["id"], "tools": [TOOL]}
+        second = await made(client, asked([said], **more))
+        await made(client, asked("three", previous_response_id=second["id"]))
+        await client.call("DELETE", f"/v1/responses/{first['id']}")
+        gone, told = await post(client, asked([_named(items(first, "message")[0]), HELLO]))
+        there, _ = await post(client, asked([_named(items(second, "message")[0]), HELLO]))
+
+        _, conv = await client.call("POST", "/v1/conversations", {})
+        last = await made(client, asked("four", conversation=conv["id"]))
+        (item,) = items(last, "message")
+        path = f"/v1/conversations/{conv['id']}/items/{item['id']}"
+        assert (await client.call("DELETE", path))[0] == 200
+        taken, _ = await post(client, asked([_named(item), HELLO]))
+
+    assert (gone, there, taken) == (400, 200, 400), told
+    assert "not found" in str(told)
+
+
+async def test_a_place_past_the_end_of_a_log_is_not_found() -> None:
+    async with answering(Plays((CALLING, SAYING))) as client:
+        first = await made(client, asked(tools=[TOOL]))  # its run waits, and has no end yet
+        name = f"{first['id']}_99999"
+        got, _ = await client.call("GET", f"{PATH}/{name}")
+        followed, told = await post(client, asked(previous_response_id=name))
+        item = items(first, "reasoning")[0]["id"]
+        far: Json = {
+            "type": "reasoning",
+            "id": f"{str(item).rsplit('_', 2)[0]}_99999_0",
+            "summary": [],
+        }
+        thought, _ = await post(client, asked([far, HELLO]))
+
+    assert (got, followed, thought) == (404, 400, 200)
+    assert cast("Json", told["error"])["code"] == "previous_response_not_found"
+
+
+HELLO: Json = {"role": "user", "content": "hello"}
+
+
+def _named(item: Json) -> Json:
+    return {"type": "item_reference", "id": item["id"]}

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import cast
 
 import pytest
-from tests.responses import PATH, Plays, answering, asked, post
+from tests.responses import PATH, TOOL, Plays, answering, asked, post
 from tests.serving import Json
+
+from hostler.service.limits import MOST_CLIENT_TOOLS
 
 pytestmark = pytest.mark.anyio
 CALL = {"type": "function_call", "call_id": "call_x", "name": "look", "arguments": "{}"}
@@ -49,6 +51,15 @@ async def test_what_cannot_be_asked_names_the_field(
     assert (got, error["code"]) == (status, code), told
     assert param in (None, error["param"])
     assert sessions["items"] == []
+
+
+async def test_too_many_tools_are_named_as_the_client_calls_them() -> None:
+    tools = [{**TOOL, "name": f"t{number}"} for number in range(MOST_CLIENT_TOOLS + 1)]
+    async with answering(Plays()) as client:
+        status, told = await post(client, asked(tools=tools))
+
+    assert status == 400
+    assert cast("Json", told["error"])["param"] == "tools"
 
 
 async def test_a_call_without_a_result_is_told_in_the_words_that_clients_look_for() -> None:

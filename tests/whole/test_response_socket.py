@@ -11,11 +11,22 @@ import aiohttp
 import anyio
 import pytest
 from tests.chats import the_sdk
-from tests.responses import CALLING, PATH, SAYING, TOOL, Plays, answering, items, made
+from tests.responses import (
+    CALLING,
+    PATH,
+    SAYING,
+    TOOL,
+    Plays,
+    answering,
+    events,
+    items,
+    made,
+    streamed,
+)
 from tests.serving import Client, Json
 
-from hostler.core.events import ModelSaid, ToolSaid, UserSaid
 from hostler.core.ports import Failure
+from hostler.core.said import ModelSaid, ToolSaid, UserSaid
 from hostler.faces.responses import socket as socket_
 
 pytestmark = pytest.mark.anyio
@@ -95,6 +106,46 @@ async def test_a_chain_goes_on_with_only_what_is_new(*, store: bool) -> None:
         UserSaid,
     ]
     assert len(cast("list[Json]", sessions["items"])) == int(store)
+
+
+async def test_what_goes_on_from_memory_says_what_it_follows() -> None:
+    async with answering(Plays()) as client, opened(client) as socket:
+        warm = told(await create(socket, [], generate=False, store=False))
+        first = await create(socket, "one", store=False, previous_response_id=warm["id"])
+        name = told(first)["id"]
+        second = await create(socket, "two", store=False, previous_response_id=name)
+        last = told(second)["id"]
+        again = told(
+            await create(socket, [], generate=False, store=False, previous_response_id=last)
+        )
+        kept = told(await create(socket, "three", store=True, previous_response_id=again["id"]))
+        found = await client.get(f"{PATH}/{kept['id']}")
+
+    begun = [cast("Json", one["response"]) for one in second if "response" in one]
+    assert {one["previous_response_id"] for one in begun} == {name}
+    assert told(first)["previous_response_id"] == warm["id"]
+    assert (again["previous_response_id"], kept["previous_response_id"]) == (last, again["id"])
+    assert found == kept
+
+
+@pytest.mark.parametrize("store", [False, True])
+async def test_text_comes_while_the_model_speaks_and_as_over_http(*, store: bool) -> None:
+    model = Plays(gates={0: anyio.Event()})
+    async with answering(model) as client, opened(client) as socket:
+        body = {"type": "response.create", "model": "p:m", "input": "hello", "store": store}
+        await socket.send_str(json.dumps(body))
+        got = list[Json]()
+        with anyio.fail_after(WAIT_S):
+            while not got or got[-1].get("delta") != "then":
+                got.append(json.loads(await socket.receive_str()))
+            model.gates[0].set()
+            while got[-1]["type"] != "response.completed":
+                got.append(json.loads(await socket.receive_str()))
+        over_http = events(await streamed(client, {"model": "p:m", "input": "x", "store": store}))
+
+    assert [one["sequence_number"] for one in got] == [*range(len(got))]
+    assert [one["type"] for one in got] == [one["type"] for one in over_http]
+    assert [one.get("delta") for one in got] == [one.get("delta") for one in over_http]
 
 
 async def test_a_continuation_that_failed_is_forgotten() -> None:

@@ -25,8 +25,9 @@ from tests.responses import (
 )
 from tests.serving import Json
 
-from hostler.core.events import FilePart, ImagePart, ModelSaid, TextPart, ToolSaid, UserSaid
 from hostler.core.ports import Delta, Failure, Reply
+from hostler.core.said import ImagePart, ModelSaid, TextPart, ToolSaid, UserSaid
+from hostler.core.shown import FilePart
 
 pytestmark = pytest.mark.anyio
 SEALED = "reasoning.encrypted_content"

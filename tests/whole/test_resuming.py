@@ -16,16 +16,14 @@ from hostler.core.events import (
     CallId,
     ClientTool,
     Event,
-    ModelSaid,
     RunEnded,
     RunId,
     RunStatus,
     SessionId,
-    ToolSaid,
-    UserSaid,
     UserSpoke,
 )
 from hostler.core.ports import Reply, Request
+from hostler.core.said import ModelSaid, ToolSaid, UserSaid
 from hostler.core.terms import Terms, Wanted
 from hostler.service.cursor import Cursor
 from hostler.service.follow import Ends, any_end

@@ -20,8 +20,9 @@ from tests.waiting import a_model, parked, serving_agents
 from hostler import Agent
 from hostler.app.upkeep import again_and_again
 from hostler.core.errors import NotFound, Unavailable
-from hostler.core.events import ClientTool, Key, SessionId, TenantId, ToolSaid
+from hostler.core.events import ClientTool, Key, SessionId, TenantId
 from hostler.core.ports import AgentSpec, Reply, Request, World
+from hostler.core.said import ToolSaid
 from hostler.core.store import Store
 from hostler.harness.results import Results
 from hostler.harness.toolbox import Toolbox

@@ -17,8 +17,9 @@ from docs.build.source import Undocumented
 from tests.serving import KEY, Client, Json, Serve
 
 from hostler.core.decide import Limits
-from hostler.core.events import ToolSaid, Usage
+from hostler.core.events import Usage
 from hostler.core.ports import AgentSpec, Failure, Reply, Request
+from hostler.core.said import ToolSaid
 from hostler.stores.sqlite import SqliteStore
 from hostler.stores.sqlite_file import migrations
 from hostler.testing.doubles import ModelDouble, ToolboxDouble, a_call, a_tool, an_agent

@@ -22,8 +22,9 @@ from hostler.app.building import Parts
 from hostler.app.settings import load_settings
 from hostler.app.vaults import MasterKeys, make_vault, master_key_file
 from hostler.core.errors import SetupError, ToolError
-from hostler.core.events import TenantId, UserSaid
+from hostler.core.events import TenantId
 from hostler.core.ports import CallContext, Delta, Failure, Reply, Request
+from hostler.core.said import UserSaid
 from hostler.harness.toolbox import Toolbox
 from hostler.testing.canaries import Canaries
 from hostler.testing.doubles import a_call, an_agent

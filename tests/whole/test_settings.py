@@ -68,6 +68,21 @@ def test_a_mistake_beside_a_secret_is_told_without_it(tmp_path: Path, text: str)
     assert value not in str(told.value)
 
 
+@pytest.mark.parametrize("name", ["providers", "egress", "direct", "rates", "identity"])
+@pytest.mark.parametrize("text", ["VALUE", '{"own": VALUE}', '["VALUE"]', '"VALUE"', "7"])
+def test_a_variable_that_is_not_the_json_it_should_be_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    value = canary("a variable", "sk-variable-0123456789abcdef")
+    monkeypatch.setenv(f"HOSTLER_{name.upper()}", text.replace("VALUE", value))
+    with pytest.raises(SetupError) as refused:
+        load_settings({})
+
+    told = str(refused.value)
+    assert name in told.lower()
+    assert value not in told
+
+
 def test_a_variable_that_sets_nothing_is_remarked_and_no_error() -> None:
     assert unknown_variables({"HOSTLER_PROT": "1", "HOSTLER_PORT": "2", "PATH": ""}) == [
         "HOSTLER_PROT sets nothing; did you mean HOSTLER_PORT?"

@@ -67,6 +67,7 @@ async def test_a_link_opens_nothing_else(serve: Serve) -> None:
         document = await client.get("/openapi.json")
         ours = f"/api/sessions/{session}"
         allowed = {("GET", ours), ("GET", f"{ours}/events"), ("GET", f"{ours}/socket")}
+        allowed.add(("GET", f"{ours}/scheduled"))  # it is in the events, too
         allowed.add(("GET", f"/api/chat/{session}/stream"))  # the same, for another client
         public = {"/healthz", "/readyz"}
 
@@ -90,6 +91,7 @@ async def test_a_link_opens_nothing_else(serve: Serve) -> None:
                         response="resp_1",
                         conversation="conv_00000000",
                         item="msg_1",
+                        input="inp_1",
                     )
                     if path in public or (method, where) in allowed:
                         continue
@@ -229,6 +231,9 @@ OPEN = {
     "Auditing.cut": "is retention, not somebody",
     "Following.follow_on": "takes a seat, which only those have who may see the session",
     "Following.seat": "takes a key, which only those have who may see the session, or make it",
+    "Inbox.arrive": "makes facts for a key, and writes nothing",
+    "Inbox.wake": "rings for a key, which only those have who may write",
+    "Schedule.say": "is the engine's, when the time has come; who scheduled it was asked then",
     "Inbox.spoken": "makes a fact for a key, and writes nothing",
     "Sessions.new": "makes a row, and writes nothing",
     "TenantDeliveries.tidy": "is retention, not somebody",
@@ -243,6 +248,10 @@ OPEN = {
     "Access.forget": "is told what has changed",
     "Access.forget_told": "as forget, when another node says so",
     "Keys.forget": "when another node says that a key is over",
+    "Keys.forget_all": "when another process has changed keys",
+    "Moving.heard": "when another node was asked, by somebody who may",
+    "Sessions.agent_for": "tells a face the agent of the tenant that the caller is of",
+    "Tenants.forget": "when another process has changed tenants",
     "Access.sees": "is a question, and its answer is no",
     "Keys.holder": "finds out who calls",
     "Keys.note_use": "writes what it was told",

@@ -9,8 +9,8 @@ import pytest
 from tests.serving import Client, Json, Serve
 from tests.waiting import of_kind
 
-from hostler.core.events import UserSaid
 from hostler.core.ports import Reply
+from hostler.core.said import UserSaid
 from hostler.core.store import LARGEST_READ
 from hostler.testing.doubles import ModelDouble, an_agent
 

@@ -13,7 +13,7 @@ import aiohttp
 import anyio
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jwt.algorithms import RSAAlgorithm
 from tests.issuer import (
@@ -169,6 +169,7 @@ JSON = st.recursive(
     header=st.dictionaries(st.sampled_from(["alg", "kid", "typ", "crit", "b64", "jwk"]), JSON),
     claims=st.dictionaries(st.sampled_from(["aud", "exp", "nbf", "sub", "org"]), JSON),
 )
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 async def test_whatever_an_issuer_signs_is_a_caller_or_a_refusal(
     header: dict[str, object], claims: dict[str, object]
 ) -> None:

@@ -21,7 +21,7 @@ from tests.waiting import (
 )
 
 from hostler import Agent, ClientTool, Permissions, SetupError, tool
-from hostler.app import house
+from hostler.app import engines as app_engines
 from hostler.app.agent import read_agent
 from hostler.app.building import build_agents
 from hostler.app.settings import load_settings
@@ -46,14 +46,14 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[EmbeddedEngine]:
         made.append(EmbeddedEngine())
         return made[-1]
 
-    monkeypatch.setattr(house, "EmbeddedEngine", make)
+    monkeypatch.setattr(app_engines, "EmbeddedEngine", make)
     return made
 
 
 async def no_job(engine: EmbeddedEngine, session: str, run: object) -> None:
     key = RunKey(*Key(TenantId("default"), SessionId(session)), RunId(str(run)))
     with anyio.fail_after(10):
-        while engine.is_live(key):
+        while not await engine.idle([key]):
             await anyio.lowlevel.checkpoint()
 
 

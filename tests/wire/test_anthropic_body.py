@@ -9,17 +9,12 @@ import pytest
 
 from hostler.core.events import (
     CallId,
-    FilePart,
-    ImagePart,
     JsonObject,
-    ModelSaid,
-    Said,
-    TextPart,
     ToolCall,
-    ToolSaid,
-    UserSaid,
 )
 from hostler.core.ports import Request, ToolSpec
+from hostler.core.said import ImagePart, ModelSaid, Said, TextPart, ToolSaid, UserSaid
+from hostler.core.shown import FilePart
 from hostler.models.anthropic_request import body
 from hostler.models.capabilities import Capabilities, capabilities
 

@@ -9,8 +9,9 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from hostler.core.events import JsonObject, Usage, UserSaid
+from hostler.core.events import JsonObject, Usage
 from hostler.core.ports import Delta, Failure, Reply, Request
+from hostler.core.said import UserSaid
 from hostler.models.anthropic import Anthropic
 from hostler.models.transport import Aiohttp
 from hostler.testing.anthropic_quirks import FOUND, SEARCH, call, piece, text

@@ -14,8 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.canaries import canary
 
-from hostler.core.events import JsonObject, ModelSaid, Usage
+from hostler.core.events import JsonObject, Usage
 from hostler.core.ports import Reply
+from hostler.core.said import ModelSaid
 from hostler.models.anthropic import MessagesReading, messages_url
 from hostler.models.anthropic_request import messages
 from hostler.models.capabilities import Capabilities

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.core.events import CallId, ModelSaid, RunId, ToolCall, ToolSaid, UserSaid
+from hostler.core.events import CallId, RunId, ToolCall
 from hostler.core.ports import mint
+from hostler.core.said import ModelSaid, ToolSaid, UserSaid
 from hostler.service.call_ids import read, renamed, told
 
 TIMES = st.integers(0, 2**42 - 1)

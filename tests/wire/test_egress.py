@@ -15,8 +15,8 @@ import pytest
 from tests.canaries import canary as a_canary
 
 from hostler.core.errors import Invalid, SetupError
-from hostler.core.events import UserSaid
 from hostler.core.ports import Failure, Reply, Request
+from hostler.core.said import UserSaid
 from hostler.harness.egress import Egress
 from hostler.harness.outbound import Outbound
 from hostler.models.exchange import Patience

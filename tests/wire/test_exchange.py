@@ -10,8 +10,9 @@ from decimal import Decimal
 import pytest
 from tests.canaries import canary
 
-from hostler.core.events import NO_USAGE, UserSaid
+from hostler.core.events import NO_USAGE
 from hostler.core.ports import Delta, Failure, Reply, Request
+from hostler.core.said import UserSaid
 from hostler.models.exchange import LARGEST_REPLY, Patience
 from hostler.models.faults import Failed
 from hostler.models.openai_chat import OpenAIChat

@@ -10,17 +10,12 @@ import pytest
 
 from hostler.core.events import (
     CallId,
-    FilePart,
-    ImagePart,
     JsonObject,
-    ModelSaid,
-    Said,
-    TextPart,
     ToolCall,
-    ToolSaid,
-    UserSaid,
 )
 from hostler.core.ports import Request, ToolSpec
+from hostler.core.said import ImagePart, ModelSaid, Said, TextPart, ToolSaid, UserSaid
+from hostler.core.shown import FilePart
 from hostler.models.capabilities import Capabilities, capabilities
 from hostler.models.gemini import GeminiReading, url_of
 from hostler.models.gemini_request import body

@@ -15,17 +15,12 @@ from tests.canaries import canary
 
 from hostler.core.events import (
     CallId,
-    FilePart,
-    ImagePart,
     JsonObject,
-    ModelSaid,
-    Said,
-    TextPart,
     ToolCall,
-    ToolSaid,
-    UserSaid,
 )
 from hostler.core.ports import Delta, Failure, Reply, Request, ToolSpec
+from hostler.core.said import ImagePart, ModelSaid, Said, TextPart, ToolSaid, UserSaid
+from hostler.core.shown import FilePart
 from hostler.models.gemini import Gemini
 from hostler.models.transport import Aiohttp
 from hostler.testing.model_script import USAGE, Args, Begin, End, Text, Think

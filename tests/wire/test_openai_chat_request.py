@@ -14,17 +14,12 @@ from tests.canaries import canary
 
 from hostler.core.events import (
     CallId,
-    FilePart,
-    ImagePart,
     JsonObject,
-    ModelSaid,
-    Said,
-    TextPart,
     ToolCall,
-    ToolSaid,
-    UserSaid,
 )
 from hostler.core.ports import Reply, Request, ToolSpec
+from hostler.core.said import ImagePart, ModelSaid, Said, TextPart, ToolSaid, UserSaid
+from hostler.core.shown import FilePart
 from hostler.models.capabilities import Capabilities, capabilities
 from hostler.models.chat_request import body
 from hostler.models.openai_chat import OpenAIChat

@@ -13,18 +13,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hostler.core.events import (
-    CallId,
-    JsonObject,
-    ModelSaid,
-    Said,
-    Stop,
-    TextPart,
-    ToolCall,
-    ToolSaid,
-    UserSaid,
-)
+from hostler.core.events import CallId, JsonObject, Stop, ToolCall
 from hostler.core.ports import Delta, Failure, Reply, Request, ToolSpec
+from hostler.core.said import ModelSaid, Said, TextPart, ToolSaid, UserSaid
 from hostler.models.markup import DEEPEST, LONGEST_LOOSE, MOST_UNFINISHED, Finder
 from hostler.models.prompted import Prompted, by_response_format, named
 

@@ -6,8 +6,10 @@ import msgspec
 import pytest
 from tests.serving import Json
 
+from hostler.beside import responses
 from hostler.core.errors import Invalid
-from hostler.core.events import CallId, ModelSaid, RunId, Said, Seq, SessionId, ToolSaid, UserSaid
+from hostler.core.events import CallId, RunId, Seq, SessionId
+from hostler.core.said import ModelSaid, Said, ToolSaid, UserSaid
 from hostler.faces.http.keepsakes import KeepsakesOf
 from hostler.faces.responses import ids
 from hostler.faces.responses.bodies import InputItem
@@ -152,8 +154,8 @@ def test_names_lead_both_ways() -> None:
     run, session = RunId("run_01ab"), SessionId("ses_my-own_one")
     own, other = CallId("call_01ab"), CallId("toolu_1")
 
-    assert ids.read_response(ids.response_id(run)) == (run, None)
-    assert ids.read_response(ids.response_id(run, Seq(12))) == (run, 12)
+    assert responses.read_response(responses.response_id(run)) == (run, None)
+    assert responses.read_response(responses.response_id(run, Seq(12))) == (run, 12)
     assert ids.read_item(ids.item_id("msg", "01ab", 3, 1)) == (run, 3, 1)
     assert ids.read_conversation(ids.conversation_id(session)) == session
     assert [ids.read_approval(ids.approval_id(one)) for one in (own, other)] == [own, other]
@@ -163,6 +165,6 @@ def test_names_lead_both_ways() -> None:
     "name", ["", "resp_", "resp_a_b_c", "run_1", "resp_1_x", "resp_\n", "r" * 999]
 )
 def test_other_names_are_none(name: str) -> None:
-    assert ids.read_response(name) is None
+    assert responses.read_response(name) is None
     assert ids.read_item(name) is None
     assert ids.read_approval(name) is None

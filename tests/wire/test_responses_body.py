@@ -9,16 +9,12 @@ import pytest
 
 from hostler.core.events import (
     CallId,
-    FilePart,
-    ImagePart,
     JsonObject,
-    ModelSaid,
-    Said,
     ToolCall,
-    ToolSaid,
-    UserSaid,
 )
 from hostler.core.ports import Request, ToolSpec
+from hostler.core.said import ImagePart, ModelSaid, Said, ToolSaid, UserSaid
+from hostler.core.shown import FilePart
 from hostler.models.capabilities import Capabilities, capabilities
 from hostler.models.responses_request import Maker, body, fits_strict
 

@@ -15,17 +15,12 @@ from tests.canaries import canary
 
 from hostler.core.events import (
     CallId,
-    FilePart,
-    ImagePart,
     JsonObject,
-    ModelSaid,
-    Said,
-    TextPart,
     ToolCall,
-    ToolSaid,
-    UserSaid,
 )
 from hostler.core.ports import Reply, Request, ToolSpec
+from hostler.core.said import ImagePart, ModelSaid, Said, TextPart, ToolSaid, UserSaid
+from hostler.core.shown import FilePart
 from hostler.models.capabilities import capabilities
 from hostler.models.openai_responses import OpenAIResponses
 from hostler.models.transport import Aiohttp

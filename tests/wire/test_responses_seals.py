@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import msgspec
 import pytest
 
-from hostler.core.events import JsonObject, ModelSaid, Said, UserSaid
+from hostler.core.events import JsonObject
 from hostler.core.ports import Failure, Reply, Request
+from hostler.core.said import ModelSaid, Said, UserSaid
 from hostler.models.openai_responses import OpenAIResponses
 from hostler.models.transport import Aiohttp
 from hostler.testing.model_script import End, Text

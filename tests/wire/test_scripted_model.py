@@ -15,16 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler.core.errors import SetupError
-from hostler.core.events import (
-    ImagePart,
-    JsonObject,
-    ModelSaid,
-    Said,
-    TextPart,
-    ToolSaid,
-    UserSaid,
-)
+from hostler.core.events import JsonObject
 from hostler.core.ports import Delta, Failure, Model, Reply, Request, ToolSpec
+from hostler.core.said import ImagePart, ModelSaid, Said, TextPart, ToolSaid, UserSaid
 from hostler.harness.validate import Schema
 from hostler.models.scripted import REMEMBERED, Script, ScriptedReply, sample, scripted
 

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 from tests.canaries import canary
 
-from hostler.core.events import UserSaid
 from hostler.core.ports import Delta, Failure, Reply, Request
+from hostler.core.said import UserSaid
 from hostler.models.discover import served
 from hostler.models.exchange import Bounds, Patience
 from hostler.models.faults import Failed

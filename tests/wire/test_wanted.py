@@ -8,8 +8,9 @@ from typing import TypeAlias
 import msgspec
 import pytest
 
-from hostler.core.events import JsonObject, UserSaid
+from hostler.core.events import JsonObject
 from hostler.core.ports import Request, ToolSpec
+from hostler.core.said import UserSaid
 from hostler.core.terms import AS_IT_IS, Wanted
 from hostler.models import anthropic_request, chat_request, gemini_request, responses_request
 from hostler.models.capabilities import capabilities

@@ -58,6 +58,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/sessions/{session}/scheduled": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The messages that are still to be said, the next one first */
+        get: operations["list_scheduled"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{session}/scheduled/{input}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Have a message not said; one that was said is not found */
+        delete: operations["withdraw_scheduled"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/sessions/{session}/cancel": {
         parameters: {
             query?: never;
@@ -376,6 +410,23 @@ export interface paths {
         get: operations["usage"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sessions/{session}/move": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Have the session's run go on on another node, from its next step; where there is none, it goes on where it is.  A repeat asks once more, so an idempotency key has nothing to do here */
+        post: operations["move_session"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1203,7 +1254,7 @@ export interface paths {
         /** What was said in a conversation */
         get: operations["conversation_items"];
         put?: never;
-        /** Refused: see how-to */
+        /** Put items at its end */
         post: operations["add_items"];
         delete?: never;
         options?: never;
@@ -1222,7 +1273,7 @@ export interface paths {
         get: operations["conversation_item"];
         put?: never;
         post?: never;
-        /** Refused: see how-to */
+        /** Take one out of it; a call goes with its result */
         delete: operations["remove_item"];
         options?: never;
         head?: never;
@@ -1279,6 +1330,8 @@ export interface components {
             history?: (components["schemas"]["UserSaid"] | components["schemas"]["ModelSaid"] | components["schemas"]["ToolSaid"])[];
             /** @default null */
             terms?: components["schemas"]["Terms"] | null;
+            /** @default null */
+            scheduled?: number | null;
             run: string | null;
         };
         /** TextPart */
@@ -1432,6 +1485,17 @@ export interface components {
             effort?: string | null;
         };
         /**
+         * MessageScheduled
+         * @description A message was accepted that is said later.  Until then it is no part of the conversation.
+         */
+        MessageScheduled: {
+            /** @enum {unknown} */
+            kind: "message_scheduled";
+            message: components["schemas"]["UserSpoke"];
+            due_at: string;
+            run: string | null;
+        };
+        /**
          * RunRated
          * @description Somebody said how good a run was, mostly after its end.  Says nothing to models.
          */
@@ -1448,9 +1512,7 @@ export interface components {
         };
         /**
          * RunWithdrawn
-         * @description What a run said since `since` is to be given out no more under its own name.
-         *
-         *         It stays part of the conversation, and of the log.
+         * @description What a run said since `since` is given out no more by its name; it stays what was said.
          */
         RunWithdrawn: {
             /** @enum {unknown} */
@@ -1515,6 +1577,26 @@ export interface components {
             run: string | null;
         };
         /**
+         * ConversationEdited
+         * @description Somebody put something into the conversation, or took it out, without a run.
+         */
+        ConversationEdited: {
+            /** @enum {unknown} */
+            kind: "conversation_edited";
+            principal: string;
+            /** @default [] */
+            said?: (components["schemas"]["UserSaid"] | components["schemas"]["ModelSaid"] | components["schemas"]["ToolSaid"])[];
+            /** @default null */
+            place?: number | null;
+            /** @default 0 */
+            taken?: number;
+            /** @default {} */
+            metadata?: {
+                [key: string]: unknown;
+            };
+            run: string | null;
+        };
+        /**
          * InputProcessed
          * @description The model has replied to a prompt that held this input.
          */
@@ -1527,12 +1609,16 @@ export interface components {
         /**
          * InputDropped
          * @description This input will get no reply: its run ended, or was replaced, before one.
+         *
+         *         Of a scheduled message: it will not be said.
          */
         InputDropped: {
             /** @enum {unknown} */
             kind: "input_dropped";
             input: string;
             reason: string;
+            /** @default null */
+            principal?: string | null;
             run: string | null;
         };
         /**
@@ -1864,6 +1950,8 @@ export interface components {
             purpose?: string | null;
             /** @default null */
             client_tools?: components["schemas"]["ClientTool"][] | null;
+            /** @default null */
+            at?: string | null;
         };
         /**
          * WaitingReceipt
@@ -1881,6 +1969,7 @@ export interface components {
             /** @default accepted */
             status?: string;
             waiting?: components["schemas"]["WaitingFor"];
+            due_at?: string;
         };
         /** WaitingFor */
         WaitingFor: {
@@ -1897,6 +1986,30 @@ export interface components {
             reason: string | null;
             text: string;
             usage: components["schemas"]["Usage"];
+        };
+        /** ScheduledPage */
+        ScheduledPage: {
+            items: components["schemas"]["ScheduledView"][];
+            cursor: string | null;
+            more: boolean;
+        };
+        /**
+         * ScheduledView
+         * @description A message that is still to be said.
+         */
+        ScheduledView: {
+            input: string;
+            session: string;
+            seq: number;
+            due_at: string;
+            content: string | (components["schemas"]["TextPart"] | components["schemas"]["ImagePart"] | components["schemas"]["FilePart"])[];
+            /** @enum {unknown} */
+            policy: "coalesce" | "interrupt" | "queue" | "reject" | "replace" | "steer";
+            user: string;
+            metadata: {
+                [key: string]: unknown;
+            };
+            purpose: string | null;
         };
         /** NewCancel */
         NewCancel: {
@@ -2182,6 +2295,15 @@ export interface components {
             reasoning_tokens: number;
             cost: string | null;
             unpriced_calls: number;
+        };
+        /**
+         * Moved
+         * @description A run was asked to be left; the `run_claimed` past `seq` says who took it.
+         */
+        Moved: {
+            session: string;
+            run: string;
+            seq: number;
         };
         /** HitPage */
         HitPage: {
@@ -2562,20 +2684,17 @@ export interface components {
         };
         /**
          * NewChat
-         * @description A turn of a chat; unknown fields are passed over.
+         * @description A turn of a chat; unknown fields are passed over, and null is as good as absent.
          */
         NewChat: {
             /** @default null */
             id?: string | null;
             /** @default null */
             message?: string | components["schemas"]["UiMessage"] | null;
-            /** @default [] */
-            messages?: components["schemas"]["UiMessage"][];
-            /**
-             * @default submit-message
-             * @enum {unknown}
-             */
-            trigger?: "regenerate-message" | "submit-message";
+            /** @default null */
+            messages?: components["schemas"]["UiMessage"][] | null;
+            /** @default null */
+            trigger?: ("regenerate-message" | "submit-message") | null;
             /** @default null */
             messageId?: string | null;
             /** @default null */
@@ -2584,10 +2703,10 @@ export interface components {
             purpose?: string | null;
             /** @default null */
             policy?: ("coalesce" | "interrupt" | "queue" | "reject" | "replace" | "steer") | null;
-            /** @default {} */
+            /** @default null */
             metadata?: {
                 [key: string]: unknown;
-            };
+            } | null;
             /**
              * @description any JSON
              * @default null
@@ -2605,8 +2724,8 @@ export interface components {
             role?: string;
             /** @default null */
             id?: string | null;
-            /** @default [] */
-            parts?: components["schemas"]["UiPart"][];
+            /** @default null */
+            parts?: components["schemas"]["UiPart"][] | null;
             /** @default null */
             content?: string | null;
         };
@@ -2673,12 +2792,12 @@ export interface components {
          */
         UiTool: {
             name: string;
-            /** @default  */
-            description?: string;
-            /** @default {} */
+            /** @default null */
+            description?: string | null;
+            /** @default null */
             parameters?: {
                 [key: string]: unknown;
-            };
+            } | null;
         };
         /**
          * UiFrame
@@ -2784,8 +2903,8 @@ export interface components {
         /** CalledFunction */
         CalledFunction: {
             name: string;
-            /** @default  */
-            arguments?: string;
+            /** @default null */
+            arguments?: string | null;
         };
         /** Detail */
         Detail: {
@@ -3332,9 +3451,7 @@ export interface components {
         /** NewConversation */
         NewConversation: {
             /** @default null */
-            items?: {
-                [key: string]: unknown;
-            }[] | null;
+            items?: components["schemas"]["InputItem"][] | null;
             /** @default null */
             metadata?: {
                 [key: string]: string;
@@ -3349,9 +3466,7 @@ export interface components {
         /** NewItems */
         NewItems: {
             /** @default null */
-            items?: {
-                [key: string]: unknown;
-            }[] | null;
+            items?: components["schemas"]["InputItem"][] | null;
         };
     };
     responses: never;
@@ -3929,6 +4044,160 @@ export interface operations {
             };
             /** @description Readable, but wrong */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description As many as one caller may have at once, or may ask for in this time */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store, or the server with all it has to do, cannot serve now */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    list_scheduled: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's id */
+                session: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ScheduledPage"];
+                };
+            };
+            /** @description No key, or one that is not known */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Known, and without this right */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Absent, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Asked for under a name that is not this server's */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description As many as one caller may have at once, or may ask for in this time */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store, or the server with all it has to do, cannot serve now */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    withdraw_scheduled: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's id */
+                session: string;
+                /** @description the input's id */
+                input: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Nothing to say */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description No key, or one that is not known */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Known, and without this right */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Absent, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Asked for under a name that is not this server's */
+            421: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -5895,6 +6164,92 @@ export interface operations {
             };
             /** @description Readable, but wrong */
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description As many as one caller may have at once, or may ask for in this time */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description The store, or the server with all it has to do, cannot serve now */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    move_session: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description the session's id */
+                session: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Moved"];
+                };
+            };
+            /** @description No key, or one that is not known */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Known, and without this right */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Absent, or not yours */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Not in a state that allows this */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Asked for under a name that is not this server's */
+            421: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10138,7 +10493,10 @@ export interface operations {
     create_response: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description the same key and body have the same answer, for 24 hours */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -10436,6 +10794,15 @@ export interface operations {
                     "application/json": components["schemas"]["OpenAiError"];
                 };
             };
+            /** @description Not in a state that allows this */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpenAiError"];
+                };
+            };
             /** @description Asked for under a name that is not this server's */
             421: {
                 headers: {
@@ -10517,6 +10884,15 @@ export interface operations {
             };
             /** @description Absent, or not yours */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpenAiError"];
+                };
+            };
+            /** @description Not in a state that allows this */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10614,6 +10990,15 @@ export interface operations {
             };
             /** @description Absent, or not yours */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpenAiError"];
+                };
+            };
+            /** @description Not in a state that allows this */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -10903,7 +11288,10 @@ export interface operations {
     create_conversation: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description the same key and body have the same answer, for 24 hours */
+                "Idempotency-Key"?: string;
+            };
             path?: never;
             cookie?: never;
         };
@@ -11068,6 +11456,15 @@ export interface operations {
             };
             /** @description Absent, or not yours */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpenAiError"];
+                };
+            };
+            /** @description Not in a state that allows this */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -11282,6 +11679,15 @@ export interface operations {
                     "application/json": components["schemas"]["OpenAiError"];
                 };
             };
+            /** @description Not in a state that allows this */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpenAiError"];
+                };
+            };
             /** @description Asked for under a name that is not this server's */
             421: {
                 headers: {
@@ -11379,6 +11785,15 @@ export interface operations {
                     "application/json": components["schemas"]["OpenAiError"];
                 };
             };
+            /** @description Not in a state that allows this */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpenAiError"];
+                };
+            };
             /** @description Asked for under a name that is not this server's */
             421: {
                 headers: {
@@ -11411,7 +11826,10 @@ export interface operations {
     add_items: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description the same key and body have the same answer, for 24 hours */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description the conversation's id */
                 conversation: string;
@@ -11588,6 +12006,15 @@ export interface operations {
                     "application/json": components["schemas"]["OpenAiError"];
                 };
             };
+            /** @description Not in a state that allows this */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpenAiError"];
+                };
+            };
             /** @description Asked for under a name that is not this server's */
             421: {
                 headers: {
@@ -11671,6 +12098,15 @@ export interface operations {
             };
             /** @description Absent, or not yours */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpenAiError"];
+                };
+            };
+            /** @description Not in a state that allows this */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -14,6 +14,7 @@ import {
   type Receipt,
   type Run,
   type RunDetail,
+  type Scheduled,
   type Session,
   type Usage,
 } from "./types.js";
@@ -120,11 +121,21 @@ export class Client {
 
   // -- saying something, and what comes of it --------------------------------------------------
 
-  /** Says something; the receipt says that it is stored, and will be answered. */
+  /** Says something, now or `at` a time; the receipt says that it is stored, and will be answered. */
   speak(session: string, message: Content | NewMessage, sent: Sent = {}): Promise<Receipt> {
     const is_content = typeof message === "string" || Array.isArray(message);
     const body = is_content ? { content: message } : message;
     return this.request("POST", at(session, "messages"), { ...sent, body });
+  }
+
+  /** The messages that are still to be said, the next one first. */
+  async listScheduled(session: string): Promise<Scheduled[]> {
+    const page = await this.request<{ items: Scheduled[] }>("GET", at(session, "scheduled"));
+    return page.items;
+  }
+  /** Has a scheduled message not said, by its receipt's `input`. */
+  async withdraw(session: string, input: string): Promise<void> {
+    await this.request("DELETE", at(session, "scheduled", input));
   }
 
   /**

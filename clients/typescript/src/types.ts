@@ -9,6 +9,7 @@ export type NewMessage = Schemas["NewMessage"];
 export type Content = NewMessage["content"];
 export type ClientTool = Schemas["ClientTool"];
 export type Receipt = Schemas["WaitingReceipt"];
+export type Scheduled = Schemas["ScheduledView"];
 export type Cancelled = Schemas["Cancelled"];
 export type Approval = Schemas["ApprovalView"];
 export type Decision = Schemas["NewDecision"];

@@ -26,8 +26,8 @@ from hostler.app.vaults import environment_key
 from hostler.core.errors import SetupError
 from hostler.core.events import TenantId
 from hostler.core.ports import AgentSpec, Model, Tool
-from hostler.harness.breakers import Breakers
 from hostler.harness.clients import OfClient
+from hostler.harness.key_limits import KeyLimits
 from hostler.harness.toolbox import Toolbox
 from hostler.models.breaker import Breaking
 from hostler.models.capabilities import capabilities
@@ -59,7 +59,8 @@ class Parts:
     environ: Mapping[str, str]
     chosen: Chosen | None = None
     """The model of agents that name none, when the settings name none either."""
-    breakers: Breakers = field(default_factory=Breakers)
+    key_limits: KeyLimits = field(default_factory=KeyLimits)
+    """Of the operator's keys, and breakers beside them."""
     transport: Aiohttp = field(default_factory=Aiohttp)
     """For what the operator configures: goes wherever it is told."""
     vault: SealedVault | None = None
@@ -73,7 +74,8 @@ class Parts:
 
     def __post_init__(self) -> None:
         """Raises SetupError: the egress rules cannot be read."""
-        self.elsewhere = Elsewhere(self.endpoints, egress_guard(self.settings.egress))
+        guard = egress_guard(self.settings.egress)
+        self.elsewhere = Elsewhere(self.endpoints, guard, news=self.key_limits.news)
 
     def model(self, name: str) -> Model:
         """Return the model `provider:model`.  Raises SetupError."""
@@ -118,10 +120,10 @@ class Parts:
         where = self._place(name)
         own = self.settings.providers.get(where.provider, OwnProvider())
         key = partial(self._key, where)
-        model = self._open(where, own, key, self.transport, self.breakers)
+        model = self._open(where, own, key, self.transport, self.key_limits)
         return Placed(model, self.elsewhere, partial(self._tenant_s, name))
 
-    def _tenant_s(self, name: str, base_url: str, transport: Aiohttp, breakers: Breakers) -> Model:
+    def _tenant_s(self, name: str, base_url: str, transport: Aiohttp, limits: KeyLimits) -> Model:
         """Return a model at a place that a tenant named, to be asked with a key of theirs.
 
         It gets none of the headers that the operator sends to a provider of that name.  Raises
@@ -130,10 +132,10 @@ class Parts:
         where = place(name, self.environ, base_url=base_url, own=self.settings.providers)
         known = self.settings.providers.get(where.provider, OwnProvider())
         own = known.model_copy(update={"headers": {}})
-        return self._open(where, own, partial(self._tenant_key, where), transport, breakers)
+        return self._open(where, own, partial(self._tenant_key, where), transport, limits)
 
     def _open(
-        self, where: Place, own: OwnProvider, key: KeyOf, transport: Aiohttp, breakers: Breakers
+        self, where: Place, own: OwnProvider, key: KeyOf, transport: Aiohttp, limits: KeyLimits
     ) -> Model:
         patience = {"first_byte_s": own.first_byte_s, "idle_s": own.idle_s}
         made = wiring.wire(where.wire)(
@@ -147,7 +149,7 @@ class Parts:
             patience=Patience(**{k: v for k, v in patience.items() if v is not None}),
         )
         able = capabilities(where.provider, where.base_url, where.model, own.capabilities)
-        model = Breaking(made, breakers, place=where.base_url, key=key)
+        model = Breaking(made, limits, place=where.base_url, key=key, at_once=own.at_once)
         return model if able.native_tools else wiring.prompted(model)
 
     def _key(self, where: Place, tenant: str) -> str | None:
@@ -190,7 +192,7 @@ async def build_agents(
     settings: Settings,
     *,
     chosen: Chosen | None = None,
-    breakers: Breakers | None = None,
+    key_limits: KeyLimits | None = None,
     vault: SealedVault | None = None,
     endpoints: Endpoints | None = None,
     catalogue: Catalogue | None = None,
@@ -198,7 +200,7 @@ async def build_agents(
     """Yield the agents by name; leaving closes what they opened.
 
     `chosen` is for agents that name no model, unless the settings do (`app.first_model`).
-    `breakers`: those to use, for who wants to see them.  `endpoints`: where tenants have models
+    `key_limits`: those to use, for who wants to see them.  `endpoints`: where tenants have models
     asked; those that the house opens.  `catalogue`: takes in what clients may ask themselves.
 
     Raises:
@@ -208,7 +210,7 @@ async def build_agents(
         settings,
         os.environ,
         chosen,
-        breakers or Breakers(),
+        key_limits or KeyLimits(),
         vault=vault,
         endpoints=endpoints or Endpoints(),
     )
@@ -244,7 +246,7 @@ def _spec(agent: Agent, parts: Parts) -> AgentSpec:
             tools,
             spill_folder=parts.settings.data / RESULTS,
             permissions=agent.permissions,
-            breakers=parts.breakers,
+            breakers=parts.key_limits.breakers,
             owner=agent.name,
         ),
         limits=agent.limits(models=len(models)),

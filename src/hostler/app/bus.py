@@ -1,4 +1,6 @@
-"""The live bus of a fleet, if one is set; without it, a server hears itself alone.
+"""The live bus of a fleet: Redis if one is set, else the database if that is PostgreSQL.
+
+A server on a SQLite file is the only one, and hears itself alone.
 
 Invariant: a server whose bus is down does all that it does without one.
 """
@@ -28,9 +30,12 @@ def make_bus(settings: Settings) -> Bus | None:
     Raises:
         SetupError: the URL is none of a Redis, or the extra `fleet` is not installed.
     """
-    if settings.redis is None:
+    if settings.redis is not None:
+        wire = cast("Wire", wiring.redis_wire()(settings.redis.get_secret_value()))
+    elif isinstance(settings.place, str):
+        wire = cast("Wire", wiring.notify_wire()(settings.place))
+    else:
         return None
-    wire = cast("Wire", wiring.redis_wire()(settings.redis.get_secret_value()))
     return partial(FleetSignals, wire=wire, fleet=settings.fleet)
 
 
@@ -55,6 +60,10 @@ class News:
 
     def watching(self) -> int:
         return self.local.watching
+
+    def peers(self) -> int:
+        """Return how many other nodes there are."""
+        return 0 if self.fleet is None else self.fleet.peers
 
     def figures(self) -> tuple[bool, int, int] | None:
         """Return whether the bus is up, what was sent and what was dropped; None without one."""

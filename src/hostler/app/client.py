@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Self, cast
 from urllib.parse import quote
@@ -23,7 +24,8 @@ from hostler.app.frames import Finished, Frame, finished
 from hostler.app.settings import load_settings
 from hostler.app.whereabouts import is_ours, known_key, own_cert, server_url
 from hostler.core.errors import SetupError
-from hostler.core.events import ClientTool, Content, JsonObject, Policy, Verdict
+from hostler.core.events import ClientTool, JsonObject, Policy, Verdict
+from hostler.core.said import Content
 from hostler.faces.native.bodies import (
     ApprovalView,
     FactView,
@@ -32,6 +34,7 @@ from hostler.faces.native.bodies import (
     SessionView,
 )
 from hostler.faces.native.run_table import UsageView
+from hostler.faces.native.schedule import ScheduledView
 from hostler.service.inbox import Cancelled, Receipt
 
 
@@ -151,16 +154,20 @@ class Client:
         purpose: str | None = None,
         metadata: JsonObject | None = None,
         client_tools: Sequence[ClientTool] | None = None,
+        at: datetime | None = None,
         idempotency_key: str | None = None,
     ) -> Receipt:
         """Say something, and return the receipt: it is stored, and will be answered.
 
+        With `at`, a time with a zone, it is said then; the receipt's `status` is `scheduled`.
         An `idempotency_key` of your own makes that so across restarts of your program, too.
         """
         body = given(policy=policy, purpose=purpose, metadata=metadata)
         body["content"] = msgspec.to_builtins(content)
         if client_tools is not None:
             body["client_tools"] = msgspec.to_builtins(client_tools)
+        if at is not None:
+            body["at"] = at.isoformat()
         path = of_session(session, "messages")
         told = await self.api.post(path, body, idempotency_key=idempotency_key)
         return msgspec.convert(told, Receipt)
@@ -254,6 +261,15 @@ class Client:
             after = str(page["cursor"])
             if not page["more"]:
                 return frames
+
+    async def list_scheduled(self, session: str) -> list[ScheduledView]:
+        """Return the messages that are still to be said, the next one first."""
+        page = await self.api.get(of_session(session, "scheduled"))
+        return msgspec.convert(page["items"], list[ScheduledView])
+
+    async def withdraw(self, session: str, name: str) -> None:
+        """Have a scheduled message not said, by its receipt's `input`.  Raises NotFound: it was."""
+        await self.api.delete(of_session(session, "scheduled", name))
 
     # -- what runs wait for, and runs ------------------------------------------------------------
 

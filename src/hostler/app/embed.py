@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -23,9 +24,10 @@ from hostler.app.first_model import first_model, needs_model
 from hostler.app.frames import Finished, Frame, finished
 from hostler.app.house import open_house
 from hostler.app.keys import ADMIN, AdminGate, admin_key
+from hostler.app.part import Part
 from hostler.app.server import make_app, opened_ways
 from hostler.app.settings import Settings, load_settings
-from hostler.app.vaults import kept_by_clients, make_vault
+from hostler.app.vaults import kept_by_clients, limit_news, make_vault
 from hostler.core.errors import SetupError
 from hostler.core.events import Event, JsonObject
 from hostler.core.news import Piece
@@ -33,6 +35,7 @@ from hostler.faces.http import form
 from hostler.faces.http.guard import ANY
 from hostler.faces.http.open_streams import OpenStreams
 from hostler.faces.native import wire
+from hostler.harness.key_limits import KeyLimits
 from hostler.models.discover import Chosen
 from hostler.service.cursor import Cursor
 from hostler.service.follow import end_of
@@ -156,10 +159,13 @@ class Mounted:
                 chosen = await _chosen(self._agent, settings)
                 vault = make_vault(settings, admin_key=key, environ=os.environ)
                 endpoints, catalogue = make_endpoints(settings), make_catalogue(settings)
+                bus = make_bus(settings)
+                news = await limit_news(vault, bus)
                 built = build_agents(
                     [self._agent],
                     settings,
                     chosen=chosen,
+                    key_limits=KeyLimits(news=news),
                     vault=vault,
                     endpoints=endpoints,
                     catalogue=catalogue,
@@ -176,7 +182,8 @@ class Mounted:
                     endpoints=endpoints,
                     catalog=catalogue,
                     outbound=egress_guard(settings.egress),
-                    bus=make_bus(settings),
+                    bus=bus,
+                    part=Part(limits=news),
                 )
                 service = await stack.enter_async_context(house)
                 ways = await stack.enter_async_context(opened_ways(settings.identity, service))
@@ -185,17 +192,10 @@ class Mounted:
                 opened.set_exception(error)
                 return
             streams = OpenStreams()
-            app = make_app(
-                service,
-                AdminGate(key.encode()),
-                streams,
-                ways=ways,
-                keepsakes=keepsakes,
-                # How it is called is the business of the application that it is mounted in.
-                hosts=settings.named_hosts or (ANY,),
-                origins=settings.named_origins,
-            )
-            opened.set_result(app)
+            made = partial(make_app, service, AdminGate(key.encode()), streams, ways=ways)
+            # How it is called is the business of the application that it is mounted in.
+            hosts, origins = settings.named_hosts or (ANY,), settings.named_origins
+            opened.set_result(made(keepsakes=keepsakes, hosts=hosts, origins=origins))
             await over.wait()
             streams.close()
 

@@ -2,7 +2,7 @@
 
     Placed.stream ──▶ an endpoint of this tenant's? ──▶ no: the operator's model
                               │
-                              └──▶ yes: a model of theirs, on connections and breakers of their own
+                              └──▶ yes: a model of theirs, on connections and limits of their own
 
 What is kept for a tenant and a provider is one `_Kept`; one that was not asked for a while goes, and
 so does the one that was longest not asked when there are too many.
@@ -27,8 +27,9 @@ from hostler.app.settings import EgressRules, Settings
 from hostler.core.errors import SetupError
 from hostler.core.events import TenantId
 from hostler.core.ports import Delta, Failure, Model, Reply, Request
-from hostler.harness.breakers import Breakers
 from hostler.harness.egress import Egress
+from hostler.harness.key_limits import KeyLimits
+from hostler.harness.limit_news import LimitNews
 from hostler.harness.outbound import Outbound
 from hostler.models.transport import Aiohttp, Guard
 from hostler.service.endpoints import Endpoints
@@ -57,13 +58,13 @@ class _Kept:
 
     url: str
     transport: Aiohttp
-    breakers: Breakers = field(default_factory=Breakers)
+    limits: KeyLimits
     models: dict[str, Model] = field(default_factory=dict[str, Model])
     users: int = 0
     used_at: float = 0.0
 
 
-Open: TypeAlias = Callable[[str, Aiohttp, Breakers], Model]
+Open: TypeAlias = Callable[[str, Aiohttp, KeyLimits], Model]
 """Makes a model at a base URL."""
 
 
@@ -76,10 +77,11 @@ class Elsewhere:
         guard: Guard,
         *,
         most: int = MOST,
+        news: LimitNews | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.endpoints, self._guard = endpoints, guard
-        self._most, self._clock = most, clock
+        self._most, self._clock, self._news = most, clock, news
         self._kept = OrderedDict[tuple[TenantId, str], _Kept]()
         self._replaced = list[_Kept]()
         """At URLs that are a tenant's no more, by questions that began before."""
@@ -99,7 +101,7 @@ class Elsewhere:
             if name not in kept.models:
                 if len(kept.models) >= MOST_MODELS:  # where a pattern lets clients choose names
                     del kept.models[next(iter(kept.models))]
-                kept.models[name] = make(url, kept.transport, kept.breakers)
+                kept.models[name] = make(url, kept.transport, kept.limits)
             asked = kept.models[name].stream(request)
             del request  # and with it the transcript, which was only lent
             async with aclosing(asked) as parts:
@@ -125,7 +127,9 @@ class Elsewhere:
         if kept is None or kept.url != url:
             if kept is not None:
                 self._replaced.append(kept)
-            kept = self._kept[whose] = _Kept(url, Aiohttp(guard=self._guard))
+            kept = self._kept[whose] = _Kept(
+                url, Aiohttp(guard=self._guard), KeyLimits(news=self._news)
+            )
         self._kept.move_to_end(whose)
         kept.users += 1
         return kept

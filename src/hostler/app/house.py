@@ -18,26 +18,29 @@ from typing import cast
 import anyio
 
 from hostler.app.bus import Bus, News
+from hostler.app.engines import line_of
 from hostler.app.observing import UNOBSERVED, Observing
+from hostler.app.part import Part
 from hostler.app.roster import roster
 from hostler.app.storage import Storage, nothing, open_storage
 from hostler.app.upkeep import Work, upkeep
 from hostler.app.webhooks import make_outgoing
-from hostler.core.events import RunKey
 from hostler.core.news import Signals
-from hostler.core.ports import AgentSpec, Catalog, Job, World
-from hostler.core.store import Store
+from hostler.core.ports import Agents, AgentSpec, Catalog, Engine, World
+from hostler.core.store import Outbox, Store
 from hostler.engine.drive import Driver
-from hostler.engine.queuer import EmbeddedEngine
+from hostler.engine.leaving import Leaving
+from hostler.engine.pace import Pace
 from hostler.harness.outbound import Outbound
 from hostler.harness.results import Results
 from hostler.harness.toolbox import Toolbox
 from hostler.models.absent import Absent
-from hostler.service.admission import Admission
+from hostler.service.admission import Admission, Line
 from hostler.service.direct import Models
 from hostler.service.endpoints import Endpoints
 from hostler.service.rates import Rates
 from hostler.service.retention import FOR_EVER, Forgetting, Keep
+from hostler.service.schedule import InTime
 from hostler.service.secrets import Sealing
 from hostler.service.service import Service, join, make_service
 from hostler.signals.local import LocalSignals
@@ -63,60 +66,80 @@ async def open_house(
     catalog: Catalog | None = None,
     outbound: Outbound | None = None,
     bus: Bus | None = None,
+    part: Part | None = None,
 ) -> AsyncGenerator[Service]:
     """Open the store (a file, a PostgreSQL URL, or memory), drive what is unfinished, yield the verbs.
 
     Runs of agents that are not here end with an error that says so; if this is no server, they and
     webhooks wait for one.  `results`: long ones.  `catalog`: see `roster`.  Raises SetupError.
     """
-    seen, left = observing or UNOBSERVED, results and Results(results)
+    seen, part, left = observing or UNOBSERVED, part or Part(), results and Results(results)
     agents, catalog = roster(agents, catalog)
-    engine, news, world = EmbeddedEngine(), News.of(LocalSignals(first=seen.first), bus), _world()
-    async with _storage(file, seen, news.signals, engine, vault) as beside:
-        store = beside.store
+    engine, pace = part.open(file)
+    news = News.of(LocalSignals(first=seen.first), bus)
+    async with _storage(file, seen, news.signals, part.outbox(file), vault) as beside:
         known = seen.naming(partial(_agent, agents, is_server=is_server))
-        driver = Driver(agents=known, store=store, signals=news.signals, world=world, secrets=vault)
+        driver = _driver(known, beside.store, news.signals, pace, vault, part.leaving)
         service = make_service(
-            store=store,
+            store=beside.store,
             audits=beside.audits,
             directory=beside.directory,
             engine=engine,
             signals=news.signals,
             agents=agents,
             default_agent=default_agent,
-            world=world,
-            admission=_admission(seen, engine, news, driver),
+            world=driver.world,
+            admission=_admission(seen, engine, news, line_of(pace, engine, file)),
             rates=rates,
             scraping=seen.scraping,
-            forgetting=Forgetting(store=store, signals=news.signals, leftovers=left),
+            forgetting=Forgetting(store=beside.store, signals=news.signals, leftovers=left),
             sealing=_sealing(vault, beside, left, outbound, sends=is_server),
             endpoints=endpoints,
             models=Models(catalog=catalog, told=seen.direct),
+            here=part.here,
         )
-        await _read(beside, service.endpoints.endpoints, vault)
-        work = _work(seen, engine, driver, news, store, world)
-        async with _at_work(*work, *upkeep(service, engine, keep, world)):
-            yield join(service, news.nodes)
+        service = await _joined(service, beside, news, vault)
+        async with _at_work(*_work(seen, driver, news, service, keep, part)):
+            yield service
 
 
-def _admission(seen: Observing, engine: EmbeddedEngine, news: News, driver: Driver) -> Admission:
+def _driver(
+    known: Agents,
+    store: Store,
+    signals: Signals,
+    pace: Pace,
+    vault: SealedVault | None,
+    leaving: Leaving,
+) -> Driver:
+    return Driver(
+        agents=known,
+        store=store,
+        signals=signals,
+        world=_world(),
+        pace=pace,
+        secrets=vault,
+        leaving=leaving,
+    )
+
+
+def _admission(seen: Observing, engine: Engine, news: News, line: Line) -> Admission:
     """Return what limits runs; it, the engine and the news are seen from here on."""
-    admission = Admission(driver.pace, active=lambda: engine.live)
+    admission = Admission(line, active=lambda: engine.live)
     seen.enter(_Rooms(engine, news, admission))
     return admission
 
 
 def _work(
-    seen: Observing,
-    engine: EmbeddedEngine,
-    driver: Driver,
-    news: News,
-    store: Store,
-    world: World,
+    seen: Observing, driver: Driver, news: News, service: Service, keep: Keep, part: Part
 ) -> Sequence[Work]:
-    """Return what is at work besides the upkeep."""
-    serve = partial(engine.serve, seen.driven(driver, store, world.worker), slots=SLOTS)
-    return serve, seen.watch, partial(news.serve, store.read)
+    """Return what is at work beside the faces."""
+    store, world, engine = driver.store, driver.world, service.inbox.engine
+    part.limits.join(news.nodes, news.peers)
+    drive = InTime(service.schedule, seen.driven(driver, store, world.worker))
+    serve = partial(engine.serve, drive, slots=SLOTS)
+    hear = partial(news.serve, store.read)
+    always = (seen.watch, hear, *upkeep(service, engine, keep, world))
+    return (serve, *always) if part.drives else always
 
 
 def _world() -> World:
@@ -133,7 +156,9 @@ def _sealing(
 ) -> Sealing | None:
     if vault is None:
         return None
-    outgoing = make_outgoing(beside.webhooks, vault, outbound, sends=sends)
+    outgoing = make_outgoing(
+        beside.webhooks, vault, outbound, sends=sends, is_shared=beside.shared is not None
+    )
     return Sealing(vault, beside.sealed, left, outgoing)
 
 
@@ -141,24 +166,30 @@ def _storage(
     place: Path | str | None,
     seen: Observing,
     signals: Signals,
-    engine: EmbeddedEngine,
+    outbox: Outbox | None,
     vault: SealedVault | None,
 ) -> AbstractAsyncContextManager[Storage]:
     return open_storage(
         place,
         observer=seen.observer(signals.publish),
-        outbox=partial(_ring, engine),
+        outbox=outbox,
         timed=seen.committed,
         mask=nothing if vault is None else vault.mask,
-        drives=True,
+        enlists=outbox is None,
     )
 
 
-async def _read(beside: Storage, endpoints: Endpoints, vault: SealedVault | None) -> None:
-    """Read what is kept in memory of what is beside the logs.  Raises SetupError."""
-    await endpoints.open(beside.directory)
+async def _joined(
+    service: Service, beside: Storage, news: News, vault: SealedVault | None
+) -> Service:
+    """Read what is kept in memory of what is beside the logs, and hear of changes from here on.
+
+    Raises SetupError.
+    """
+    await service.endpoints.endpoints.open(beside.directory)
     if vault is not None:
         await vault.open(beside.sealed)
+    return join(service, news.nodes, shared=beside.shared)
 
 
 @asynccontextmanager
@@ -178,7 +209,7 @@ async def _at_work(*work: Work) -> AsyncGenerator[None]:
 class _Rooms:
     """What `app.observing.Rooms` lets be read."""
 
-    engine: EmbeddedEngine
+    engine: Engine
     news: News
     limits: Admission
 
@@ -193,10 +224,6 @@ class _Rooms:
 
     def admission(self) -> tuple[int, int]:
         return self.limits.most, self.limits.refused
-
-
-async def _ring(engine: EmbeddedEngine, key: RunKey) -> None:
-    await engine.enqueue(Job(key))
 
 
 def _agent(agents: Mapping[str, AgentSpec], name: str, *, is_server: bool) -> AgentSpec | None:

@@ -25,6 +25,7 @@ from hostler.telemetry.metrics import Known, Metrics
 from hostler.telemetry.timeline import Timeline
 
 Breakers = Callable[[], Sequence[tuple[str, str]]]
+Limits = Callable[[], Sequence[tuple[str, tuple[int, int, int | None]]]]
 
 
 @dataclass(slots=True)
@@ -80,6 +81,7 @@ async def measuring(
     is_open: bool = False,
     streams: Callable[[], dict[str, int]] = dict[str, int],
     breakers: Breakers | None = None,
+    limits: Limits | None = None,
     traces: SpanReader | None = None,
     models: Sequence[str] = (),
 ) -> AsyncGenerator[Measuring]:
@@ -105,6 +107,8 @@ async def measuring(
         readings.streams = streams
         if breakers is not None:
             readings.breakers = breakers
+        if limits is not None:
+            readings.limits = limits
         if traces is not None:
             readings.spans = traces.counts
     scraping = Scraping(scrape=None if measured is None else measured.scrape, is_open=is_open)

@@ -10,19 +10,20 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
 import anyio
 import uvicorn
-from starlette.routing import Router
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hostler.app import wiring
 from hostler.app.connections import HttpConnection, SocketConnection
 from hostler.app.identity.settings import Identity
+from hostler.app.part import STOP, Stop
 from hostler.core.errors import NotFound, SetupError
 from hostler.faces.aisdk import face as aisdk
 from hostler.faces.chat import face as chat
@@ -62,15 +63,18 @@ def make_app(
     keepsakes: KeepsakesOf | None = None,
     hosts: Sequence[str] = (ANY,),
     origins: Sequence[str] = (),
+    only: Collection[str] | None = None,
 ) -> ASGIApp:
     """Return the ASGI application: a guard that tokens do not pass, and a router.
 
     `keepsakes`: without it, what clients of raw models keep is good as long as this process.
-    `hosts` and `origins`: see `Guard`.
+    `hosts` and `origins`: see `Guard`.  `only`: the paths that there are; without it, all.
     """
     others = other_operations(service, streams, keepsakes or KeepsakesOf())
     sockets = {RESPONSES: response_socket(service, streams)}
     routes = native_routes(service, gate, streams, ways=ways, others=others, sockets=sockets)
+    if only is not None:
+        routes = [one for one in routes if isinstance(one, Route) and one.path in only]
     router = Router(routes, default=_not_found)
     return Guard(router, hosts=hosts, origins=origins)
 
@@ -153,10 +157,12 @@ async def serve_http(
     tls_key: Path | None = None,
     signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
     ready: Callable[[], None] = lambda: None,
+    stop: Stop = STOP,
 ) -> None:
     """Serve until cancelled or, in a process's main thread, until one of the `signals`.
 
-    Requests in flight get `DRAIN_S`; a second signal ends without them.
+    Requests in flight get `DRAIN_S`, and what else goes on has its own time; a second signal ends
+    without them.
     """
     config = uvicorn.Config(
         app,
@@ -176,12 +182,14 @@ async def serve_http(
         ssl_certfile=tls_cert,
         ssl_keyfile=tls_key,
     )
-    server = _Server(config, streams, ready)
+    server, rest = _Server(config, streams, ready), anyio.CancelScope()
     async with anyio.create_task_group() as tasks:
         if signals and threading.current_thread() is threading.main_thread():
-            tasks.start_soon(_until_told, server, signals)
+            tasks.start_soon(_until_told, server, signals, stop, rest)
         try:
             await server.serve(sockets=[listening])
+            with rest:
+                await stop.rest()
         finally:
             # Cancelled, uvicorn leaves its sockets with the loop, which takes the next ones for them.
             for one in server.servers:
@@ -189,10 +197,19 @@ async def serve_http(
         tasks.cancel_scope.cancel()
 
 
-async def _until_told(server: uvicorn.Server, signals: Sequence[signal.Signals]) -> None:
+async def _until_told(
+    server: uvicorn.Server,
+    signals: Sequence[signal.Signals],
+    stop: Stop,
+    rest: anyio.CancelScope,
+) -> None:
     with anyio.open_signal_receiver(*signals) as received:
         async for _ in received:
-            server.force_exit = server.should_exit
+            if server.should_exit:
+                server.force_exit = True
+                rest.cancel()
+            else:
+                stop.begin()
             server.should_exit = True
 
 

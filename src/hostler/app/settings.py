@@ -10,6 +10,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from json import JSONDecodeError
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Literal
@@ -19,6 +20,7 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -59,6 +61,9 @@ class OwnProvider(BaseModel):
     """How long the first event of an answer may take."""
     idle_s: float | None = None
     """How long the next one may."""
+    at_once: int | None = Field(default=None, ge=1, le=1_000_000)
+    """So many questions with one key may be on their way to one model, in all nodes together; without
+    it there is a bound while the provider refuses what is too much."""
 
 
 class EgressRules(BaseModel):
@@ -132,9 +137,22 @@ class Settings(BaseSettings):
     """`sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`; without it, `hostler.db` in the data
     folder."""
     redis: SecretStr | None = None
-    """`redis://…` or `rediss://…`: the live bus between the nodes of a fleet. Nothing is kept there."""
+    """`redis://…` or `rediss://…`: the live bus between the nodes of a fleet. Nothing is kept there
+    but, with `engine`, the queue. Without it, nodes on one PostgreSQL database hear each other over
+    that, with more delay."""
     fleet: str = Field(default="hostler", pattern=r"^[a-z0-9][a-z0-9-]{0,23}$")
-    """Name of this installation on the bus: nodes of one name hear each other."""
+    """Name of this installation in Redis: nodes of one name hear each other, and share the queue."""
+    engine: Literal["postgres", "redis"] | None = None
+    """Where the queue of runs is, if the log is in PostgreSQL: there, which is the default, or in `redis`.
+    The same for all nodes."""
+    role: Literal["all", "api", "worker"] = "all"
+    """What this node does in its fleet: `api` takes and shows, `worker` drives runs and answers for its
+    health and figures alone."""
+    processes: int = Field(default=1, ge=1, le=256)
+    """So many servers share the port, each with a core of its own; the log has to be in PostgreSQL."""
+    drain_s: float = Field(default=20, ge=0, le=3600)
+    """Told to stop, a server lets each run that it drives end its step in this time; another node then
+    goes on with it. With SQLite there is none, and runs wait for the next start."""
     model: str | None = None
     """`provider:model` for agents that name none; without it, the first that is found."""
     admin_key: SecretStr | None = None
@@ -167,6 +185,8 @@ class Settings(BaseSettings):
     """So many sessions of a tenant are kept, those touched last; 0 keeps all."""
     audit_days: float = Field(default=400, ge=0)
     """Rows of the audit log are kept so many days (a year is what auditors ask for); 0 keeps all."""
+    lease_s: float = Field(default=5, ge=1, le=600)
+    """In a fleet: after so many seconds without a sign of life, a node's runs go on elsewhere."""
     rates: Rated = Rated()
     """How often one principal may ask."""
     identity: Identity = Identity()
@@ -259,6 +279,8 @@ def load_settings(flags: Mapping[str, object]) -> Settings:
         settings = Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         raise SetupError("; ".join(_complaints(error))) from error
+    except SettingsError as error:
+        raise SetupError(_unread(error)) from None  # its cause has the whole value
     except TOMLDecodeError as error:
         raise SetupError(f"{FILE} is not TOML: {error}") from error
     has_tls = settings.tls_cert is not None and settings.tls_key is not None
@@ -305,6 +327,14 @@ def _complaints(error: ValidationError) -> Iterable[str]:
             yield f"{name} is no setting{_nearest(name, Settings.model_fields)}"
         else:
             yield f"{name}: {one['msg']}"
+
+
+def _unread(error: SettingsError) -> str:
+    """Return which variable should have been JSON, and where it is not."""
+    found = re.search(r'field "(\w+)"', str(error))  # it says so nowhere else
+    name = "a variable" if found is None else f"{PREFIX}{found[1].upper()}"
+    why = f": {error.__cause__}" if isinstance(error.__cause__, JSONDecodeError) else ""
+    return f"{name} is not JSON{why}"
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

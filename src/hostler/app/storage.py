@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hostler.app import wiring
+from hostler.beside.shared import Shared
 from hostler.beside.webhooks import Webhooks
 from hostler.core.audited import Audits
 from hostler.core.directory import Directory
@@ -37,6 +38,8 @@ class Storage(NamedTuple):
     directory: Directory
     sealed: SealedRows
     webhooks: Webhooks
+    shared: Shared | None = None
+    """None: no other process has it open."""
 
 
 def nobody(*_: object) -> None:
@@ -56,11 +59,11 @@ async def open_storage(
     outbox: Outbox | None = None,
     timed: Timed | None = None,
     mask: Callable[[TenantId], Mask | None] = nothing,
-    drives: bool = False,
+    enlists: bool = False,
 ) -> AsyncGenerator[Storage]:
     """Open a SQLite file, a PostgreSQL database by its URL, or memory (None).
 
-    `drives`: runs are driven by who opens it, so that nobody else may do that there.
+    `enlists`: in PostgreSQL, a job is queued by the commit that makes a run active.
 
     Raises:
         SetupError: it cannot be used, or another process has it.
@@ -71,7 +74,7 @@ async def open_storage(
         yield Storage(memory, MemoryAudits(), directory, sealed, memory.webhooks)
     elif isinstance(place, str):
         async with wiring.postgres()(
-            place, observer=observer, outbox=outbox, timed=timed, mask=mask, drives=drives
+            place, observer=observer, outbox=outbox, timed=timed, mask=mask, enlists=enlists
         ) as there:
             yield Storage(*there)
     else:

@@ -16,7 +16,8 @@ from hostler.core.errors import Unavailable
 from hostler.core.ports import Engine, World
 from hostler.engine import reconcile
 from hostler.service import auditing, deliveries, keys, retention
-from hostler.service.delivering import Delivering
+from hostler.service.delivering import LOOK_BESIDE_S, LOOK_S, Delivering
+from hostler.service.rereading import Reread, Rereading
 from hostler.service.retention import Keep
 from hostler.service.service import Service
 
@@ -36,12 +37,13 @@ async def again_and_again(what: str, do: Callable[[], Awaitable[object]], every_
 
 
 def upkeep(service: Service, engine: Engine, keep: Keep, world: World) -> Sequence[Work]:
-    """Return what sees that runs go on, and keeps the load and the tables small."""
+    """Return what sees that runs go on, keeps the load and the tables small, and memory true."""
     looked = partial(reconcile.reconcile, service.store, engine)
     kept = partial(keep.once, service.sessions.forgetting, world)
     cut = partial(service.auditing.cut, keep.audit_days)
     return (
         *_sending(service, world),
+        *_remembering(service),
         service.inbox.admission.watch,
         partial(again_and_again, "looking for unfinished runs", looked, reconcile.EVERY_S),
         partial(again_and_again, "retention", kept, retention.EVERY_S),
@@ -53,12 +55,39 @@ def upkeep(service: Service, engine: Engine, keep: Keep, world: World) -> Sequen
     )
 
 
+def _remembering(service: Service) -> Sequence[Work]:
+    """Return what reads anew what other processes have changed, if there may be any."""
+    if service.shared is None:
+        return ()
+    endpoints = service.endpoints.endpoints
+    reads: dict[str, Reread] = {
+        "tenants": service.tenants.forget,
+        "endpoints": partial(endpoints.open, service.endpoints.directory),
+        "keys": service.keys.forget_all,
+    }
+    if service.webhooks.outgoing is not None:  # there is a vault
+        reads["secrets"] = service.webhooks.outgoing.reread
+    rereading = Rereading(service.shared, reads)
+    rereading.join(service.nodes)
+    return (partial(_reread, rereading),)
+
+
+async def _reread(rereading: Rereading) -> None:
+    while True:
+        try:
+            await rereading.look()
+        except Unavailable as error:
+            log.warning("what others have changed is read later: %s", error)
+        await rereading.wait()
+
+
 def _sending(service: Service, world: World) -> Sequence[Work]:
     """Return what sends to webhooks, if this process does."""
     out = service.webhooks.outgoing
     if out is None or out.post is None:
         return ()
-    return (Delivering(out.rows, out.post, out.vault, world).serve,)
+    look_s = LOOK_BESIDE_S if out.is_shared else LOOK_S
+    return (Delivering(out.rows, out.post, out.vault, world, look_s, out.reread).serve,)
 
 
 async def _tidy(service: Service) -> None:

@@ -19,6 +19,7 @@ from hostler.app.providers import table
 from hostler.app.settings import Settings
 from hostler.core.errors import SetupError
 from hostler.faces.http.keepsakes import KeepsakesOf
+from hostler.harness.limit_news import LimitNews
 from hostler.vault.envelope import MasterKey, new_key, read_master_keys
 from hostler.vault.vault import SealedVault
 
@@ -129,6 +130,11 @@ async def kept_by_clients(vault: SealedVault) -> KeepsakesOf:
     They are good on every server that has the same master key.
     """
     return KeepsakesOf(await vault.derived("keepsakes"))
+
+
+async def limit_news(vault: SealedVault, bus: object | None) -> LimitNews:
+    """Return what tells other nodes of keys that are limited, if there may be any.  Raises SetupError."""
+    return LimitNews(None if bus is None else (await vault.derived("limits"))[0])
 
 
 def secret_parts(url: str) -> Sequence[str]:

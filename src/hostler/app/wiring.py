@@ -10,19 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol, TypeAlias, cast
 
 from hostler.app.observing import Observing
+from hostler.beside.shared import Shared
 from hostler.beside.webhooks import Webhooks
-from hostler.core.audited import Audits
+from hostler.core.audited import AuditRow, Audits
 from hostler.core.directory import Directory
 from hostler.core.errors import SetupError
-from hostler.core.ports import Model, Tool
+from hostler.core.events import TenantId
+from hostler.core.ports import Engine, Model, Tool
 from hostler.core.sealed import SealedRows
 from hostler.core.store import Store
+from hostler.stores.moving import Tables, Target
+from hostler.stores.survey import Survey
 from hostler.telemetry.timeline import Reader
 
 
@@ -56,7 +61,7 @@ class SpanReader(Reader, Protocol):
     def close(self) -> None: ...
 
 
-Kept: TypeAlias = tuple[Store, Audits, Directory, SealedRows, Webhooks]
+Kept: TypeAlias = tuple[Store, Audits, Directory, SealedRows, Webhooks, Shared]
 """A store, and what is kept beside the logs in the same place."""
 
 
@@ -69,6 +74,30 @@ class PostgresSchema(Protocol):
 
     async def look(self, url: str) -> tuple[str, bool, Sequence[int]]:
         """Return the server's version, whether it keeps tenants apart, and what steps are left."""
+        ...
+
+
+class PostgresMoving(Protocol):
+    """`hostler.stores.postgres_moving`."""
+
+    def reading(self, url: str, *, alone: bool) -> AbstractAsyncContextManager[Tables]:
+        """Open a snapshot; `alone`: of a database that no server has."""
+        ...
+
+    def writing(self, url: str) -> AbstractAsyncContextManager[Target]:
+        """Open a database that no server has, to be written if nothing is in it."""
+        ...
+
+
+class Chains(Protocol):
+    """`hostler.stores.postgres_audit.Chains`."""
+
+    async def tenants(self) -> Sequence[TenantId]:
+        """Return those that have a chain."""
+        ...
+
+    async def rows(self, tenant: TenantId, after: int, limit: int) -> Sequence[AuditRow]:
+        """Return rows as they stand in a chain, past one."""
         ...
 
 
@@ -87,6 +116,10 @@ COMMANDS = {
     "doctor": "Check this installation.",
     "models": "List and fetch local models.",
     "migrate": "Bring a PostgreSQL database's schema up to date.",
+    "backup": "Copy all that is kept to a file, while servers run.",
+    "restore": "Make a database of such a copy.",
+    "move": "Move everything to another database: SQLite to PostgreSQL, or back.",
+    "upgrade": "See what this build would do to a database.",
     "audit": "Who did what: the audit log, and its check.",
     "verify": "Check that a server keeps its promises.",
     "endpoints": "Have models asked at a tenant's own URLs.",
@@ -212,14 +245,57 @@ def postgres() -> Callable[..., AbstractAsyncContextManager[Kept]]:
     )
 
 
+def postgres_engine(url: str, *, lease_s: float, ahead: Callable[[], int]) -> Engine:
+    """Return the engine of a fleet, by the URL of its database.  Raises SetupError."""
+    opened = cast(
+        "Callable[[], object]",
+        partial(_postgres("postgres_jobs").PostgresJobs, url, answer_s=lease_s),
+    )
+    made = import_module("hostler.engine.postgres").PostgresEngine
+    return cast("Engine", made(opened, lease_s=lease_s, ahead=ahead))
+
+
+def redis_engine(url: str, fleet: str, *, lease_s: float, ahead: Callable[[], int]) -> Engine:
+    """Return the engine of a fleet whose queue is in Redis.  Raises SetupError."""
+    opened = cast(
+        "Callable[[], object]",
+        partial(_redis("engine.docket_queue").Queue, url, fleet, answer_s=lease_s),
+    )
+    return cast(
+        "Engine", _redis("engine.docket").DocketEngine(opened, lease_s=lease_s, ahead=ahead)
+    )
+
+
 def postgres_schema() -> PostgresSchema:
     """Return what looks after the schema of a PostgreSQL database.  Raises SetupError."""
     return cast("PostgresSchema", _postgres("postgres_schema"))
 
 
-def _postgres(module: str) -> ModuleType:
+def postgres_chains() -> Callable[[str], AbstractAsyncContextManager[Chains]]:
+    """Return what opens a PostgreSQL database to check its audit log.  Raises SetupError."""
+    opened = cast("object", _postgres("postgres_audit").open_chains)
+    return cast("Callable[[str], AbstractAsyncContextManager[Chains]]", opened)
+
+
+def notify_wire() -> Callable[[str], object]:
+    """Return what carries messages between nodes over a PostgreSQL database.  Raises SetupError."""
+    made = cast("object", _postgres("notify_wire", of="signals").NotifyWire)
+    return cast("Callable[[str], object]", made)
+
+
+def postgres_moving() -> PostgresMoving:
+    """Return what moves into and out of PostgreSQL databases.  Raises SetupError."""
+    return cast("PostgresMoving", _postgres("postgres_moving"))
+
+
+def postgres_survey() -> Callable[[str], Awaitable[Survey]]:
+    """Return what looks at a PostgreSQL database before it is used.  Raises SetupError."""
+    return cast("Callable[[str], Awaitable[Survey]]", _postgres("postgres_survey").survey)
+
+
+def _postgres(module: str, of: str = "stores") -> ModuleType:
     try:
-        return import_module(f"hostler.stores.{module}")
+        return import_module(f"hostler.{of}.{module}")
     except ImportError as error:
         if error.name != "asyncpg":
             raise
@@ -235,14 +311,17 @@ def redis_wire() -> Callable[[str], object]:
     Raises:
         SetupError: the extra `fleet` is not installed.
     """
+    return cast("Callable[[str], object]", _redis("signals.redis_wire").RedisWire)
+
+
+def _redis(module: str) -> ModuleType:
     try:
-        make = import_module("hostler.signals.redis_wire").RedisWire
+        return import_module(f"hostler.{module}")
     except ImportError as error:
         raise SetupError(
             "a Redis is set, and the extra that speaks to it is not installed: "
             "pip install 'hostler[fleet]'"
         ) from error
-    return cast("Callable[[str], object]", make)
 
 
 def configure_logs(form: str, level: str) -> None:

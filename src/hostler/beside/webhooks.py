@@ -177,7 +177,18 @@ class Webhooks(Protocol):
         ...
 
     async def due(self, now: float, *, each: int) -> Due:
-        """Return what is due by `now`, of all tenants: of each webhook the `each` longest due."""
+        """Return what is due by `now`, of all tenants: of each webhook the `each` longest due.
+
+        What another process has taken is left out, until it is free.
+        """
+        ...
+
+    async def take(self, of: Sequence[Delivery], *, now: float, until: float) -> Sequence[Delivery]:
+        """Return those of what is due that this process may send; until then, no other one may.
+
+        A try that is written with `alter` frees one at once; of who is gone they are free then.
+        Storage that one process has gives all of them, and writes nothing.
+        """
         ...
 
     async def alter(

@@ -17,6 +17,7 @@ from hostler.core.events import (
     KIND_OF,
     ApprovalGiven,
     CallId,
+    ConversationEdited,
     Fact,
     JsonObject,
     Outcome,
@@ -67,7 +68,14 @@ class Finished(msgspec.Struct, frozen=True, tag_field="kind", tag="tool_finished
 
 
 Spoken: TypeAlias = (
-    UserSpoke | RunStarted | Replied | Finished | ApprovalGiven | SessionForked | SessionRewound
+    UserSpoke
+    | RunStarted
+    | Replied
+    | Finished
+    | ApprovalGiven
+    | SessionForked
+    | SessionRewound
+    | ConversationEdited
 )
 SPOKEN = tuple(str(member.__struct_config__.tag) for member in get_args(Spoken))
 """Of runs that ended, these kinds are all that matters later; see `memory.remember`."""

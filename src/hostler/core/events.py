@@ -4,7 +4,7 @@ A fact is named in the past tense, is immutable and JSON-safe.  The union `Fact`
 member means teaching `fold`, the codec's tests and the faces.  Facts evolve by added fields with
 defaults; a field is never renamed, re-typed or given a new meaning.
 
-Invariant: nothing here imports anything of ours but `shown` and `terms`, performs I/O or knows the
+Invariant: nothing here imports anything of ours but `said`, `shown` and `terms`, performs I/O or knows the
 time.
 """
 
@@ -16,15 +16,14 @@ from typing import Literal, NamedTuple, NewType, TypeAlias, get_args
 
 from msgspec import Struct, field
 
-from hostler.core.shown import FilePart, Shown
+from hostler.core.said import CallId, Content, Said, ToolCall
+from hostler.core.shown import Shown
 from hostler.core.terms import Terms
 
 TenantId = NewType("TenantId", str)
 SessionId = NewType("SessionId", str)
 RunId = NewType("RunId", str)
 InputId = NewType("InputId", str)
-CallId = NewType("CallId", str)
-"""Minted by us for every call a model asks for; the idempotency key handed to the tool."""
 AttemptId = NewType("AttemptId", str)
 PrincipalId = NewType("PrincipalId", str)
 Seq = NewType("Seq", int)
@@ -88,24 +87,6 @@ class Principal(Struct, frozen=True, kw_only=True):
     """The one session this principal may touch; None: all of its tenant."""
 
 
-class TextPart(Struct, frozen=True, kw_only=True, tag_field="type", tag="text"):
-    text: str
-
-
-class ImagePart(
-    Struct, frozen=True, kw_only=True, tag_field="type", tag="image", omit_defaults=True
-):
-    """Exactly one of `url` and `data` (base64, with its `media_type`)."""
-
-    url: str | None = None
-    data: str | None = None
-    media_type: str | None = None
-
-
-Part: TypeAlias = TextPart | ImagePart | FilePart
-Content: TypeAlias = str | tuple[Part, ...]
-
-
 class ClientTool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A tool that a session's clients bring; they answer its calls."""
 
@@ -117,20 +98,6 @@ class ClientTool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """JSON Schema of the arguments object."""
     timeout_s: float = 86_400.0
     """How long a call waits for its result before it is an error."""
-
-
-class ToolCall(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """What a model asked for, as it asked: the name may be unknown, the arguments unfit."""
-
-    id: CallId
-    name: str
-    arguments: JsonObject
-    provider_id: str | None = None
-    """The provider's own id, sent back to the same provider."""
-    unparsed: str | None = None
-    """The arguments' text when it was no JSON object; `arguments` is then empty."""
-    cut: bool = False
-    """The output limit fell inside the arguments: never completed, never executed."""
 
 
 class Usage(Struct, frozen=True, kw_only=True, gc=False):
@@ -156,31 +123,6 @@ class Fault(Struct, frozen=True, kw_only=True):
 
     code: str
     message: str
-
-
-# -- the conversation that facts add up to ---------------------------------------------------
-
-
-class UserSaid(Struct, frozen=True, gc=False, tag_field="by", tag="user"):
-    content: Content
-
-
-class ModelSaid(Struct, frozen=True, gc=False, tag_field="by", tag="model", omit_defaults=True):
-    text: str
-    calls: tuple[ToolCall, ...] = ()
-    thinking: str | None = None
-    replay: JsonObject | None = None
-
-
-class ToolSaid(Struct, frozen=True, gc=False, tag_field="by", tag="tool", omit_defaults=True):
-    """Stands right after the reply that made the call, in the order of its calls."""
-
-    call: ToolCall
-    output: str
-    failed: bool = field(default=False)
-
-
-Said: TypeAlias = UserSaid | ModelSaid | ToolSaid
 
 
 class Stretch(Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
@@ -229,6 +171,17 @@ class UserSpoke(FactBase, frozen=True, tag="user_spoke"):
     """What was said before, as the client tells it: the conversation has it before `content`."""
     terms: Terms | None = None
     """What the message asks of its run, from here on; None: as before."""
+    scheduled: Seq | None = None
+    """Where it was scheduled, if it was: the `message_scheduled` at this position is over."""
+
+
+class MessageScheduled(FactBase, frozen=True, tag="message_scheduled"):
+    """A message was accepted that is said later.  Until then it is no part of the conversation."""
+
+    message: UserSpoke
+    """As it will be written; its policy says then what its run is."""
+    due_at: datetime
+    """When it is said."""
 
 
 class RunRated(FactBase, frozen=True, tag="run_rated"):
@@ -245,10 +198,7 @@ class RunRated(FactBase, frozen=True, tag="run_rated"):
 
 
 class RunWithdrawn(FactBase, frozen=True, tag="run_withdrawn"):
-    """What a run said since `since` is to be given out no more under its own name.
-
-    It stays part of the conversation, and of the log.
-    """
+    """What a run said since `since` is given out no more by its name; it stays what was said."""
 
     principal: PrincipalId
     since: Seq
@@ -297,6 +247,19 @@ class SessionRewound(FactBase, frozen=True, tag="session_rewound"):
     """Who took it back."""
 
 
+class ConversationEdited(FactBase, frozen=True, tag="conversation_edited"):
+    """Somebody put something into the conversation, or took it out, without a run."""
+
+    principal: PrincipalId
+    said: tuple[Said, ...] = ()
+    """What it has now: at its end, or in place of what was taken out."""
+    place: int | None = None
+    """So much of the conversation stays before that; None: all of it."""
+    taken: int = 0
+    """So much from there on is no part of it any more.  The log keeps it."""
+    metadata: JsonObject = {}
+
+
 # -- written by whoever drives the run -------------------------------------------------------
 
 
@@ -307,10 +270,15 @@ class InputProcessed(FactBase, frozen=True, tag="input_processed"):
 
 
 class InputDropped(FactBase, frozen=True, tag="input_dropped"):
-    """This input will get no reply: its run ended, or was replaced, before one."""
+    """This input will get no reply: its run ended, or was replaced, before one.
+
+    Of a scheduled message: it will not be said.
+    """
 
     input: InputId
     reason: str
+    principal: PrincipalId | None = None
+    """Who withdrew it, before it was said."""
 
 
 class RunClaimed(FactBase, frozen=True, tag="run_claimed"):
@@ -442,12 +410,14 @@ class Unknown(Struct, frozen=True, kw_only=True):
 
 Fact: TypeAlias = (
     UserSpoke
+    | MessageScheduled
     | RunRated
     | RunWithdrawn
     | CancelRequested
     | ApprovalGiven
     | SessionForked
     | SessionRewound
+    | ConversationEdited
     | InputProcessed
     | InputDropped
     | RunClaimed

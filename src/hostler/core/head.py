@@ -20,6 +20,7 @@ from hostler.core.events import (
     AttemptDropped,
     CallId,
     CancelRequested,
+    ConversationEdited,
     Fact,
     ModelAsked,
     ModelFailed,
@@ -55,7 +56,8 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     seq: Seq = START
     fence: int = 0
     base: Seq = START
-    """Where the last active run ended: what is before this is for `remember`."""
+    """Where the last active run ended, or the conversation was edited since: what is before this is
+    for `remember`."""
     active: RunId | None = None
     """The one run that has, or should have, a job."""
     started: bool = False
@@ -106,7 +108,8 @@ def advance(head: Head, seq: Seq, fact: Fact) -> Head:
         case RunEnded():
             active, queue = (head.queue[0], head.queue[1:]) if head.queue else (None, ())
             return Head(seq=seq, fence=head.fence, base=seq, active=active, queue=queue)
-        case SessionForked():  # what was going on before it goes on elsewhere
+        case SessionForked() | ConversationEdited():
+            # What was going on before a fork goes on elsewhere; before an edit, nothing was.
             return Head(seq=seq, fence=head.fence, base=seq)
         case RunStarted():
             return replace(head, seq=seq, started=True)

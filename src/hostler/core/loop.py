@@ -49,7 +49,6 @@ from hostler.core.events import (
     RunId,
     RunKey,
     RunStarted,
-    Said,
     Seq,
     ToolFinished,
     ToolStarted,
@@ -69,6 +68,7 @@ from hostler.core.ports import (
     Request,
     World,
 )
+from hostler.core.said import Said
 from hostler.core.sealed import Part, Secrets
 from hostler.core.shown import Show, Shown, Stage
 from hostler.core.state import LOST, Run, State, fold, prompt, terms_of
@@ -200,9 +200,14 @@ class Drive:
     secrets: Secrets | None = None
     crowded: Callable[[], bool] = lambda: False
     """Whether others wait for this worker's time: text is then taken in larger pieces."""
+    leaving: Callable[[], bool] = lambda: False
+    """Whether another worker shall go on: this one then begins no further step."""
 
     async def run(self) -> float | None:
         """Drive the run until it ends or waits; return when to look again, None for never.
+
+        When this worker is `leaving`, it returns now between two steps: nothing is in flight, and
+        whoever goes on asks and runs nothing a second time.
 
         Cancelling the task that awaits this (a shutdown) leaves the run open, to be resumed
         elsewhere.  Only a `CancelRequested` fact cancels a run.
@@ -226,6 +231,9 @@ class Drive:
             agent, action, r = await self._decided(log, agent)
             if isinstance(action, Begin):
                 log.note([RunStarted(run=self.key.run)])
+            elif isinstance(action, AskModel | CallTools) and self.leaving():
+                if await log.commit([]):
+                    return self.world.clock()
             elif r is not None and isinstance(action, AskModel):
                 await self._ask(action, r, log, agent)
             elif r is not None and isinstance(action, CallTools):
@@ -263,7 +271,7 @@ class Drive:
     async def _pause(self, wait: Wait) -> bool:
         """Sleep a short wait out, or until rung; False, at once, for a long one."""
         left_s = wait.until - self.world.clock()
-        if left_s > PATIENCE_S:
+        if left_s > PATIENCE_S or self.leaving():
             return False
         with self.interrupt.guard():
             await anyio.sleep(max(0.0, left_s))

@@ -13,16 +13,15 @@ from typing import NamedTuple
 
 from hostler.core.codec import Finished, Replied, Spoken
 from hostler.core.events import (
-    ModelSaid,
+    ConversationEdited,
     RunId,
     RunStarted,
-    Said,
     Seq,
     SessionRewound,
     ToolCall,
-    ToolSaid,
     UserSpoke,
 )
+from hostler.core.said import ModelSaid, Said, ToolSaid
 from hostler.core.state import NEVER_RAN, State, approve, said_by, size_of
 
 
@@ -46,7 +45,7 @@ def remember(past: Past) -> State:
         elif isinstance(fact, RunStarted):
             memory.began(fact.run)
         else:
-            if isinstance(fact, SessionRewound):
+            if isinstance(fact, SessionRewound | ConversationEdited):
                 memory.began(None)
             approve(memory.state, fact)
     memory.settle()

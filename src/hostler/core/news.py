@@ -125,8 +125,9 @@ class Nodes(Protocol):
         ...
 
 
-REVOKED, UNSHARED = "revoked", "unshared"
-"""Kinds of what nodes tell: a key's id, or what holders of a link are called; tenant, user, session."""
+REVOKED, UNSHARED, MOVED = "revoked", "unshared", "moved"
+"""Kinds of what nodes tell: a key's id, or what holders of a link are called; tenant, user, session;
+tenant, session and run of what shall go on elsewhere."""
 
 
 class Alone:

@@ -25,13 +25,13 @@ from hostler.core.events import (
     Policy,
     RunId,
     RunKey,
-    Said,
     Stop,
     ToolCall,
     ToolFinished,
     ToolStarted,
     Usage,
 )
+from hostler.core.said import Said
 from hostler.core.shown import Show, Shown, unseen
 from hostler.core.terms import AS_IT_IS, Wanted
 
@@ -95,6 +95,8 @@ class Request(Struct, frozen=True, kw_only=True):
     """Equal for all requests of one session: a key for the provider's prompt cache."""
     tenant: str = ""
     """Who asks: whose key may pay for it."""
+    waits_s: float | None = None
+    """How long it may wait for its turn before it is asked; None: as long as is good for a run."""
     max_output_tokens: int | None = None
     wanted: Wanted = AS_IT_IS
     options: JsonObject = {}
@@ -315,6 +317,8 @@ class Job(NamedTuple):
     key: RunKey
     not_before: float = 0.0
     """Unix seconds; 0: at once."""
+    priority: int = 0
+    """-1, 0 or 1.  Of jobs that are due, those of a higher one go first, where an engine can."""
 
 
 Handler: TypeAlias = Callable[[RunKey], Awaitable[float | None]]
@@ -333,15 +337,42 @@ class Engine(Protocol):
 
         Idempotent: a key that is queued already is not queued twice; one that is being handled is
         handled once more.  An earlier time wins over a later one.
+
+        Raises:
+            Unavailable: not now; the reconciler will do it.
         """
         ...
 
-    def is_live(self, key: RunKey) -> bool:
-        """Whether there is a job for the key, queued, delayed or running."""
+    async def idle(self, keys: Sequence[RunKey]) -> Sequence[RunKey]:
+        """Return those without a job, queued, delayed or running, anywhere.  Raises Unavailable."""
         ...
 
     async def serve(self, handler: Handler, *, slots: int) -> None:
-        """Handle up to `slots` keys at once, until cancelled; handlers in flight are cancelled."""
+        """Handle up to `slots` keys at once, until cancelled.
+
+        Handlers in flight are cancelled, and their keys are anybody's at once.
+        """
+        ...
+
+    def drain(self) -> None:
+        """Take no more keys; those that are being handled go on."""
+        ...
+
+    @property
+    def serves(self) -> bool:
+        """Whether keys are handed out here: it is served, drains not, and its queue answered of late."""
+        ...
+
+    @property
+    def live(self) -> int:
+        """Return how many keys are in this process's hands."""
+        ...
+
+    def waiting(self) -> tuple[int, float]:
+        """Return how many keys are due and wait for a worker, and for how many seconds the oldest.
+
+        As of some seconds ago, if others have a part in it.
+        """
         ...
 
 

@@ -109,6 +109,16 @@ class Approval(Struct, kw_only=True):
     answered_at: float | None = None
 
 
+class Timer(NamedTuple):
+    """A message that is to be said at a time."""
+
+    input: InputId
+    seq: Seq
+    """Where its `message_scheduled` is."""
+    at: float
+    """Unix seconds."""
+
+
 class Share(Struct, kw_only=True):
     """A link with which anybody may read one session until it expires."""
 

@@ -27,15 +27,16 @@ from hostler.core.events import (
     AttemptId,
     CallId,
     CancelRequested,
+    ConversationEdited,
     Event,
     Fact,
     InputDropped,
     InputId,
     InputProcessed,
+    MessageScheduled,
     ModelAsked,
     ModelFailed,
     ModelReplied,
-    ModelSaid,
     PartShown,
     RunClaimed,
     RunEnded,
@@ -43,21 +44,18 @@ from hostler.core.events import (
     RunRated,
     RunStarted,
     RunWithdrawn,
-    Said,
     Seq,
     SessionForked,
     SessionRewound,
     Stop,
-    TextPart,
     ToolCall,
     ToolFinished,
-    ToolSaid,
     ToolStarted,
     Unknown,
     Usage,
-    UserSaid,
     UserSpoke,
 )
+from hostler.core.said import ModelSaid, Said, TextPart, ToolSaid, UserSaid
 from hostler.core.terms import NO_TERMS, Terms
 
 ENDS_ATTEMPT = frozenset({"model_replied", "model_failed", "attempt_dropped", "run_claimed"})
@@ -173,7 +171,7 @@ def _apply(s: State, event: Event, fact: Fact | Unknown) -> None:
     match fact:
         case UserSpoke() | InputProcessed() | InputDropped() | CancelRequested():
             _inbox(s, event, fact)
-        case ApprovalGiven() | SessionForked() | SessionRewound():
+        case ApprovalGiven() | SessionForked() | SessionRewound() | ConversationEdited():
             approve(s, fact)
         case ModelAsked() | ModelReplied() | ModelFailed() | AttemptDropped():
             if s.run is not None:
@@ -183,8 +181,8 @@ def _apply(s: State, event: Event, fact: Fact | Unknown) -> None:
                 _tool(s, s.run, fact)
         case RunClaimed() | RunStarted() | RunEnded():
             _life(s, event, fact)
-        case RunRated() | RunWithdrawn() | PartShown():
-            pass  # for people, not for models
+        case RunRated() | RunWithdrawn() | PartShown() | MessageScheduled():
+            pass  # for people, not for models (or not yet)
         case Unknown():
             s.foreign = True
         case _:
@@ -257,10 +255,15 @@ def _is_empty(fact: ModelReplied) -> bool:
     return not (fact.text or fact.calls or fact.stop == "refusal")
 
 
-def approve(s: State, fact: ApprovalGiven | SessionForked | SessionRewound) -> None:
+def approve(
+    s: State, fact: ApprovalGiven | SessionForked | SessionRewound | ConversationEdited
+) -> None:
     """Take in what somebody outside decided about calls, or about what was said."""
-    if isinstance(fact, SessionRewound):
-        _rewind(s, fact.before)
+    if isinstance(fact, SessionRewound | ConversationEdited):
+        if s.run is not None:
+            _settle(s, s.run)
+            s.run = None
+        _rewind(s, fact.before) if isinstance(fact, SessionRewound) else _edit(s, fact)
         return
     if isinstance(fact, SessionForked):
         s.approved.clear()  # was given for the other session
@@ -272,10 +275,17 @@ def approve(s: State, fact: ApprovalGiven | SessionForked | SessionRewound) -> N
         s.run.claims = 0
 
 
+def _edit(s: State, fact: ConversationEdited) -> None:
+    first = len(s.transcript) if fact.place is None else min(fact.place, len(s.transcript))
+    end, grown = min(first + fact.taken, len(s.transcript)), first + len(fact.said)
+    s.transcript[first:end] = fact.said
+    s.size += sum(map(size_of, fact.said))
+    for run, at in s.begun.items():
+        if at > first:
+            s.begun[run] = grown + max(0, at - end)
+
+
 def _rewind(s: State, run: RunId) -> None:
-    if s.run is not None:
-        _settle(s, s.run)
-        s.run = None
     if run in s.begun:
         del s.transcript[s.begun[run] :]
         kept = [*s.begun][: [*s.begun].index(run)]

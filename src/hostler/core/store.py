@@ -34,10 +34,14 @@ from hostler.core.records import (
     Session,
     Share,
     Storage,
+    Timer,
 )
 
 LARGEST_READ = 1024 * 1024
 """Bytes of facts: whoever reads a log holds a page of it, and some of them wait for their client."""
+AHEAD_S = 30.0
+"""How long before its time a scheduled message is rung for.  More than the reconciler's rhythm, so that
+it is said in time, and little, so that no engine holds what is due next year."""
 
 
 class Store(Protocol):
@@ -177,7 +181,12 @@ class Store(Protocol):
         """Return every active run of every tenant that can go on now: what the reconciler rings for.
 
         Not those that wait for somebody outside, before the first of their waits expires.
+        And every message whose time comes within `AHEAD_S`, its input in the place of a run.
         """
+        ...
+
+    async def scheduled(self, key: Key) -> Sequence[Timer]:
+        """Return the messages that are still to be said, the next one first; of nothing, none."""
         ...
 
     @property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 from hostler.core.errors import Fenced, NotFound, Unavailable
@@ -16,6 +17,7 @@ from hostler.core.news import Signals
 from hostler.core.ports import Agents, World
 from hostler.core.sealed import Secrets
 from hostler.core.store import Store
+from hostler.engine.leaving import Leaving
 from hostler.engine.pace import Pace, Place
 
 log = logging.getLogger(__name__)
@@ -31,17 +33,22 @@ class Driver:
     world: World
     pace: Pace = field(default_factory=Pace)
     secrets: Secrets | None = None
+    leaving: Leaving = field(default_factory=Leaving)
     _troubles: dict[RunKey, int] = field(default_factory=dict[RunKey, int])
     """Unexpected errors in a row; only to space the tries out."""
 
     async def __call__(self, key: RunKey) -> float | None:
         """Drive a run; return when to try again, in Unix seconds, or None when it rests."""
+        if self.leaving.leaves(key):
+            return self.leaving.again_at(key)
         try:
-            with self.pace.place() as place:
+            with self.leaving.driving(key), self.pace.place() as place:
                 until = await self._drive(key, place)
         except Exception as error:  # noqa: BLE001  one session's trouble must not end the others
             return self._after(error, key)
         self._troubles.pop(key, None)
+        if until is not None and self.leaving.leaves(key):
+            return max(until, self.leaving.again_at(key))
         return until
 
     async def _drive(self, key: RunKey, place: Place) -> float | None:
@@ -55,6 +62,7 @@ class Driver:
             world=self.world,
             secrets=self.secrets,
             crowded=self.pace.is_crowded,
+            leaving=partial(self.leaving.leaves, key),
         )
 
         def ring() -> None:

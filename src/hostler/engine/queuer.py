@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -56,7 +56,7 @@ class EmbeddedEngine:
         assert isinstance(self._queuer.queries, InMemoryQueries)
         self._queries = self._queuer.queries
         self._live: dict[RunKey, _Live] = {}
-        self._handled = 0
+        self._handled, self._drains, self._is_served = 0, False, False
 
     async def enqueue(self, job: Job) -> None:
         live = self._live.get(job.key)
@@ -81,10 +81,18 @@ class EmbeddedEngine:
         since = [one.since for one in self._live.values() if not one.running and one.since <= now]
         return len(since), now - min(since, default=now)
 
-    def is_live(self, key: RunKey) -> bool:
-        return key in self._live
+    async def idle(self, keys: Sequence[RunKey]) -> Sequence[RunKey]:
+        return [key for key in keys if key not in self._live]
+
+    def drain(self) -> None:
+        self._drains = True
+
+    @property
+    def serves(self) -> bool:
+        return self._is_served and not self._drains
 
     async def serve(self, handler: Handler, *, slots: int) -> None:
+        self._is_served = True
         free, leaving = anyio.Semaphore(slots), False
 
         async def handle(key: RunKey) -> None:
@@ -101,7 +109,7 @@ class EmbeddedEngine:
 
         async def entry(queued: QueuedJob) -> None:
             await free.acquire()
-            if not leaving:
+            if not (leaving or self._drains):
                 tasks.start_soon(handle, _key.decode(queued.payload or b""))
 
         async with anyio.create_task_group() as tasks:
@@ -142,5 +150,5 @@ class EmbeddedEngine:
             live.again = None
             until = await handler(key)
             wanted = [at for at in (until, live.again) if at is not None]
-            if not wanted or min(wanted) > self._clock():
+            if self._drains or not wanted or min(wanted) > self._clock():
                 return min(wanted, default=None)

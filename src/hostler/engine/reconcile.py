@@ -17,11 +17,10 @@ EVERY_S = 10.0
 
 async def reconcile(store: Store, engine: Engine) -> int:
     """Enqueue every unfinished run without a live job; return how many."""
-    rung = 0
-    for key in await store.unfinished():
-        if not engine.is_live(key):
-            await engine.enqueue(Job(key))
-            rung += 1
+    unfinished = await store.unfinished()
+    rung = await engine.idle(unfinished) if unfinished else ()
+    for key in rung:
+        await engine.enqueue(Job(key))
     if rung:
-        log.info("rang for %d unfinished run(s)", rung)
-    return rung
+        log.info("rang for %d unfinished run(s)", len(rung))
+    return len(rung)

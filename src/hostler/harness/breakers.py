@@ -81,6 +81,17 @@ class Breaker:
     def is_closed(self) -> bool:
         return self._state == "closed"
 
+    @property
+    def is_open(self) -> bool:
+        return self._state == "open"
+
+    @property
+    def left_s(self) -> float:
+        """Return for how many seconds nobody is let through; while a probe is out, about."""
+        if self._state == "closed":
+            return 0.0
+        return self._soon(max(0.0, self._until - self._clock()))
+
     def enter(self) -> Passage | float:
         """Return a passage, or for how many seconds there is none."""
         now = self._clock()
@@ -132,6 +143,18 @@ class Breaker:
         if shut or too_many or self._failures >= rules.failures or self._state == "half_open":
             self._open(wait_s, shut=shut)
 
+    def shut(self, wait_s: float) -> None:
+        """Open, as another node was told to; who is in flight here says nothing of that."""
+        now = self._clock()
+        until = now + min(wait_s, LONGEST_SHUT_S)
+        if self._state == "open":
+            self._until = max(self._until, until)
+            return
+        if self._state == "closed":
+            self._opened_at = now
+        self._state, self._until = "open", until
+        self._period += 1
+
     def left(self, period: int) -> None:
         """Take in that a passage was given up: a probe's place is free again."""
         if period == self._period and self._state == "half_open":
@@ -151,9 +174,13 @@ class Breaker:
 
     def _spread(self, left_s: float) -> float:
         """Return when to come back: a little later than the probe, and not all at once."""
-        if self._state == "half_open":  # the probe answers any moment, and its limit is far away
-            left_s = min(left_s, self._rules.first_s / 2)
+        left_s = self._soon(left_s)
         return left_s + 0.05 + _chance.random() * min(max(left_s / 4, 0.25), 5.0)
+
+    def _soon(self, left_s: float) -> float:
+        if self._state == "half_open":  # the probe answers any moment, and its limit is far away
+            return min(left_s, self._rules.first_s / 2)
+        return left_s
 
     def _count(self, *, good: int = 0, bad: int = 0) -> None:
         now = self._clock()

@@ -7,6 +7,7 @@ Invariant: a path is made of ids that can name a file, and nothing else.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterable
@@ -18,6 +19,7 @@ import anyio.to_thread
 
 from hostler.core.errors import Unavailable
 from hostler.core.events import CallId, Key, SessionId, TenantId
+from hostler.faults import fault_point
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.@-]{0,127}")
 
@@ -89,7 +91,12 @@ def _scrub_file(path: Path, mask: Callable[[str], str]) -> bool:
         if after != before:
             beside = path.with_suffix(".new")
             beside.touch(mode=0o600)
-            beside.write_bytes(after.encode())
+            with beside.open("wb") as file:
+                file.write(after.encode())
+                file.flush()
+                os.fsync(file.fileno())  # or the name may come to stand for less
+            fault_point("before a file of results is masked")
             beside.replace(path)
+            fault_point("after a file of results is masked")
             return True
     return False

@@ -41,6 +41,7 @@ from hostler.core.events import (
 )
 from hostler.core.ports import CallContext, Tool, ToolSpec, mint
 from hostler.core.trail import of_call
+from hostler.faults import fault_point
 from hostler.harness.breakers import Breakers, Passage
 from hostler.harness.clients import Demanding, OfClient
 from hostler.harness.permissions import ALL, Permissions
@@ -361,10 +362,13 @@ def _written(path: Path, text: str) -> int:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)  # of this call, when it is run a second time
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fault_point("before a file of results")
         with open(os.open(path, flags, 0o600), "wb") as file:  # noqa: PTH123  the flags matter
             file.writelines(piece.encode(errors="replace") for piece in pieces)
             file.flush()
+            fault_point("within a file of results")
             os.fsync(file.fileno())  # the fact that names it will be durable
+        fault_point("after a file of results")
     except OSError as error:
         log.warning("the output of a tool could not be kept in %s: %s", path, error)
         _removed(path)

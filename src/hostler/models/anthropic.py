@@ -19,8 +19,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hostler.core.events import JsonObject, ModelSaid, Stop, Usage
+from hostler.core.events import JsonObject, Stop, Usage
 from hostler.core.ports import Delta, Failure, Reply, Request
+from hostler.core.said import ModelSaid
 from hostler.core.state import add
 from hostler.models.anthropic_request import body
 from hostler.models.calls import parsed

@@ -19,19 +19,21 @@ from msgspec import Struct
 
 from hostler.core.events import (
     CallId,
-    Content,
-    FilePart,
-    ImagePart,
     JsonObject,
+    ToolCall,
+)
+from hostler.core.ports import Request, ToolSpec
+from hostler.core.said import (
+    Content,
+    ImagePart,
     ModelSaid,
     Part,
     Said,
     TextPart,
-    ToolCall,
     ToolSaid,
     UserSaid,
 )
-from hostler.core.ports import Request, ToolSpec
+from hostler.core.shown import FilePart
 from hostler.core.terms import AS_IT_IS, Wanted
 from hostler.models.calls import wire_id
 from hostler.models.capabilities import Capabilities

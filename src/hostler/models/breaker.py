@@ -1,6 +1,6 @@
 """A model behind breakers: a provider that is down is not asked, and a key that is limited neither.
 
-    Breaking.stream ──▶ the key's limit? ──▶ the provider's outage? ──▶ the model
+    Breaking.stream ──▶ the key's limit, its line ──▶ the provider's outage? ──▶ the model
 
 There are two, because two things fail: a provider, with all its models; and the right of a key to
 ask for one model, which leaves other models as they are, those of an agent's chain among them.
@@ -11,8 +11,6 @@ nothing is asked twice.
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Protocol
@@ -27,8 +25,6 @@ OUTAGE: frozenset[FaultCode] = frozenset(
     }
 )
 """What a provider in trouble answers; the others are about the question or the key."""
-_SALT = secrets.token_bytes(16)
-"""Of this process: what is made of a key with it says nothing to anybody else."""
 
 
 class Passage(Protocol):
@@ -53,28 +49,79 @@ class Breakers(Protocol):
     def of(self, kind: str, name: str) -> Breaker: ...
 
 
+class Room(Protocol):
+    """Leave to ask once, with a key for a model."""
+
+    def worked(self) -> None:
+        """The provider took the question."""
+        ...
+
+    def refused(self, wait_s: float | None = None) -> None:
+        """It limits the key, and says for how long, or does not."""
+        ...
+
+    def left(self) -> None:
+        """Last, whatever was said before; alone: nothing is known."""
+        ...
+
+
+class KeyLimit(Protocol):
+    async def enter(self, tenant: str, session: str, waits_s: float | None) -> Room | float:
+        """Return leave to ask, perhaps after a while in line, or for how many seconds there is none.
+
+        `session`: one that comes back keeps its turn; empty: it will not.  `waits_s`: how long to
+        stand in line at most; None: as long as is good for a run.
+        """
+        ...
+
+
+class KeyLimits(Protocol):
+    """Where limits of keys are kept (`harness.key_limits`), and breakers beside them."""
+
+    @property
+    def breakers(self) -> Breakers: ...
+    def mark(self, key: str | None) -> str:
+        """Return what tells keys apart, and tells nothing else of them."""
+        ...
+
+    def of(self, name: str, at_once: int | None = None) -> KeyLimit: ...
+
+
 class Breaking:
     """A `core.ports.Model` that stands before another one."""
 
     def __init__(
-        self, model: Model, breakers: Breakers, *, place: str, key: Callable[[str], str | None]
+        self,
+        model: Model,
+        limits: KeyLimits,
+        *,
+        place: str,
+        key: Callable[[str], str | None],
+        at_once: int | None = None,
     ) -> None:
-        """`place`: where it is asked; with its key, what an outage is about."""
+        """`place`: where it is asked; with its key, what an outage is about.
+
+        `at_once`: so many questions with one key may be in flight, in all nodes together.
+        """
         self.provider, self.name = model.provider, model.name
-        self._model, self._breakers, self._key = model, breakers, key
+        self._model, self._limits, self._key, self._at_once = model, limits, key, at_once
         self._trouble: FaultCode = "unavailable"
         self._place = place.partition("?")[0].rpartition("@")[2]  # what may be a secret is left out
 
     async def stream(self, request: Request) -> AsyncGenerator[Delta | Reply | Failure, None]:
         """See `core.ports.Model`."""
-        whose = f"{self.provider} {self._place} {_mark(self._key_of(request.tenant))}"
-        limit = self._breakers.of("rate_limit", f"{whose} {self.name}").enter()
-        if isinstance(limit, int | float):
-            yield self._refused("rate_limit", "limits this key", limit)
+        key, session = self._key_of(request.tenant), request.session
+        whose = f"{self.provider} {self._place} {self._limits.mark(key)}"
+        limit = self._limits.of(f"{whose} {self.name}", self._at_once)
+        if request.waits_s is not None:  # whoever waits for so short a time does not come back
+            session = ""
+        room = await limit.enter(request.tenant, session, request.waits_s)
+        if isinstance(room, int | float):
+            yield self._refused("rate_limit", "limits this key", room)
             return
-        outage = self._breakers.of("model", whose).enter()
+        outage = self._limits.breakers.of("model", whose).enter()
         if isinstance(outage, int | float):
-            limit.left()
+            room.left()
             yield self._refused(self._trouble, "failed too often", outage)
             return
         heard, asked = False, self._model.stream(request)
@@ -83,13 +130,14 @@ class Breaking:
             async with aclosing(asked) as parts:
                 async for part in parts:
                     if not isinstance(part, Delta):
-                        self._judge(part, limit, outage)
+                        self._judge(part, room, outage)
                     elif not heard:  # it lives, whenever this answer may end
                         heard = True
                         outage.worked()
+                        room.worked()
                     yield part
         finally:
-            limit.left()
+            room.left()
             outage.left()
 
     def _key_of(self, tenant: str) -> str | None:
@@ -98,7 +146,7 @@ class Breaking:
         except SetupError:  # the model will say so itself
             return None
 
-    def _judge(self, last: Reply | Failure, limit: Passage, outage: Passage) -> None:
+    def _judge(self, last: Reply | Failure, room: Room, outage: Passage) -> None:
         code = last.code if isinstance(last, Failure) else None
         if isinstance(last, Failure) and code in OUTAGE and last.again:
             # Who is refused meanwhile waits as long as who was told this.
@@ -107,15 +155,10 @@ class Breaking:
             return
         outage.worked()
         if isinstance(last, Reply):
-            limit.worked()
+            room.worked()
         elif code == "rate_limit" and last.again:
-            limit.failed(last.retry_after_s, shut=last.retry_after_s is not None)
+            room.refused(last.retry_after_s)
 
     def _refused(self, code: FaultCode, why: str, wait_s: float) -> Failure:
         said = f"{self.provider} {why}, and is not asked for another {wait_s:.1f} s"
         return Failure(code=code, message=said, again=True, retry_after_s=wait_s)
-
-
-def _mark(key: str | None) -> str:
-    """Return what tells keys apart, and tells nothing else of them."""
-    return hashlib.blake2b((key or "").encode(), key=_SALT, digest_size=4).hexdigest()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import binascii
 
-from hostler.core.events import FilePart, ImagePart
+from hostler.core.said import ImagePart
+from hostler.core.shown import FilePart
 
 _TEXT_TYPES = ("application/json", "application/xml", "application/yaml", "application/x-yaml")
 _MAGIC = {"iVBORw": "image/png", "/9j/": "image/jpeg", "R0lGOD": "image/gif", "UklGR": "image/webp"}

@@ -19,15 +19,9 @@ import anyio
 import msgspec
 
 from hostler.core.errors import SetupError
-from hostler.core.events import (
-    Content,
-    JsonObject,
-    ModelSaid,
-    TextPart,
-    ToolSaid,
-    UserSaid,
-)
+from hostler.core.events import JsonObject
 from hostler.core.ports import Delta, Failure, Model, Reply, Request
+from hostler.core.said import Content, ModelSaid, TextPart, ToolSaid, UserSaid
 from hostler.models import weights
 from hostler.models.content import in_words
 from hostler.models.local_answer import Answer, Line, failed

@@ -23,8 +23,9 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 import msgspec
 from msgspec.structs import replace
 
-from hostler.core.events import JsonObject, ModelSaid, Said, TextPart, ToolCall, ToolSaid, UserSaid
+from hostler.core.events import JsonObject, ToolCall
 from hostler.core.ports import Delta, Failure, Model, Reply, Request, ToolSpec
+from hostler.core.said import ModelSaid, Said, TextPart, ToolSaid, UserSaid
 from hostler.models.markup import Finder
 
 Constrain: TypeAlias = Callable[[JsonObject], JsonObject]

@@ -25,17 +25,9 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, convert, field
 
 from hostler.core.errors import SetupError
-from hostler.core.events import (
-    CallId,
-    JsonObject,
-    ModelSaid,
-    TextPart,
-    ToolCall,
-    ToolSaid,
-    Usage,
-    UserSaid,
-)
+from hostler.core.events import CallId, JsonObject, ToolCall, Usage
 from hostler.core.ports import Delta, Failure, FaultCode, Reply, Request, mint
+from hostler.core.said import ModelSaid, TextPart, ToolSaid, UserSaid
 
 DEMO = "demo"
 PASSING: frozenset[FaultCode] = frozenset(

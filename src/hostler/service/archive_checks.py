@@ -13,7 +13,10 @@ from msgspec.structs import asdict
 from hostler.core.errors import Invalid, ToolError
 from hostler.core.events import (
     ApprovalAsked,
+    AttemptDropped,
+    ConversationEdited,
     Fact,
+    MessageScheduled,
     ModelFailed,
     ModelReplied,
     PartShown,
@@ -25,7 +28,8 @@ from hostler.core.events import (
 )
 from hostler.core.ledger import MOST_COST, MOST_TOKENS
 from hostler.core.shown import Shown, taken
-from hostler.service.limits import check_client_tools
+from hostler.core.terms import NO_TERMS, Terms
+from hostler.service.limits import LONGEST_TEXT, check_client_tools
 from hostler.service.marks import Mark
 from hostler.service.times import LATEST, seconds
 from hostler.service.turns import check_history, check_wanted
@@ -38,7 +42,7 @@ DIGITS = 30
 """Behind the point of a cost."""
 _ID = re.compile(r"[a-z]{1,8}_[A-Za-z0-9_-]{1,64}", re.ASCII)
 _IDS = ("run", "input", "call", "attempt", "before")
-_NUMBERS = ("seen", "choice", "claim", "at")
+_NUMBERS = ("scheduled", "seen", "choice", "claim", "at", "place", "taken")
 _TIMES = ("retry_after_s", "first_token_s")
 
 
@@ -54,7 +58,7 @@ def check_fact(fact: Fact) -> None:
     for name in _IDS:
         _check_id(name, getattr(fact, name, None))
     for name in _NUMBERS:
-        _check_number(name, getattr(fact, name, 0), MOST)
+        _check_number(name, getattr(fact, name, None) or 0, MOST)
     for name in _TIMES:
         _check_number(name, getattr(fact, name, None) or 0, LATEST)
     _check_values(fact)
@@ -63,23 +67,44 @@ def check_fact(fact: Fact) -> None:
 def _check_values(fact: Fact) -> None:
     if isinstance(fact, ApprovalAsked | ToolStarted) and fact.expires_at is not None:
         seconds(fact.expires_at)
-    elif isinstance(fact, ModelReplied):
-        for call in fact.calls:
-            _check_id("call", call.id)
-        check_usage(fact.usage, MOST_TOKENS)
-    elif isinstance(fact, ModelFailed):
-        check_usage(fact.usage, MOST_TOKENS)
+    elif isinstance(fact, ModelReplied | ModelFailed | AttemptDropped):
+        _check_attempt(fact)
+    elif isinstance(fact, MessageScheduled):
+        seconds(fact.due_at)
+        check_fact(fact.message)
     elif isinstance(fact, RunEnded):
         check_usage(fact.usage, MOST)
     elif isinstance(fact, UserSpoke):
         check_client_tools(fact.client_tools or ())  # names may be masked
         check_history(fact.history)
-        if fact.terms is not None:
-            check_wanted(fact.terms.wanted)
+        _check_terms(fact.terms or NO_TERMS)
+    elif isinstance(fact, ConversationEdited):
+        check_history(fact.said)
     elif isinstance(fact, PartShown):
         _check_part(fact.part)
     elif isinstance(fact, RunRated):
         Mark(score=fact.score).check()  # its key may be masked, and so no label any more
+
+
+def _check_attempt(fact: ModelReplied | ModelFailed | AttemptDropped) -> None:
+    if isinstance(fact, ModelReplied):
+        for call in fact.calls:
+            _check_id("call", call.id)
+    if not isinstance(fact, AttemptDropped):
+        check_usage(fact.usage, MOST_TOKENS)
+    for stretch in () if isinstance(fact, ModelFailed) else fact.streamed:
+        _check_id("call", stretch.call)
+        for size in stretch.sizes:  # less than nothing would tell the same text again and again
+            _check_number("size", size, MOST)
+
+
+def _check_terms(terms: Terms) -> None:
+    if terms.agent is not None:
+        check_agent(terms.agent)
+    _check_number("max_output_tokens", terms.max_output_tokens or 0, MOST)
+    if len(terms.instructions or "") > LONGEST_TEXT:
+        raise Invalid(f"the instructions are over {LONGEST_TEXT:,} characters")
+    check_wanted(terms.wanted)
 
 
 def _check_part(part: Shown) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
@@ -16,11 +17,20 @@ from hostler.core.decide import End, closing
 from hostler.core.errors import Invalid
 from hostler.core.events import (
     KIND_OF,
+    ApprovalAsked,
+    ApprovalGiven,
     AttemptDropped,
+    CallId,
     CancelRequested,
+    ConversationEdited,
     Event,
     Fact,
     InputDropped,
+    InputId,
+    MessageScheduled,
+    ModelAsked,
+    ModelFailed,
+    ModelReplied,
     RunEnded,
     RunId,
     RunRated,
@@ -30,17 +40,22 @@ from hostler.core.events import (
     SessionForked,
     SessionId,
     SessionRewound,
+    ToolFinished,
+    ToolStarted,
     Unknown,
     Usage,
     UserSpoke,
 )
 from hostler.core.head import LONGEST_QUEUE, Head, advance
-from hostler.core.state import State, fold
+from hostler.core.state import State, fold, prompt
 from hostler.service.archive_checks import check_fact
 from hostler.service.times import seconds
+from hostler.service.whence import fits
 
 IMPORTED = End("cancelled", "imported")
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_OfStep: TypeAlias = ModelAsked | ModelReplied | ModelFailed | AttemptDropped
+_OfCall: TypeAlias = ApprovalAsked | ApprovalGiven | ToolStarted | ToolFinished
 
 
 class _Line(Struct, kw_only=True):
@@ -62,6 +77,10 @@ class Restored:
     head: Head = field(default_factory=Head)
     state: State = field(default_factory=State)
     ended: set[RunId] = field(default_factory=set[RunId])
+    calls: dict[CallId, RunId] = field(default_factory=dict[CallId, RunId])
+    """Those that replies asked for."""
+    scheduled: set[InputId] = field(default_factory=set[InputId])
+    """What was to be said later, and neither was nor was dropped."""
 
     def take(self, session: SessionId, line: bytes) -> None:
         """Read one line.  Raises Invalid."""
@@ -87,6 +106,8 @@ class Restored:
         while (run := self.head.active) is not None:
             for fact in self._ending(run):
                 self._add(session, now, fact)
+        for name in sorted(self.scheduled):
+            self._add(session, now, InputDropped(run=None, input=name, reason="imported"))
 
     def _ending(self, run: RunId) -> list[Fact]:
         r = self.state.run
@@ -106,8 +127,14 @@ class Restored:
     def _check_order(self, fact: Fact) -> None:
         """Refuse a fact that no log could have here: rows are kept from it.  Raises Invalid."""
         run, kind = fact.run, KIND_OF[type(fact)]
+        if isinstance(fact, ConversationEdited):
+            self._check_edit(fact)
+            return
         rewinds = isinstance(fact, SessionRewound) and run is None and self.head.active is None
         if rewinds or isinstance(fact, SessionForked):
+            return
+        if isinstance(fact, MessageScheduled) or (isinstance(fact, InputDropped) and run is None):
+            self._check_scheduled(fact)
             return
         if run is None:
             raise Invalid(f"a {kind} of no run")
@@ -120,8 +147,50 @@ class Restored:
             waits = isinstance(fact, InputDropped | RunEnded | CancelRequested)
             if not waits or run not in self.head.queue:
                 raise Invalid(f"a {kind} of a run that does not go here")
-        elif isinstance(fact, RunStarted) and self.head.started:
-            raise Invalid("this run had started")
+        else:
+            self._check_step(run, fact)
+
+    def _check_step(self, run: RunId, fact: Fact) -> None:
+        """Refuse what no step of the active run could have here: rows and prompts are made of it."""
+        r, kind = self.state.run, KIND_OF[type(fact)]
+        if isinstance(fact, RunStarted):
+            if self.head.started:
+                raise Invalid("this run had started")
+            return
+        if isinstance(fact, _OfStep | _OfCall) and (r is None or r.id != run):
+            raise Invalid(f"a {kind} of a run that had not started")
+        if r is None or r.id != run:
+            return
+        if isinstance(fact, ModelAsked | ModelReplied | RunEnded) and r.asked:
+            raise Invalid(f"a {kind} while a call has no outcome")
+        if isinstance(fact, ModelReplied | ModelFailed) and fact.attempt != r.attempt:
+            raise Invalid(f"a {kind} of an attempt that is not open")
+        if isinstance(fact, ModelReplied):
+            self._check_calls(run, fact)
+        elif isinstance(fact, _OfCall) and self.calls.get(fact.call) != run:
+            raise Invalid(f"a {kind} of a call that this run did not make")
+
+    def _check_calls(self, run: RunId, fact: ModelReplied) -> None:
+        for call in fact.calls:
+            if self.calls.setdefault(call.id, run) != run:
+                raise Invalid("a call that another run has made")
+        if len({call.id for call in fact.calls}) < len(fact.calls):
+            raise Invalid("a call that is made twice")
+
+    def _check_scheduled(self, fact: MessageScheduled | InputDropped) -> None:
+        if isinstance(fact, InputDropped):
+            if fact.input not in self.scheduled:
+                raise Invalid("nothing was scheduled that is dropped here")
+        elif fact.run is not None or fact.message.input in self.scheduled:
+            raise Invalid("this was scheduled before, or by a run")
+        elif len(self.scheduled) >= LONGEST_QUEUE:
+            raise Invalid(f"over {LONGEST_QUEUE} messages are scheduled")
+
+    def _check_edit(self, fact: ConversationEdited) -> None:
+        if fact.run is not None or self.head.active is not None:
+            raise Invalid("this was changed while a run was going")
+        if not fits(prompt(self.state), fact):
+            raise Invalid("a call and its result are taken apart here")
 
     def _check_said(self, run: RunId) -> None:
         if run in self.ended:
@@ -137,6 +206,11 @@ class Restored:
             self.ended.add(fact.run)
         elif isinstance(fact, SessionForked):
             self.ended |= {one for one in (self.head.active, *self.head.queue) if one is not None}
+            self.scheduled.clear()  # it is said in the session that was forked
+        elif isinstance(fact, MessageScheduled):
+            self.scheduled.add(fact.message.input)
+        if isinstance(fact, UserSpoke | InputDropped):
+            self.scheduled.discard(fact.input)
         self.head = advance(self.head, seq, fact)
         fold(self.state, [event])
         self.events.append(event)

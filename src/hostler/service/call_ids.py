@@ -18,8 +18,9 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from hostler.core.events import CallId, ModelSaid, RunId, Said, ToolCall, ToolSaid
+from hostler.core.events import CallId, RunId, ToolCall
 from hostler.core.ports import Reply
+from hostler.core.said import ModelSaid, Said, ToolSaid
 
 _OURS = re.compile(r"(?:call|run)_([0-9a-f]{12})([0-9a-f]{16})", re.ASCII)
 """As `core.ports.mint` makes them."""

@@ -22,14 +22,9 @@ import anyio
 import msgspec
 
 from hostler.core.errors import Conflict, Forbidden, HostlerError, Invalid, NotFound, Repeated
-from hostler.core.events import (
-    Key,
-    Principal,
-    RunId,
-    SessionId,
-    UserSaid,
-)
+from hostler.core.events import Key, Principal, RunId, SessionId
 from hostler.core.ports import AgentSpec, Reply
+from hostler.core.said import UserSaid
 from hostler.service.authorise import authorise
 from hostler.service.call_ids import named, renamed
 from hostler.service.conversation import Conversation, Results, results_of

@@ -9,19 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hostler.core.events import (
-    CallId,
-    ClientTool,
-    Content,
-    JsonObject,
-    ModelSaid,
-    Part,
-    RunId,
-    Said,
-    TextPart,
-    ToolSaid,
-    UserSaid,
-)
+from hostler.core.events import CallId, ClientTool, JsonObject, RunId
+from hostler.core.said import Content, ModelSaid, Part, Said, TextPart, ToolSaid, UserSaid
 from hostler.core.terms import Terms
 from hostler.service.waits import Result
 

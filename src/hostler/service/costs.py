@@ -17,20 +17,10 @@ from dataclasses import dataclass, field
 import msgspec
 from msgspec import Struct
 
-from hostler.core.events import (
-    Content,
-    Event,
-    ModelAsked,
-    ModelSaid,
-    RunId,
-    Said,
-    TextPart,
-    ToolSaid,
-    Usage,
-    UserSaid,
-)
+from hostler.core.events import Event, ModelAsked, RunId, Usage
 from hostler.core.ports import ToolSpec
 from hostler.core.records import RunRow
+from hostler.core.said import Content, ModelSaid, Said, TextPart, ToolSaid, UserSaid
 from hostler.core.state import State, add, fold, prompt
 from hostler.service.told import ModelCall, Told, ToolRun
 

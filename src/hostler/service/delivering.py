@@ -1,12 +1,15 @@
 """The worker that sends deliveries: what is due is tried, and what came of it is written.
 
-    rows.due ──▶ post ──▶ rows.alter ──▶ the next look
-        ▲                                    │
-        └──── a commit rings, or time ───────┘
+    rows.due ──▶ rows.take ──▶ post ──▶ rows.alter ──▶ the next look
+        ▲                                                  │
+        └─────────── a commit rings, or time ──────────────┘
 
 A try is written after it, so a process that dies between the two makes the next one send the same
 again, under the same `webhook-id`: at least once.  Of one webhook several are on their way at a
 time, so their order is not promised.
+
+Where several processes have the rows, what one has taken the others leave alone, until it must be
+dead.
 
 Invariant: whatever receivers do, one of them holds up no other, and no tenant's all others'.
 """
@@ -15,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
@@ -23,12 +26,13 @@ from typing import TypeAlias
 import anyio
 from anyio.abc import TaskGroup
 
-from hostler.beside.webhooks import Delivery, Post, Posted, Webhook, Webhooks
+from hostler.beside.webhooks import Delivery, Due, Post, Posted, Webhook, Webhooks
 from hostler.core.errors import NotFound, SetupError, Unavailable
 from hostler.core.events import TenantId
 from hostler.core.ports import World
 from hostler.core.sealed import Secrets
 from hostler.service.sending import after, asked_to_wait_s, headers_of
+from hostler.service.webhooks import nothing_new
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +42,19 @@ OF_TENANT = 16
 AT_ONCE = 256
 LOOK_S = 60.0
 """Between two looks, if nothing rings: another process may have changed what is due."""
+LOOK_BESIDE_S = 2.0
+"""So, where other processes write what is due, whose commits ring there alone."""
+TAKEN_S = 45.0
+"""How long a delivery is kept from other processes: thrice as long as a receiver may take.  Whose
+sender died is sent by another one after this and one look."""
 LATER_S = 5.0
 """How long a storage that cannot serve is left alone."""
 _Place: TypeAlias = tuple[TenantId, str]
+_Name: TypeAlias = tuple[TenantId, str, str]
+
+
+def _name(row: Delivery) -> _Name:
+    return row.tenant, row.webhook, row.id
 
 
 @dataclass(slots=True)
@@ -71,10 +85,11 @@ class Delivering:
     post: Post
     secrets: Secrets
     world: World
-    _going: dict[tuple[TenantId, str, str], None] = field(
-        default_factory=dict[tuple[TenantId, str, str], None]
-    )
-    _ended: set[tuple[TenantId, str, str]] = field(default_factory=set[tuple[TenantId, str, str]])
+    look_s: float = LOOK_S
+    reread: Callable[[], Awaitable[object]] = nothing_new
+    """Called when a secret is not known: another process may have set it just now."""
+    _going: dict[_Name, None] = field(default_factory=dict[_Name, None])
+    _ended: set[_Name] = field(default_factory=set[_Name])
     """Those that came to an end while what is due was being read, which may not know it yet."""
     _paused: dict[_Place, float] = field(default_factory=dict[_Place, float])
     """Webhooks that are left alone until then."""
@@ -106,18 +121,27 @@ class Delivering:
         self._ended.clear()
         try:
             found = await self.rows.due(now, each=OF_ONE)
+            wanted = self._wanted(found)
+            taken = await self.rows.take([*wanted.values()], now=now, until=now + TAKEN_S)
         except Unavailable as error:
             log.warning("deliveries come later: %s", error)
             return LATER_S
-        room = self._room()
+        hooks = {(hook.tenant, hook.id): hook for hook, _ in found.deliveries}
+        for row in taken:
+            self._going[_name(row)] = None
+            tasks.start_soon(self._try, hooks[row.tenant, row.webhook], row)
+        times = [*self._paused.values()] + ([] if found.soonest is None else [found.soonest])
+        return max(0.0, min([self.look_s, *(at - now for at in times)]))
+
+    def _wanted(self, found: Due) -> Mapping[_Name, Delivery]:
+        """Return what of this can be sent now."""
+        room, wanted = self._room(), dict[_Name, Delivery]()
         for hook, row in found.deliveries:
-            name = (row.tenant, row.webhook, row.id)
+            name = _name(row)
             is_ours = name in self._going or name in self._ended
             if not is_ours and room.takes(hook):
-                self._going[name] = None
-                tasks.start_soon(self._try, hook, row)
-        times = [*self._paused.values()] + ([] if found.soonest is None else [found.soonest])
-        return max(0.0, min([LOOK_S, *(at - now for at in times)]))
+                wanted[name] = row
+        return wanted
 
     def _room(self) -> _Room:
         going = [(tenant, hook) for tenant, hook, _ in self._going]
@@ -134,7 +158,7 @@ class Delivering:
             log.warning("%s of %s was tried, which cannot be written: %s", row.id, hook.id, error)
             self._paused[hook.tenant, hook.id] = self.world.clock() + LATER_S
         finally:
-            name = (row.tenant, row.webhook, row.id)
+            name = _name(row)
             del self._going[name]
             self._ended.add(name)
             self.wake()
@@ -142,22 +166,23 @@ class Delivering:
     async def _post(self, hook: Webhook, row: Delivery) -> Posted:
         now, body = self.world.clock(), row.body.encode()
         try:
-            signed = headers_of(self._keys(hook, now), row.id, at=now, body=body)
+            keys = self._keys(hook, now)
+            if None in keys:
+                await self.reread()
+                keys = self._keys(hook, now)
+            signed = headers_of(_known(keys), row.id, at=now, body=body)
         except SetupError as error:
             return Posted(error=str(error), is_theirs=False)
         except ValueError:
             return Posted(error="its secret is none: give it another one", is_theirs=False)
         return await self.post(hook.url, headers=signed, body=body)
 
-    def _keys(self, hook: Webhook, now: float) -> list[str]:
-        """Return what signs.  Raises SetupError: it is not there, or cannot be opened."""
+    def _keys(self, hook: Webhook, now: float) -> Sequence[str | None]:
+        """Return what signs; None for what is not known.  Raises SetupError: it cannot be opened."""
         names = [hook.secret]
         if hook.old_secret is not None and now < (hook.old_until or 0.0):
             names.append(hook.old_secret)
-        found = [self.secrets.find(hook.tenant, name) for name in names]
-        if None in found:
-            raise SetupError("its secret was removed: give it another one")
-        return [key for key in found if key is not None]
+        return [self.secrets.find(hook.tenant, name) for name in names]
 
     async def _note(self, hook: Webhook, row: Delivery, came: Posted) -> None:
         now = self.world.clock()
@@ -173,6 +198,12 @@ class Delivering:
             log.info("webhook %s: %s did not arrive: %s", hook.id, row.id, told)
         if made.disabled_at == now:
             log.warning("webhook %s of %s is disabled: %s", hook.id, hook.tenant, told)
+
+
+def _known(keys: Sequence[str | None]) -> Sequence[str]:
+    if None in keys:
+        raise SetupError("its secret was removed: give it another one")
+    return [key for key in keys if key is not None]
 
 
 def _after(

@@ -35,6 +35,8 @@ MOST_TOLD = 20
 LONGEST_TOLD = 200
 """Characters of a name that it repeats."""
 Told: TypeAlias = Callable[[DirectCall], None]
+WAITS_S = 2.0
+"""For its turn, where a key is limited: a client that is told when to come back does so."""
 CUT_SHORT = Failure(code="truncated", message="the stream just ended", again=True)
 
 
@@ -110,7 +112,7 @@ class Direct:
         check_label("/purpose", purpose)
         self.rates.take(who, "runs")
         call = self._opened(who, model, purpose)
-        parts = self._masked(model, replace(request, tenant=who.tenant))
+        parts = self._masked(model, replace(request, tenant=who.tenant, waits_s=WAITS_S))
         del request  # and with it the transcript, which was only lent
         last, is_asked, is_kept = CUT_SHORT, False, False
         await self._keep(call)

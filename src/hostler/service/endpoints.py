@@ -32,7 +32,10 @@ def anywhere(url: str) -> None:
 
 
 class Endpoints:
-    """Those of all tenants, as this process knows them: read once, and then changed here."""
+    """Those of all tenants, as this process knows them: read, and then changed here.
+
+    Where others have the storage, too, they are read anew when one of them changed some.
+    """
 
     def __init__(
         self, providers: Collection[str] = (), *, check: Callable[[str], object] = anywhere
@@ -44,8 +47,9 @@ class Endpoints:
 
     async def open(self, directory: Directory) -> None:
         """Read what is kept."""
-        found = await directory.endpoints()
-        self._known = {(one.tenant, one.provider): one for one in found}
+        async with self._changing:
+            found = await directory.endpoints()
+            self._known = {(one.tenant, one.provider): one for one in found}
 
     def find(self, tenant: TenantId, provider: str) -> Endpoint | None:
         """Return where a tenant has a provider's models asked; None: where the operator has."""

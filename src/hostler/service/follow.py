@@ -26,6 +26,7 @@ from hostler.core.events import (
     SessionId,
 )
 from hostler.core.news import AtOnce, Attendance, Piece, Present, Signals, Watch
+from hostler.core.state import ENDS_ATTEMPT
 from hostler.core.store import LARGEST_READ, Store
 from hostler.service.authorise import Access
 from hostler.service.cursor import Cursor
@@ -103,6 +104,7 @@ class Following:
                 await self.check(who, session, after)
             items: list[Event | Piece] = [new for one in events if (new := at.event(one))]
             if not more:
+                await self._settle(key, at, pieces)
                 items += [new for one in pieces if (new := at.piece(one))]
             if items or not wait_s:
                 return Page(items, more)
@@ -175,10 +177,12 @@ class Following:
                     yield batch
                     if over:
                         return
+                await self._settle(key, at, pieces)
                 if fresh := [one for piece in pieces if (one := at.piece(piece)) is not None]:
                     yield fresh
             current = False
             while (items := await watch.next()) is not None:
+                await self._settle(key, at, items)
                 taken, whole = take(at, items)
                 if taken or not items:
                     batch, over = _cut(taken, ends)
@@ -209,6 +213,16 @@ class Following:
             new = [one for event in events if (one := at.event(event)) is not None]
             if new:
                 yield new
+
+    async def _settle(self, key: Key, at: Position, items: Sequence[Event | Piece]) -> None:
+        """Learn where an attempt last ended before the cursor, if text comes that may be older."""
+        if (asked := at.doubted(items)) is not None:
+            async for events in self._steps(key, asked):
+                seen = [one for one in events if one.seq <= at.seq]
+                ends = [one.seq for one in seen if one.kind in ENDS_ATTEMPT]
+                at.closed = max([at.closed, *ends])
+                if len(seen) < len(events):
+                    return
 
     async def _steps(self, key: Key, after: Seq) -> AsyncGenerator[Sequence[Event], None]:
         """Yield the log past `after`, few events first."""

@@ -23,7 +23,6 @@ from hostler.core.errors import Conflict, NotFound
 from hostler.core.events import (
     CancelRequested,
     ClientTool,
-    Content,
     Fact,
     InputDropped,
     InputId,
@@ -34,7 +33,6 @@ from hostler.core.events import (
     RunEnded,
     RunId,
     RunKey,
-    Said,
     Seq,
     SessionId,
     Usage,
@@ -44,6 +42,7 @@ from hostler.core.head import Head
 from hostler.core.memory import remember
 from hostler.core.ports import AgentSpec, Engine, Job, World
 from hostler.core.records import Appended, Once
+from hostler.core.said import Content, Said
 from hostler.core.state import fold
 from hostler.core.store import Store
 from hostler.core.terms import Terms
@@ -140,7 +139,7 @@ class Inbox:
                 async with self.running.one(key):
                     done = await self._store(key, spoke, once, message)
         if policy == "interrupt" and len(done.events) > 1:
-            await self._wake(key, done.events[0].fact.run)
+            await self.wake(key, done.events[0].fact.run)
         return receipt(key, spoke, done)
 
     async def spoken(self, who: Principal, key: Key, message: Message) -> UserSpoke:
@@ -180,7 +179,7 @@ class Inbox:
         if spoke.policy == "queue" and message.before is None:
             return await self.store.append(key, [spoke], once=once)
         return await by_head(
-            self.store, key, lambda head: self._arrive(key, head, spoke, message), once=once
+            self.store, key, lambda head: self.arrive(key, head, spoke, message), once=once
         )
 
     async def cancel(
@@ -216,7 +215,7 @@ class Inbox:
         done = await by_head(self.store, key, facts, once=once)
         cancelled = _cancelled(session, done)
         if cancelled.run == done.head.active:
-            await self._wake(key, cancelled.run)
+            await self.wake(key, cancelled.run)
         return cancelled
 
     async def _has(self, key: Key, run: RunId) -> bool:
@@ -226,8 +225,8 @@ class Inbox:
         except NotFound:
             return False
 
-    async def _arrive(self, key: Key, head: Head, spoke: UserSpoke, message: Message) -> list[Fact]:
-        """Return what to write for a message that depends on what is going on."""
+    async def arrive(self, key: Key, head: Head, spoke: UserSpoke, message: Message) -> list[Fact]:
+        """Return what to write for a message that depends on what is going on.  Raises as `speak`."""
         if message.before is not None:
             return [await taken_back(self.store, key, head, message.before, spoke), spoke]
         match spoke.policy:
@@ -264,7 +263,7 @@ class Inbox:
             facts.append(RunEnded(run=run, status="cancelled", reason=reason, usage=Usage()))
         return facts
 
-    async def _wake(self, key: Key, run: RunId | None) -> None:
+    async def wake(self, key: Key, run: RunId | None) -> None:
         """See that a cancelled run that is not being driven, because it waits, ends now."""
         if run is not None:
             await self.engine.enqueue(Job(RunKey(*key, run)))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from hmac import compare_digest
 
@@ -69,6 +69,10 @@ class Keys:
     world: World
     revoked: list[Callable[[str], None]] = field(default_factory=list[Callable[[str], None]])
     """Told which key was revoked, to cut what is open with it."""
+    open_with: list[Callable[[], Collection[tuple[TenantId, str]]]] = field(
+        default_factory=list[Callable[[], Collection[tuple[TenantId, str]]]]
+    )
+    """Say with which keys something is open."""
     _known: dict[str, tuple[ApiKey, float]] = field(default_factory=dict[str, tuple[ApiKey, float]])
     _used: dict[tuple[TenantId, str], float] = field(
         default_factory=dict[tuple[TenantId, str], float]
@@ -140,6 +144,21 @@ class Keys:
         self._changes += 1
         for digest in [one for one, (key, _) in self._known.items() if (key.id,) == tuple(words)]:
             del self._known[digest]
+
+    async def forget_all(self) -> None:
+        """Look anew for all, and cut what is open with those that another process has ended."""
+        self._changes += 1
+        self._known.clear()
+        for tenant, key in {one for listed in self.open_with for one in listed()}:
+            if await self._is_revoked(tenant, key):
+                for tell in self.revoked:
+                    tell(key)
+
+    async def _is_revoked(self, tenant: TenantId, key: str) -> bool:
+        try:
+            return (await self.directory.key(tenant, key)).revoked_at is not None
+        except NotFound:
+            return True
 
     async def holder(self, text: str) -> Holder:
         """Return who comes with a key.

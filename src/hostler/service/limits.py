@@ -15,8 +15,9 @@ import msgspec
 
 from hostler.core.decide import MOST_CALLS
 from hostler.core.errors import Invalid, TooLarge
-from hostler.core.events import ClientTool, Content, JsonObject, TextPart
+from hostler.core.events import ClientTool, JsonObject
 from hostler.core.head import LONGEST_QUEUE
+from hostler.core.said import Content, TextPart
 from hostler.core.shown import DEEPEST, is_deeper
 
 __all__ = ["DEEPEST", "LONGEST_QUEUE", "MOST_CALLS"]
@@ -33,8 +34,8 @@ LONGEST_LABEL = 64
 """Characters of a run's purpose, or of what a rating is about: one of few values to sum by."""
 LONGEST_COMMENT = 4000
 """Characters of a rating's comment: some paragraphs."""
-MOST_CLIENT_TOOLS = 64
-"""Of one session: a model chooses badly among more, and each costs tokens in every prompt."""
+MOST_CLIENT_TOOLS = 128
+"""Of one session: what OpenAI takes, so that its clients have room; each costs tokens in every prompt."""
 LARGEST_CLIENT_TOOL = 32 * 1024
 """Bytes of JSON, name, description and schema: it is sent with every prompt."""
 MOST_SAID = 20_000

@@ -6,7 +6,9 @@ Invariant: what is refused leaves no session behind.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from msgspec import structs
 
 from hostler.core.events import START, Key, Principal, Seq, UserSpoke
 from hostler.core.records import Session
@@ -31,13 +33,17 @@ class Opening:
     ) -> Receipt:
         """Make a session (`Sessions.new`) in which this is said, and see that a run answers it.
 
+        Tools that the message brings are those of the session.
+
         Raises:
             Conflict: there are as many as there may be (`too_many_sessions`).
             Invalid, TooLarge, TooMany: as `Inbox.speak`.
         """
         authorise(who, "write", None)
         of, inbox, key = self.sessions, self.sessions.inbox, Key(session.tenant, session.id)
-        spoke = await inbox.spoken(who, key, message)
+        tools = None if message.client_tools is None else session.client_tools
+        spoke = await inbox.spoken(who, key, replace(message, client_tools=None))
+        spoke = structs.replace(spoke, client_tools=tools)
         made = _receipt(key, spoke)
         once = once_of(answering, lambda _: made)
         running = inbox.running

@@ -42,7 +42,7 @@ class Position:
         return replace(event, asked=self.asked, offset=self.offset, wire=None, text=None)
 
     def piece(self, piece: Piece) -> Piece | None:
-        if piece.asked < self.closed:
+        if piece.asked < max(self.asked, self.closed):
             return None
         if piece.asked != self.asked:
             self.asked, self.offset = piece.asked, 0
@@ -54,6 +54,16 @@ class Position:
         delta, start = piece.delta, max(piece.start, piece.start + seen)
         rest = rest_of(delta, start - piece.start)
         return replace(piece, seq=self.seq, start=start, delta=rest, wire=None, text=None)
+
+    def doubted(self, items: Sequence[Event | Piece]) -> Seq | None:
+        """Return which attempt, of those whose text comes, may have ended before the cursor.
+
+        A cursor does not tell; `closed` has to be learned before that text is taken.
+        """
+        if self.asked or self.closed:
+            return None
+        texts = (one.asked for one in items if isinstance(one, Piece))
+        return next((asked for asked in texts if asked < self.seq), None)
 
     def passes(self, items: Sequence[Event | Piece], to: AtOnce) -> bool:
         """Give `to` what is nothing but the very next text; whether it was, and was taken.

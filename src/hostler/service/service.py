@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
+from hostler.beside.shared import Shared
 from hostler.core.audited import Audits
 from hostler.core.directory import Directory
 from hostler.core.errors import Unavailable
-from hostler.core.events import Principal, SessionId, TenantId
-from hostler.core.news import ALONE, REVOKED, UNSHARED, Nodes, Signals
+from hostler.core.events import Principal, RunKey, SessionId, TenantId
+from hostler.core.news import ALONE, MOVED, REVOKED, UNSHARED, Nodes, Signals
 from hostler.core.ports import AgentSpec, Engine, World
 from hostler.core.sealed import masked
 from hostler.core.store import Store
@@ -25,11 +26,13 @@ from hostler.service.authorise import Access, authorise
 from hostler.service.carried import Carried
 from hostler.service.deliveries import TenantDeliveries
 from hostler.service.direct import Direct, Models
+from hostler.service.editing import Editing
 from hostler.service.endpoints import Endpoints, TenantEndpoints
 from hostler.service.follow import Following
 from hostler.service.inbox import Inbox
 from hostler.service.keys import Keys
 from hostler.service.members import Members
+from hostler.service.moving import Moving
 from hostler.service.once import Asked
 from hostler.service.opening import Opening
 from hostler.service.rates import Rates
@@ -37,6 +40,7 @@ from hostler.service.resuming import Resuming
 from hostler.service.retention import Forgetting
 from hostler.service.room import Room, Running
 from hostler.service.runs import Runs
+from hostler.service.schedule import Schedule
 from hostler.service.scraping import UNMEASURED, Scraping
 from hostler.service.secrets import Sealing, TenantSecrets
 from hostler.service.sessions import Sessions
@@ -48,17 +52,31 @@ from hostler.service.webhooks import TenantWebhooks
 Hide: TypeAlias = Callable[[TenantId, str], str]
 
 
+class Here(NamedTuple):
+    """This process, as one of those that may share a log."""
+
+    unready: Callable[[], str | None] = lambda: None
+    """Returns why it cannot take new work; None if it can."""
+    send_away: Callable[[RunKey], bool] = lambda _: False
+    """Leaves a run to the others, if it is driven here; returns whether it is."""
+
+
+HERE = Here()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     agents: Mapping[str, AgentSpec]
     sessions: Sessions
     inbox: Inbox
+    schedule: Schedule
     following: Following
     runs: Runs
     shares: Shares
     waits: Waits
     resuming: Resuming
     carried: Carried
+    editing: Editing
     direct: Direct
     archive: Archive
     auditing: Auditing
@@ -70,16 +88,18 @@ class Service:
     endpoints: TenantEndpoints
     webhooks: TenantWebhooks
     deliveries: TenantDeliveries
+    moving: Moving
     admit: Callable[[Begins], None]
     """Returns if new work may begin; raises Unavailable (`overloaded`) if not."""
     rates: Rates
     store: Store
     hide: Hide
     """Takes a tenant's secrets out of a text that was not stored."""
-    driving: Callable[[], bool]
-    """Whether an engine is serving in this process, or need not be."""
+    here: Here
     scraping: Scraping = UNMEASURED
     nodes: Nodes = ALONE
+    shared: Shared | None = None
+    """How processes on one storage hear of each other; None: this one has it alone."""
 
     async def answered(
         self, who: Principal, asked: Asked, session: SessionId | None = None
@@ -92,10 +112,14 @@ class Service:
         return await asked.answered(self.store, who)
 
     async def ready(self) -> None:
-        """Return if the store answers and runs are driven.  Raises Unavailable if not."""
+        """Return if new work may come: the store answers, and this process does its part.
+
+        Raises:
+            Unavailable: it may not; says why.
+        """
+        if (why := self.here.unready()) is not None:
+            raise Unavailable(why)
         await self.store.runs(TenantId(""), session=None, status=None, after="", limit=1)
-        if not self.driving():
-            raise Unavailable("no engine is serving yet")
 
 
 def make_service(
@@ -108,7 +132,7 @@ def make_service(
     agents: Mapping[str, AgentSpec],
     default_agent: str,
     world: World,
-    driving: Callable[[], bool] = lambda: True,
+    here: Here = HERE,
     admission: Admission | None = None,
     forgetting: Forgetting | None = None,
     rates: Rates | None = None,
@@ -147,14 +171,16 @@ def make_service(
     )
     known, made, models = endpoints or Endpoints(), scraping or UNMEASURED, models or Models()
     direct = Direct(store=store, rates=rates, world=world, models=models, secrets=vault)
-    return _service(sessions, direct, audits, sealing, made, endpoints=known, driving=driving)
+    return _service(sessions, direct, audits, sealing, made, endpoints=known, here=here)
 
 
-def join(service: Service, nodes: Nodes) -> Service:
+def join(service: Service, nodes: Nodes, *, shared: Shared | None = None) -> Service:
     """Return a service that hears what other nodes end, and whose faces can tell them."""
     nodes.on(REVOKED, service.keys.forget)
     nodes.on(UNSHARED, service.access.forget_told)
-    return replace(service, nodes=nodes)
+    nodes.on(MOVED, service.moving.heard)
+    moving = replace(service.moving, nodes=nodes)
+    return replace(service, nodes=nodes, shared=shared, moving=moving)
 
 
 def _service(
@@ -165,7 +191,7 @@ def _service(
     scraping: Scraping,
     *,
     endpoints: Endpoints,
-    driving: Callable[[], bool],
+    here: Here,
 ) -> Service:
     """Return all the verbs, which share what the sessions and their inbox have."""
     of, inbox = sessions, sessions.inbox
@@ -177,6 +203,7 @@ def _service(
         agents=of.agents,
         sessions=sessions,
         inbox=inbox,
+        schedule=Schedule(inbox=inbox),
         following=of.following,
         direct=direct,
         shares=Shares(store=store, world=world, access=access),
@@ -184,6 +211,7 @@ def _service(
         waits=waits,
         resuming=resuming,
         carried=Carried(opening=Opening(sessions=sessions), resuming=resuming),
+        editing=Editing(sessions=sessions),
         archive=_archive(sessions),
         secrets=TenantSecrets(sealing=sealing, signals=of.following.signals, world=world),
         endpoints=_endpoints(sessions, endpoints),
@@ -192,13 +220,14 @@ def _service(
         auditing=Auditing(audits=audits, world=world, secrets=of.secrets),
         tenants=of.tenants,
         keys=Keys(of.tenants.directory, of.tenants, world),
+        moving=Moving(store=store, access=access, nodes=ALONE, send_away=here.send_away),
         members=Members(store=store, directory=of.tenants.directory, access=access, world=world),
         access=access,
         admit=inbox.admission.check,
         rates=inbox.rates,
         store=store,
         hide=partial(masked, of.secrets),
-        driving=driving,
+        here=here,
         scraping=scraping,
     )
 

@@ -101,7 +101,7 @@ class Sessions:
         authorise(who, "write", None)
         if id is not None and not ID.fullmatch(id):
             raise Invalid("the id has another form", fields=[("/id", f"a match of ^{ID.pattern}$")])
-        agent = agent or await self._default_agent(who)
+        agent = agent or await self.agent_for(who)
         session = self.new(
             who, agent, id=id, title=title, metadata=metadata, client_tools=client_tools
         )
@@ -292,7 +292,8 @@ class Sessions:
         authorise(who, "read", None)
         return await self.store.search(who.tenant, query, limit=limit, seen_by=seen_by(who))
 
-    async def _default_agent(self, who: Principal) -> str:
+    async def agent_for(self, who: Principal) -> str:
+        """Return the agent of sessions that name none."""
         settings = await self.tenants.settings_of(who.tenant)
         chosen = settings.default_agent
         return chosen if chosen is not None and chosen in self.agents else self.default_agent

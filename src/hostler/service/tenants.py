@@ -25,7 +25,7 @@ from hostler.service.rates import check_per_s
 
 ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 REMEMBERED_S = 10.0
-"""As for keys: at once in this process, so late on other nodes of a fleet."""
+"""Other processes on the same storage look sooner whether anything was changed (`rereading`)."""
 MOST_REMEMBERED = 10_000
 PAGE = 1000
 
@@ -153,6 +153,11 @@ class Tenants:
             for tenant in page:
                 yield tenant
             after = page[-1].id
+
+    async def forget(self) -> None:
+        """Look anew for all: another process has changed some."""
+        self._changes += 1
+        self._known.clear()
 
     async def _tenant(self, tenant: TenantId) -> Tenant:
         known, until = self._known.get(tenant, (None, 0.0))

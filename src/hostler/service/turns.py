@@ -13,17 +13,15 @@ from hostler.core.errors import Conflict, Invalid, SetupError, TooLarge
 from hostler.core.events import (
     ClientTool,
     Key,
-    ModelSaid,
     RunId,
-    Said,
     SessionRewound,
     ToolCall,
-    ToolSaid,
     UserSpoke,
 )
 from hostler.core.head import Head
 from hostler.core.memory import remember
 from hostler.core.ports import AgentSpec
+from hostler.core.said import ModelSaid, Said, ToolSaid
 from hostler.core.state import fold, size_of
 from hostler.core.store import Store
 from hostler.core.terms import Terms, Wanted

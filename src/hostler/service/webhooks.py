@@ -9,7 +9,7 @@ rules close.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -33,6 +33,10 @@ OLD_GOOD_FOR_S = 24 * 3600.0
 LONGEST_OLD_S = 30 * 86_400.0
 
 
+async def nothing_new() -> None:
+    """Nobody else sets secrets."""
+
+
 class Outgoing(NamedTuple):
     """What the verbs work with."""
 
@@ -42,6 +46,10 @@ class Outgoing(NamedTuple):
     """None: another process sends."""
     check: Callable[[str], object]
     """Raises Invalid for a URL that may not be connected to."""
+    is_shared: bool = False
+    """Other processes write to the rows, too."""
+    reread: Callable[[], Awaitable[object]] = nothing_new
+    """Has secrets known that other processes have set."""
 
 
 class Changes(NamedTuple):

@@ -32,12 +32,12 @@ from hostler.signals.driving import Driving, Read
 from hostler.signals.listening import DOWN_S, Listening, Watched
 from hostler.signals.local import LocalSignals
 from hostler.signals.outgoing import Figures, Outgoing
+from hostler.signals.peers import GONE_S, HERE, Peers
 from hostler.signals.wire import Wire
 
 LOOK_S = 0.25
 PRESENT_S = 10.0
-"""How often a node says again who watches on it; three may be lost."""
-GONE_S = 35.0
+"""How often a node says again that it is there, and who watches on it."""
 LARGEST_EVENT = 64_000
 """Bytes of a fact that is sent along; larger ones are read from the log."""
 
@@ -53,6 +53,7 @@ class FleetSignals:
         self._outgoing = Outgoing(wire, self._node, self._common)
         self._listening = Listening(local, wire, self._outgoing, fleet, self._common)
         self._driving = Driving(local, self._outgoing)
+        self._peers = Peers()
         self._largest = min(LARGEST_EVENT, wire.limit_bytes - words.HEAD - 2)
         self._hears = dict[str, list[Callable[[Sequence[str]], None]]]()
         self._is_up, self._behind = False, anyio.Event()
@@ -69,6 +70,11 @@ class FleetSignals:
         return self._is_up
 
     @property
+    def peers(self) -> int:
+        """Return how many other nodes were heard of late."""
+        return len(self._peers)
+
+    @property
     def figures(self) -> Figures:
         return self._outgoing.figures
 
@@ -76,6 +82,8 @@ class FleetSignals:
         self._local.publish(key, events)
         self._listening.published(key, events)
         self._driving.published(key, events)
+        if not self._peers:
+            return
         channel = words.channel_of(self._fleet, key)
         for event in events:
             self._outgoing.say(channel, words.written(event, self._largest))
@@ -135,6 +143,7 @@ class FleetSignals:
             self._is_up = True
             self._outgoing.again()
             self._behind.set()
+            self.tell(HERE)
         if (one := self._listening.stands(channel)) is not None:
             seats = self._local.rooms.here_in(one.key)
             if seats:
@@ -164,6 +173,13 @@ class FleetSignals:
         if one is not None and not is_all:
             one.due = 0.0  # a newer build says what we do not know
 
+    def _welcome(self) -> None:
+        """Let a node that was not known hear what it has missed."""
+        self.tell(HERE)
+        self._outgoing.say(self._common, words.encode(words.Reread()))
+        for key, seats in self._local.rooms.here():
+            self._tell_here(key, seats)
+
     def _heard_of(self, one: Watched, sender: str, item: words.Item) -> None:
         match item:
             case words.Written():
@@ -180,6 +196,9 @@ class FleetSignals:
                 pass
 
     def _heard_by_all(self, sender: str, item: words.Item) -> None:
+        if self._peers.hear(sender):
+            # Before it is sent any text: it has to hear of each attempt's end, too.
+            self._welcome()
         match item:
             case words.Ask():
                 inbox = self._inbox_of(sender)
@@ -197,7 +216,8 @@ class FleetSignals:
                 pass
 
     def _say(self, key: Key, item: bytes) -> None:
-        self._outgoing.say(words.channel_of(self._fleet, key), item)
+        if self._peers:
+            self._outgoing.say(words.channel_of(self._fleet, key), item)
 
     def _tell_here(self, key: Key, seats: Sequence[Present]) -> None:
         self._say(key, words.here(seats))
@@ -213,6 +233,8 @@ class FleetSignals:
     async def _repeat_presence(self) -> None:
         while True:
             await anyio.sleep(PRESENT_S)
+            self.tell(HERE)
+            self._peers.forget_old()
             self._local.rooms.forget_old()
             for key, seats in self._local.rooms.here():
                 self._tell_here(key, seats)

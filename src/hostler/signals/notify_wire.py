@@ -24,7 +24,13 @@ JOIN_S = 0.1
 CONNECT_S = 2.0
 SILENT_S = 5.0
 SAY = "SELECT pg_notify(c, p) FROM unnest($1::text[], $2::text[]) WITH ORDINALITY u(c, p, n) ORDER BY n"
-TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+TROUBLE = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # "another operation is in progress", if it ends at a bad moment
+    OSError,
+    TimeoutError,
+)
 Hear = Callable[[object, int, str, str], None]
 
 

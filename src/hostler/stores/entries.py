@@ -19,7 +19,6 @@ from hostler.core.events import (
     AttemptDropped,
     AttemptId,
     CallId,
-    Content,
     Fact,
     Fault,
     InputId,
@@ -34,7 +33,6 @@ from hostler.core.events import (
     RunStarted,
     RunStatus,
     Seq,
-    TextPart,
     ToolFinished,
     ToolStarted,
     Usage,
@@ -42,6 +40,7 @@ from hostler.core.events import (
 )
 from hostler.core.head import Head
 from hostler.core.ledger import MOST_COST, MOST_TOKENS, CallStatus, Rating, may_have_cost
+from hostler.core.said import Content, TextPart
 from hostler.stores.times import MOST_S
 
 SUMMARY = 200

@@ -16,6 +16,7 @@ from hostler.core.events import (
     ClientTool,
     Event,
     Fact,
+    InputId,
     JsonObject,
     Key,
     PrincipalId,
@@ -26,8 +27,8 @@ from hostler.core.events import (
 )
 from hostler.core.head import Head
 from hostler.core.memory import Past
-from hostler.core.records import Approval, Segment, Session, Share
-from hostler.stores.projection import ApprovalChange
+from hostler.core.records import Approval, Segment, Session, Share, Timer
+from hostler.stores.projection import ApprovalChange, Projection
 from hostler.stores.times import to_seconds, to_us
 
 Row: TypeAlias = tuple[str | int | float | bytes | None, ...]
@@ -103,6 +104,17 @@ def approval_row(key: Key, call: CallId, change: ApprovalChange) -> Row:
         change.reason,
         to_us(change.answered_at),
     )
+
+
+def timer_rows(key: Key, done: Projection) -> list[Row]:
+    """Return the rows of `scheduled` that an append adds, tenant and session first."""
+    return [(*key, one.input, one.seq, to_us(one.at)) for one in done.timers.values()]
+
+
+def to_timer(row: Sequence[object]) -> Timer:
+    """Return what is to be said of a row of `scheduled`."""
+    name, seq, at = cast("tuple[InputId, Seq, int]", row)
+    return Timer(name, seq, at / 1_000_000)
 
 
 def wanted_of(

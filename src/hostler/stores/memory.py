@@ -20,6 +20,7 @@ from hostler.core.events import (
     CallId,
     Event,
     Fact,
+    InputId,
     Key,
     PrincipalId,
     RunId,
@@ -43,20 +44,22 @@ from hostler.core.records import (
     Session,
     Share,
     Storage,
+    Timer,
 )
 from hostler.core.sealed import Mask, Scrubbed
 from hostler.core.store import LARGEST_READ, Observer, Outbox
 from hostler.stores.memory_ledger import MemoryLedger, MemoryRows
 from hostler.stores.memory_rows import (
     Answers,
+    change_approvals,
+    change_timers,
     hits,
     is_idle,
     may_go,
-    new_approval,
     relabel,
     scrub,
-    set_given,
     sizes_of,
+    unfinished,
     up_to,
 )
 from hostler.stores.memory_webhooks import MemoryWebhooks
@@ -85,6 +88,7 @@ class MemoryStore:
         self._kept: dict[Key, _Kept] = {}
         self.rows = MemoryRows()
         self._approvals: dict[tuple[Key, CallId], Approval] = {}
+        self._timers: dict[Key, dict[InputId, Timer]] = {}
         self._shares: dict[str, Share] = {}
         self._answers = Answers(clock)
         self.webhooks = MemoryWebhooks()
@@ -163,6 +167,7 @@ class MemoryStore:
             return ()
         self._kept.pop(key, None)
         self.grants.pop(key, None)
+        self._timers.pop(key, None)
         self.rows.erase(key)
         self._approvals = {k: one for k, one in self._approvals.items() if k[0] != key}
         self._shares = {d: s for d, s in self._shares.items() if (s.tenant, s.session) != key}
@@ -224,7 +229,7 @@ class MemoryStore:
             kept.log.extend(done.events)
             kept.session.head, kept.session.updated_at = done.head, at
             self._change_rows(key, kept.session, done)
-            self.webhooks.note(key, kept.session.agent, kept.log, done.events)
+            self.webhooks.note(key, kept.session.agent, head, kept.log, done.events)
             self._observer(key, done.events)
         if done.activated is not None and self._outbox is not None:
             await self._outbox(RunKey(*key, done.activated))
@@ -249,13 +254,11 @@ class MemoryStore:
         return Recall(session.head, session.agent, session.client_tools, past, events)
 
     async def unfinished(self) -> Sequence[RunKey]:
-        now = self._clock()
-        heads = [(key, kept.session.head) for key, kept in self._kept.items()]
-        return [
-            RunKey(*key, head.active)
-            for key, head in heads
-            if head.active is not None and (head.due or 0) <= now
-        ]
+        heads = ((key, kept.session.head) for key, kept in self._kept.items())
+        return unfinished(heads, self._timers, self._clock())
+
+    async def scheduled(self, key: Key) -> Sequence[Timer]:
+        return sorted(self._timers.get(key, {}).values(), key=lambda one: (one.at, one.input))
 
     @property
     def ledger(self) -> MemoryLedger:
@@ -392,9 +395,5 @@ class MemoryStore:
         self.rows.enter(key, session, done.ledger)
         if done.client_tools is not None:
             session.client_tools = done.client_tools
-        for call, change in done.approvals.items():
-            if change.asked is not None:
-                self._approvals[key, call] = new_approval(key, change, change.asked)
-            approval = self._approvals[key, call]
-            approval.status = change.status
-            set_given(approval, change, "principal", "reason", "answered_at")
+        change_approvals(self._approvals, key, done)
+        change_timers(self._timers, key, done)

@@ -14,11 +14,34 @@ from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from hostler.core.errors import Repeated
-from hostler.core.events import ApprovalAsked, Event, Key, SessionId, TenantId, Unknown
-from hostler.core.records import Appended, Approval, Hit, Kept, Labels, Once, Session, Storage
+from hostler.core.events import (
+    ApprovalAsked,
+    CallId,
+    Event,
+    InputId,
+    Key,
+    RunId,
+    RunKey,
+    SessionId,
+    TenantId,
+    Unknown,
+)
+from hostler.core.head import Head
+from hostler.core.records import (
+    Appended,
+    Approval,
+    Hit,
+    Kept,
+    Labels,
+    Once,
+    Session,
+    Storage,
+    Timer,
+)
 from hostler.core.sealed import Mask, Scrubbed
+from hostler.core.store import AHEAD_S
 from hostler.stores.masking import masked_answer, masked_row
-from hostler.stores.projection import ApprovalChange, said_in, snippet, words
+from hostler.stores.projection import ApprovalChange, Projection, said_in, snippet, words
 
 ANSWERS_KEPT_S = 24 * 3600.0
 
@@ -86,7 +109,43 @@ def set_given(row: object, change: object, *names: str) -> None:
             setattr(row, name, value)
 
 
-def new_approval(key: Key, change: ApprovalChange, asked: ApprovalAsked) -> Approval:
+def change_approvals(rows: dict[tuple[Key, CallId], Approval], key: Key, done: Projection) -> None:
+    """Take in what an append changes of approvals."""
+    for call, change in done.approvals.items():
+        if change.asked is not None:
+            rows[key, call] = _new_approval(key, change, change.asked)
+        approval = rows[key, call]
+        approval.status = change.status
+        set_given(approval, change, "principal", "reason", "answered_at")
+
+
+def change_timers(rows: dict[Key, dict[InputId, Timer]], key: Key, done: Projection) -> None:
+    """Take in what an append changes of scheduled messages."""
+    if done.timers or done.over:
+        there = rows.setdefault(key, {})
+        there.update(done.timers)
+        for one in done.over:
+            there.pop(one, None)
+
+
+def unfinished(
+    heads: Iterable[tuple[Key, Head]],
+    timers: Mapping[Key, Mapping[InputId, Timer]],
+    now: float,
+) -> list[RunKey]:
+    """Return what `Store.unfinished` does."""
+    found = [
+        RunKey(*key, head.active)
+        for key, head in heads
+        if head.active is not None and (head.due or 0) <= now
+    ]
+    for key, there in timers.items():
+        soon = [one.input for one in there.values() if one.at <= now + AHEAD_S]
+        found += [RunKey(*key, RunId(one)) for one in soon]
+    return found
+
+
+def _new_approval(key: Key, change: ApprovalChange, asked: ApprovalAsked) -> Approval:
     assert change.asked_at is not None
     return Approval(
         tenant=key.tenant,

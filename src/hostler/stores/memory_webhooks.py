@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 from msgspec.structs import replace
 
-from hostler.beside.notices import TOLD, Began, Happened, Notice, notices
+from hostler.beside.notices import Happened, Notice, began, notices, tellable
 from hostler.beside.webhooks import (
     Delivery,
     DeliveryStatus,
@@ -22,6 +22,7 @@ from hostler.beside.webhooks import (
 )
 from hostler.core.errors import NotFound
 from hostler.core.events import Event, Key, TenantId, UserSpoke
+from hostler.core.head import Head
 
 
 def _nobody() -> None:
@@ -40,14 +41,15 @@ class MemoryWebhooks:
         default_factory=dict[tuple[TenantId, str, str], Delivery]
     )
 
-    def note(self, key: Key, agent: str, log: Sequence[Event], events: Sequence[Event]) -> None:
-        """Keep what is to be told of events that were appended to a log."""
+    def note(
+        self, key: Key, agent: str, head: Head, log: Sequence[Event], events: Sequence[Event]
+    ) -> None:
+        """Keep what is to be told of events that were appended to a log after this `head`."""
         hooks = [one for (of, _), one in self._hooks.items() if of == key.tenant]
         hooks = [one for one in hooks if one.disabled_at is None]
-        for event in events if hooks else ():
-            if isinstance(event.fact, TOLD):
-                for told in notices(Happened(key, agent, event, _began(log, event))):
-                    self._tell(hooks, told, event.at)
+        for event in tellable(head, events) if hooks else ():
+            for told in notices(_happened(key, agent, log, event)):
+                self._tell(hooks, told, event.at)
 
     def _tell(self, hooks: Sequence[Webhook], told: Notice, at: float) -> None:
         for hook in hooks:
@@ -143,6 +145,10 @@ class MemoryWebhooks:
         soonest = min((at for at in later if at > now), default=None)
         return Due([(hook, one) for _, hook, one in found], soonest)
 
+    async def take(self, of: Sequence[Delivery], *, now: float, until: float) -> Sequence[Delivery]:
+        del now, until  # nobody else sends
+        return of
+
     async def alter(
         self, tenant: TenantId, webhook: str, delivery: str, outcome: Outcome, *, at: float
     ) -> tuple[Webhook, Delivery]:
@@ -189,8 +195,11 @@ class MemoryWebhooks:
         return replace(made)
 
 
-def _began(log: Sequence[Event], event: Event) -> Began:
-    """Return what notices need of the message that began an event's run."""
-    said = (one.fact for one in log if isinstance(one.fact, UserSpoke))
-    first = next((one for one in said if one.run == event.fact.run), None)
-    return Began() if first is None else Began(purpose=first.purpose, metadata=first.metadata)
+def _happened(key: Key, agent: str, log: Sequence[Event], event: Event) -> Happened:
+    """Return a fact with what its notices need of the log that it is in."""
+    run = event.fact.run
+    so_far = [one for one in log if one.seq <= event.seq and one.fact.run == run]
+    known = began(run, ((one.seq, one.raw) for one in so_far if isinstance(one.fact, UserSpoke)))
+    since = known.since
+    wanted = () if since is None else [one for one in so_far if one.seq >= since]
+    return Happened(key, agent, event, known, wanted)

@@ -42,11 +42,12 @@ from hostler.core.records import (
     Session,
     Share,
     Storage,
+    Timer,
 )
-from hostler.core.store import LARGEST_READ, Outbox
+from hostler.core.store import AHEAD_S, LARGEST_READ, Outbox
 from hostler.stores import postgres_rows as rows
 from hostler.stores.ledger_rows import to_run
-from hostler.stores.log_rows import Row, to_approval, to_session, to_share, wanted_of
+from hostler.stores.log_rows import Row, to_approval, to_session, to_share, to_timer, wanted_of
 from hostler.stores.postgres_batch import ANSWERS_KEPT_US
 from hostler.stores.postgres_changes import forget, relabel
 from hostler.stores.postgres_ledger import PostgresLedger
@@ -76,6 +77,8 @@ class PostgresStore:
 
     def __init__(self, writer: Writer, reads: Wires, outbox: Outbox | None) -> None:
         self._writer, self._reads, self._outbox = writer, reads, outbox
+        self.tell_changed: Callable[[str], None] = lambda _: None
+        """Told what was changed of what other processes remember."""
 
     async def create(
         self, session: Session, facts: Sequence[Fact] = (), *, once: Once | None = None
@@ -183,8 +186,13 @@ class PostgresStore:
         return await self.reading(key.tenant, partial(rows.read_recall, key))
 
     async def unfinished(self) -> Sequence[RunKey]:
-        found = await self.finding(HOUSE, "unfinished", now=self.now_us())
+        now = self.now_us()
+        found = await self.finding(HOUSE, "unfinished", now=now, soon=now + to_us(AHEAD_S))
         return [RunKey(*cast("tuple[TenantId, SessionId, RunId]", row)) for row in found]
+
+    async def scheduled(self, key: Key) -> Sequence[Timer]:
+        found = await self.finding(key.tenant, "scheduled", tenant=key.tenant, session=key.session)
+        return [to_timer(row) for row in found]
 
     @property
     def ledger(self) -> PostgresLedger:

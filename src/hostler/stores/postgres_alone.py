@@ -15,6 +15,7 @@ from hostler.core.errors import Conflict, NotFound, Repeated
 from hostler.core.events import Event, Key, Seq, SessionId, TenantId
 from hostler.core.records import Appended, Once, Session
 from hostler.core.sealed import Mask
+from hostler.faults import fault_point
 from hostler.stores.log_rows import Row
 from hostler.stores.postgres_audit_rows import record
 from hostler.stores.postgres_batch import ANSWERS_KEPT_US, Batch, Known, new_known, read_known
@@ -23,7 +24,6 @@ from hostler.stores.postgres_orders import (
     Audited,
     Create,
     Do,
-    Enlist,
     Enter,
     Order,
     Plain,
@@ -44,17 +44,16 @@ class Alone:
     now_us: Callable[[], int]
     mask: Callable[[TenantId], Mask | None]
     holder: int
-    enlist: Enlist | None
+    enlists: bool
     told: list[Row] = field(default_factory=list[Row])
     """What was written that is to be told elsewhere."""
 
     async def do(self, wire: Wire, whose: TenantId | None, order: Order, commit: str) -> Answer:
         """Do an order, and write the row of its commit.  Raises what refuses it."""
-        batch = Batch(whose or TenantId(""), self.now_us(), self.holder)
+        batch = Batch(whose or TenantId(""), self.now_us(), self.holder, self.enlists)
         inner = order.order if isinstance(order, Audited) else order
         answer = await self._do(wire, inner, batch)
         await batch.send(wire, commit)
-        await enlisted(wire, batch, self.enlist)
         self.told.extend(batch.rows.get("write_notices", ()))
         if isinstance(order, Audited) and answer is not False:
             await wire.show_till_the_end(order.entry.tenant)  # it may be of another one's deed
@@ -174,11 +173,11 @@ async def forked_upto(wire: Wire, key: Key) -> Seq:
     return cast("Seq", upto)
 
 
-async def enlisted(wire: Wire, batch: Batch, enlist: Enlist | None) -> None:
-    """Have jobs for the runs that become active written in the same transaction."""
-    if enlist is not None and batch.activated:
-        keys = [key for key, _ in batch.activated]
-        await enlist(wire.db, batch.tenant, keys, [run for _, run in batch.activated])
+async def committed(wire: Wire) -> None:
+    """End a transaction."""
+    fault_point("before a commit of PostgreSQL")
+    await wire.execute("COMMIT")
+    fault_point("after a commit of PostgreSQL")
 
 
 async def begun(wire: Wire, doing: Callable[[], Awaitable[Answer]]) -> Answer:

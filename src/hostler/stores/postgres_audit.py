@@ -5,17 +5,21 @@ Invariant: a tenant's chain is locked while it grows or is cut.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import cast
 
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
+
 from hostler.core.audited import CUT, AuditRow, ChainHead, Entry, Wanted, stamp
+from hostler.core.errors import SetupError
 from hostler.core.events import TenantId
 from hostler.stores.audit_rows import CUTTER
 from hostler.stores.beside_rows import to_audit
 from hostler.stores.postgres import PostgresStore
 from hostler.stores.postgres_audit_rows import read_end, record
-from hostler.stores.postgres_wire import HOUSE, Wire
+from hostler.stores.postgres_wire import HOUSE, Wire, connect
 from hostler.stores.times import to_us
 
 
@@ -91,3 +95,39 @@ async def _cut(wire: Wire, tenant: TenantId, before_us: int, at_us: int) -> int:
     )
     await record(wire, entry, at_us)
     return await wire.run("delete_audit", tenant=tenant, through=through)
+
+
+@dataclass(frozen=True, slots=True)
+class Chains:
+    """The audit log of a database, for who checks it: of any build's, and nothing is written."""
+
+    wire: Wire
+
+    async def tenants(self) -> Sequence[TenantId]:
+        """Return those that have a chain.  Raises SetupError: there is no audit log."""
+        try:
+            found = await self.wire.rows("audit_tenants")
+        except asyncpg.UndefinedTableError as error:
+            raise SetupError("this database has no audit log") from error
+        return [cast("TenantId", tenant) for (tenant,) in found]
+
+    async def rows(self, tenant: TenantId, after: int, limit: int) -> Sequence[AuditRow]:
+        """Return rows as they stand in a chain, past one."""
+        found = await self.wire.rows("audit_rows", tenant=tenant, after=after, limit=limit)
+        return [to_audit(row) for row in found]
+
+
+@asynccontextmanager
+async def open_chains(url: str) -> AsyncGenerator[Chains]:
+    """Open a database to check its audit log.
+
+    Raises:
+        SetupError: the URL is wrong.
+        Unavailable: it cannot be reached.
+    """
+    wire = await connect(url)
+    try:
+        await wire.show(HOUSE)
+        yield Chains(wire)
+    finally:
+        wire.db.terminate()

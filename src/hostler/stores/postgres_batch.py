@@ -13,7 +13,7 @@ from typing import cast
 import anyio.to_thread
 from msgspec.structs import replace
 
-from hostler.core.events import Key, RunId, Seq, SessionId, TenantId
+from hostler.core.events import Key, RunKey, Seq, SessionId, TenantId
 from hostler.core.head import Head
 from hostler.core.records import Appended, Once, Session
 from hostler.stores.ledger_rows import ledger_rows
@@ -23,8 +23,10 @@ from hostler.stores.log_rows import (
     head_row,
     read_head_json,
     session_row,
+    timer_rows,
     tools_json,
 )
+from hostler.stores.postgres_jobs import JobRow, key_text
 from hostler.stores.postgres_notices import Noted, noted, notice_rows
 from hostler.stores.postgres_sql import combined
 from hostler.stores.postgres_wire import Wire, told
@@ -39,8 +41,9 @@ LONG = 20_000
 PARTS = (
     *("make_sessions", "make_first_heads", "make_heads", "make_answers", "write_forks"),
     *("write_events", "write_client_tools", "write_approvals", "pick_said"),
+    *("write_scheduled", "write_unscheduled"),
     *("write_agent_runs", "write_llm_calls", "write_tool_runs", "write_feedback"),
-    *("write_direct_calls", "write_notices"),
+    *("write_direct_calls", "write_notices", "write_jobs"),
 )
 """In the order in which they stand in a statement."""
 FOLLOWING = {"pick_said": ("write_said", "write_said_words")}
@@ -90,12 +93,12 @@ class Batch:
     tenant: TenantId
     at_us: int
     holder: int
+    enlists: bool
     rows: dict[str, list[Row]] = field(default_factory=dict[str, list[Row]])
     said: list[tuple[SessionId, Seq, str]] = field(default_factory=list[tuple[SessionId, Seq, str]])
     """For the search index."""
     noted: list[Noted] = field(default_factory=list[Noted])
     """Of which somebody may be told."""
-    activated: list[tuple[Key, RunId]] = field(default_factory=list[tuple[Key, RunId]])
 
     def add(self, part: str, *rows: Row) -> None:
         if rows:
@@ -104,7 +107,7 @@ class Batch:
     def create(self, session: Session, known: Known, done: Projection) -> None:
         """Take in a new session, with what it begins with."""
         key = Key(session.tenant, session.id)
-        self.noted += noted(key, known.agent, done.events)
+        self.noted += noted(key, known.agent, known.head, done.events)
         self.restore(session, known, done, self.at_us)
 
     def restore(self, session: Session, known: Known, done: Projection, at_us: int) -> None:
@@ -122,7 +125,7 @@ class Batch:
     def append(self, key: Key, known: Known, done: Projection) -> None:
         """Take in what an append writes to a session that is there."""
         _, name, *rest = head_row(key, done.head, self.at_us)
-        self.noted += noted(key, known.agent, done.events)
+        self.noted += noted(key, known.agent, known.head, done.events)
         self.add("make_heads", (name, known.made, known.head.seq, done.head.seq, *rest))
         self.take(key, known, done)
 
@@ -138,8 +141,12 @@ class Batch:
             self.add("write_client_tools", (session, tools_json(done.client_tools)))
         changed = (approval_row(key, call, change) for call, change in done.approvals.items())
         self.add("write_approvals", *(row[1:] for row in changed))
-        if done.activated is not None:
-            self.activated.append((key, done.activated))
+        self.add("write_scheduled", *(row[1:] for row in timer_rows(key, done)))
+        self.add("write_unscheduled", *((session, one) for one in done.over))
+        if done.activated is not None and self.enlists:
+            place = len(self.rows.get("write_jobs", ()))
+            job = JobRow(key_text(RunKey(*key, done.activated)), place=place)
+            self.add("write_jobs", job)
 
     def ledger(self, key: Key, known: Known, done: Projection) -> None:
         for name, rows in ledger_rows(key, known.agent, known.owner, done.ledger).items():

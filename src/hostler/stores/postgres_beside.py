@@ -18,10 +18,16 @@ from hostler.stores.postgres_audit import PostgresAudits
 from hostler.stores.postgres_directory import PostgresDirectory
 from hostler.stores.postgres_open import open_postgres
 from hostler.stores.postgres_sealed import PostgresSealed
+from hostler.stores.postgres_shared import PostgresShared
 from hostler.stores.postgres_webhooks import PostgresWebhooks
 
 There: TypeAlias = tuple[
-    PostgresStore, PostgresAudits, PostgresDirectory, PostgresSealed, PostgresWebhooks
+    PostgresStore,
+    PostgresAudits,
+    PostgresDirectory,
+    PostgresSealed,
+    PostgresWebhooks,
+    PostgresShared,
 ]
 
 
@@ -33,11 +39,11 @@ async def open_all(
     outbox: Outbox | None,
     timed: Timed | None,
     mask: Callable[[TenantId], Mask | None],
-    drives: bool,
+    enlists: bool,
 ) -> AsyncGenerator[There]:
     """Open a database; see `open_postgres`."""
     async with open_postgres(
-        url, observer=observer, outbox=outbox, timed=timed, mask=mask, drives=drives
+        url, observer=observer, outbox=outbox, timed=timed, mask=mask, enlists=enlists
     ) as store:
         beside = (PostgresAudits(store), PostgresDirectory(store), PostgresSealed(store))
-        yield store, *beside, PostgresWebhooks(store)
+        yield store, *beside, PostgresWebhooks(store), PostgresShared(store)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from hostler.core.directory import ApiKey, Endpoint, Grant, Standing, Tenant
 from hostler.core.errors import NotFound
@@ -29,6 +30,7 @@ from hostler.stores.postgres_alone import lock_head
 from hostler.stores.postgres_wire import HOUSE, Wire
 from hostler.stores.times import to_us
 
+T = TypeVar("T")
 TENANT = ("tenant", "title", "created_at", "settings")
 KEY = (
     *("tenant", "id", "user", "role", "scopes", "prefix", "digest", "title"),
@@ -46,7 +48,7 @@ class PostgresDirectory:
 
     async def create_tenant(self, tenant: Tenant) -> bool:
         row = dict(zip(TENANT, tenant_row(tenant), strict=True))
-        return await self.store.changing(tenant.id, "create_tenant", **row)
+        return self._told("tenants", await self.store.changing(tenant.id, "create_tenant", **row))
 
     async def tenant(self, tenant: TenantId) -> Tenant:
         return await self.store.reading(tenant, partial(_tenant, tenant, "tenant"))
@@ -62,7 +64,7 @@ class PostgresDirectory:
             await wire.run("change_tenant", title=changed.title, settings=settings, tenant=tenant)
             return changed
 
-        return await self.store.writing(tenant, write)
+        return self._told("tenants", await self.store.writing(tenant, write))
 
     async def add_key(self, key: ApiKey) -> None:
         row = dict(zip(KEY, key_row(key), strict=True))
@@ -96,7 +98,7 @@ class PostgresDirectory:
             if not await wire.run("revoke_key", at=to_us(at), tenant=tenant, id=key):
                 raise NotFound(f"no key {key}")
 
-        await self.store.writing(tenant, write)
+        self._told("keys", await self.store.writing(tenant, write))
 
     async def touch_keys(self, used: Mapping[tuple[TenantId, str], float]) -> None:
         if used:
@@ -114,11 +116,11 @@ class PostgresDirectory:
             await _tenant(endpoint.tenant, "lock_tenant", wire)
             await wire.run("put_endpoint", **row)
 
-        await self.store.writing(endpoint.tenant, write)
+        self._told("endpoints", await self.store.writing(endpoint.tenant, write))
 
     async def drop_endpoint(self, tenant: TenantId, provider: str) -> bool:
         given = {"tenant": tenant, "provider": provider}
-        return await self.store.changing(tenant, "drop_endpoint", **given)
+        return self._told("endpoints", await self.store.changing(tenant, "drop_endpoint", **given))
 
     async def grant(self, grant: Grant) -> None:
         row = dict(zip(GRANT, grant_row(grant), strict=True))
@@ -144,6 +146,11 @@ class PostgresDirectory:
             tenant, "standing", tenant=tenant, session=session, user=user
         )
         return standing_of(user, *found[0]) if found else None
+
+    def _told(self, what: str, answer: T) -> T:
+        """Return the answer to a change; then other processes may look."""
+        self.store.tell_changed(what)
+        return answer
 
 
 async def _tenant(tenant: TenantId, name: str, wire: Wire) -> Tenant:

@@ -8,10 +8,13 @@ Invariant: what is done by these locks is safe without them; they only say whose
 from __future__ import annotations
 
 import logging
+import os
+import socket
+from importlib.metadata import version
 
 import anyio
 
-from hostler.core.errors import HostlerError, SetupError
+from hostler.core.errors import HostlerError
 from hostler.stores.postgres_rebuild import recover
 from hostler.stores.postgres_schema import is_guarded
 from hostler.stores.postgres_wire import HOUSE, Lost, Wire, connect
@@ -20,20 +23,28 @@ log = logging.getLogger(__name__)
 
 SEEN_S = 5.0
 """How often it is looked whether the connection still is there."""
+NAME_BYTES = 63
+"""PostgreSQL keeps so many of what a connection calls itself."""
+
+
+def seen_as() -> str:
+    """Return what others see of this process: that it is ours, its build, and where it is."""
+    where = f"{socket.gethostname()}-{os.getpid()}"
+    told = f"hostler {version('hostler')} {where}".encode("ascii", "replace")
+    return told[:NAME_BYTES].decode()
 
 
 class Life:
     """Begins with `begin`; `go_on` holds the locks again where the connection was lost."""
 
-    def __init__(self, url: str, holder: int, *, drives: bool) -> None:
-        self._url, self._holder, self._drives = url, holder, drives
+    def __init__(self, url: str, holder: int) -> None:
+        self._url, self._holder = url, holder
         self._wire: Wire | None = None
 
     async def begin(self, now_us: int) -> None:
         """Live from now on, and end what the dead have left.
 
         Raises:
-            SetupError: another process drives the runs of this database.
             Unavailable: it cannot be reached.
         """
         self._wire = await self._hold()
@@ -63,13 +74,6 @@ class Life:
 
     async def _hold(self) -> Wire:
         wire = await connect(self._url)
+        await wire.fetch("SELECT set_config('application_name', $1, false)", seen_as())
         await wire.rows("hold", holder=self._holder)
-        if self._drives:
-            ((is_ours,),) = await wire.rows("drive")
-            if not is_ours:
-                wire.db.terminate()
-                raise SetupError(
-                    "another server has this database: one process drives its runs.  Stop that one "
-                    "first, or give this one another database"
-                )
         return wire

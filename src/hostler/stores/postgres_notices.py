@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
-import msgspec
-
-from hostler.beside.notices import TOLD, Began, Happened, notices
-from hostler.core.events import Event, Key, RunId, TenantId, UserSpoke
+from hostler.beside.notices import Began, Happened, began, notices, tellable
+from hostler.core.events import Event, Key, RunId, Seq, TenantId, UserSpoke
+from hostler.core.head import Head
 from hostler.stores.log_rows import Row
 from hostler.stores.postgres_wire import Wire
 from hostler.stores.times import to_us
-
-_began = msgspec.json.Decoder(Began)
+from hostler.stores.webhook_rows import run_events
 
 
 class Noted(NamedTuple):
@@ -29,9 +27,9 @@ class Noted(NamedTuple):
     beside: Sequence[Event]
 
 
-def noted(key: Key, agent: str, events: Sequence[Event]) -> list[Noted]:
-    """Return those facts of an append of which somebody may be told."""
-    return [Noted(key, agent, one, events) for one in events if isinstance(one.fact, TOLD)]
+def noted(key: Key, agent: str, head: Head, events: Sequence[Event]) -> list[Noted]:
+    """Return those facts of an append of which somebody may be told; `head` is that before it."""
+    return [Noted(key, agent, one, events) for one in tellable(head, events)]
 
 
 async def notice_rows(wire: Wire, tenant: TenantId, of: Sequence[Noted]) -> list[Row]:
@@ -40,22 +38,25 @@ async def notice_rows(wire: Wire, tenant: TenantId, of: Sequence[Noted]) -> list
     found = await wire.rows("wanted_notices", tenant=tenant, runs=[*dict.fromkeys(runs)])
     if not found:
         return []
-    there = dict(cast("list[tuple[RunId, str]]", found))
+    there = cast("list[tuple[RunId | None, Seq, str]]", found)
     rows = list[Row]()
     for one in of:
-        began = _began_of(one, there)
-        for told in notices(Happened(one.key, one.agent, one.event, began)):
+        run = one.event.fact.run
+        before = [*one.beside[: one.event.seq - one.beside[0].seq + 1]]
+        messages = [(seq, fact) for of_run, seq, fact in there if of_run == run]
+        messages += [(e.seq, e.raw) for e in before if isinstance(e.fact, UserSpoke)]
+        known = began(run, messages)
+        since = await _since(wire, one.key, known, before)
+        for told in notices(Happened(one.key, one.agent, one.event, known, since)):
             rows.append((told.id, told.type, told.body.decode(), to_us(one.event.at)))
     return rows
 
 
-def _began_of(one: Noted, there: dict[RunId, str]) -> Began:
-    run = one.event.fact.run
-    if run is None:
-        return Began()
-    here = (e.raw for e in one.beside if e.fact.run == run and isinstance(e.fact, UserSpoke))
-    message = there.get(run) or next(here, None)
-    try:
-        return Began() if message is None else _began.decode(message)
-    except (msgspec.DecodeError, RecursionError):  # who wrote this is told without it
-        return Began()
+async def _since(wire: Wire, key: Key, known: Began, before: Sequence[Event]) -> Sequence[Event]:
+    """Return what notices need of a response: what is written of it, and what will be with this."""
+    if known.since is None:
+        return ()
+    there = await wire.rows(
+        "response_so_far", tenant=key.tenant, session=key.session, since=known.since
+    )
+    return [*run_events(key.session, there), *(one for one in before if one.seq >= known.since)]

@@ -18,7 +18,6 @@ from hostler.core.store import Observer, Outbox
 from hostler.stores.lanes import Timed
 from hostler.stores.postgres import PostgresStore
 from hostler.stores.postgres_life import Life
-from hostler.stores.postgres_orders import Enlist
 from hostler.stores.postgres_schema import migrate
 from hostler.stores.postgres_wire import Wires
 from hostler.stores.postgres_writer import WRITERS, Writer
@@ -33,21 +32,19 @@ async def open_postgres(
     *,
     observer: Observer = lambda _key, _events: None,
     outbox: Outbox | None = None,
-    enlist: Enlist | None = None,
     clock: Callable[[], float] = time.time,
     timed: Timed | None = None,
     mask: Callable[[TenantId], Mask | None] = lambda _: None,
-    drives: bool = False,
+    enlists: bool = False,
 ) -> AsyncGenerator[PostgresStore]:
     """Open a database, bring its schema up to date, and finish what was asked for in the end.
 
-    `enlist` is called in the transaction that makes a run active, `outbox` after it; `timed` is
-    told of each commit; `mask`: what is kept out of what a tenant writes; `drives`: as the only one
-    that drives runs there.
+    `outbox` is told of each run that becomes active; `timed` of each commit; `mask`: what is kept out
+    of what a tenant writes; `enlists`: a job is queued by the commit that makes a run active.
 
     Raises:
-        SetupError: a newer build has changed the schema so that this one cannot use it, the URL is
-            wrong, or another process drives the runs.
+        SetupError: a newer build has changed the schema so that this one cannot use it, or the URL is
+            wrong.
         Unavailable: the database cannot be reached.
     """
     await migrate(url)
@@ -57,10 +54,10 @@ async def open_postgres(
         observer=observer,
         clock=clock,
         mask=mask,
-        enlist=enlist,
+        enlists=enlists,
         timed=timed,
     )
-    life, reads = Life(url, writer.holder, drives=drives), Wires(url, most=READERS)
+    life, reads = Life(url, writer.holder), Wires(url, most=READERS)
     try:
         await life.begin(writer.now_us())
         async with _working(writer, life):

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from hostler.core.audited import Entry
-from hostler.core.events import Event, Fact, Key, RunId, Seq, TenantId
+from hostler.core.events import Event, Fact, Key, RunId, Seq
 from hostler.core.records import Appended, Once, Session
 from hostler.stores.log_rows import Row
-from hostler.stores.postgres_wire import Connection, Wire
+from hostler.stores.postgres_wire import Wire
 
 
 @dataclass(slots=True)
@@ -66,11 +66,6 @@ Plain: TypeAlias = Create | Append | Restore | Enter | Do
 Order: TypeAlias = Plain | Audited
 Shared: TypeAlias = Create | Append | Enter
 """What may share a commit with others of its tenant."""
-Enlist: TypeAlias = Callable[
-    [Connection, TenantId, Sequence[Key], Sequence[RunId]], Awaitable[None]
-]
-"""Called inside the transaction that makes runs active, with its connection: jobs for them that are
-written there are committed with them."""
 
 
 @dataclass(slots=True)

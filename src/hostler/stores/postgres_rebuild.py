@@ -71,7 +71,7 @@ async def _insert_anew(wire: Wire, key: Key, known: Known) -> None:
     events = [_event(key.session, *cast("tuple[int, int, str]", row)) for row in rows]
     start = Head(seq=Seq(events[0].seq - 1)) if events else Head()
     done = restored(key, events, start)
-    batch = Batch(key.tenant, 0, 0)
+    batch = Batch(key.tenant, 0, 0, enlists=False)
     batch.ledger(key, known, done)
     await batch.send(wire, new_commit())
     if done.head.active is not None:  # what goes on is continued from what the head counts

@@ -14,12 +14,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import Literal, TypeAlias
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs]
 
 from hostler.core.errors import SetupError
+from hostler.faults import fault_point
 from hostler.stores.postgres_sql import MIGRATION
 from hostler.stores.postgres_wire import HOUSE, OLDEST, SCHEMA, Lost, Wire, connect
 
@@ -57,6 +59,7 @@ class Step:
     concurrent: bool = False
 
 
+@cache
 def steps() -> Sequence[Step]:
     """Return the steps of this build, first to last."""
     folder = resources.files("hostler.stores") / "sql"
@@ -96,7 +99,7 @@ async def migrate(
     wire = await connect(url)
     try:
         await _check_server(wire)
-        await _lock(wire, patience_s)
+        await take_lock(wire, patience_s)
         done = await _done(wire)
         wanted = _wanted(steps() if known is None else known, done, contract=contract)
         await wire.show(HOUSE)
@@ -128,6 +131,11 @@ async def look(url: str) -> tuple[str, bool, Sequence[int]]:
         wire.db.terminate()
 
 
+async def taken(wire: Wire) -> dict[int, str]:
+    """Return the steps that were taken, with their phases; none where there is no schema."""
+    return await _done(wire, look_only=True)
+
+
 async def _check_server(wire: Wire) -> None:
     ((version,),) = await wire.fetch("SELECT current_setting('server_version_num')::int / 10000")
     if not isinstance(version, int) or version < OLDEST:
@@ -140,7 +148,8 @@ async def is_guarded(wire: Wire) -> bool:
     return not passes
 
 
-async def _lock(wire: Wire, patience_s: float) -> None:
+async def take_lock(wire: Wire, patience_s: float) -> None:
+    """Be the one who changes the schema, until the connection ends.  Raises SetupError."""
     await wire.execute(f"SET lock_timeout = {round(patience_s * 1000)}")
     await wire.execute("SET idle_in_transaction_session_timeout = 0")
     try:
@@ -182,8 +191,10 @@ def _wanted(known: Sequence[Step], done: dict[int, str], *, contract: bool) -> S
 
 async def _take(wire: Wire, step: Step) -> None:
     for number in range(1, TRIES + 1):
+        fault_point("before a step of PostgreSQL's schema")
         try:
             await (_take_alone if step.concurrent else _take_whole)(wire, step)
+            fault_point("after a step of PostgreSQL's schema")
         except asyncpg.LockNotAvailableError as error:
             if number == TRIES:
                 raise _failed(step, error) from error

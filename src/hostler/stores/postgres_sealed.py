@@ -69,9 +69,12 @@ class PostgresSealed:
             await wire.run("put_secret", **row)
 
         await self.store.writing(secret.about.tenant, write)
+        self.store.tell_changed("secrets")
 
     async def drop(self, tenant: TenantId, name: str) -> bool:
-        return await self.store.changing(tenant, "drop_secret", tenant=tenant, name=name)
+        was_there = await self.store.changing(tenant, "drop_secret", tenant=tenant, name=name)
+        self.store.tell_changed("secrets")
+        return was_there
 
     async def rewrap(self, keys: Sequence[DataKey]) -> None:
         async def write(wire: Wire) -> None:
@@ -79,6 +82,7 @@ class PostgresSealed:
                 await wire.run("rewrap_data_key", **_wrapped(key))
 
         await self.store.writing(HOUSE, write)
+        self.store.tell_changed("secrets")
 
     async def scrub(self, tenant: TenantId, mask: Mask, done: Scrubbed) -> Scrubbed:
         sessions = dict[str, None]()

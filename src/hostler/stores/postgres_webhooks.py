@@ -5,8 +5,10 @@ Invariant: what is checked and what is written are one transaction, in which wha
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar, cast
 
 import msgspec
@@ -37,9 +39,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class PostgresWebhooks:
-    """A `beside.webhooks.Webhooks`."""
+    """A `beside.webhooks.Webhooks`, of which several processes have one on the same rows."""
 
     store: PostgresStore
+    name: str = field(default_factory=partial(secrets.token_hex, 8))
+    """Who takes deliveries here."""
 
     def listen(self, ring: Callable[[], None]) -> None:
         self.store.listen(ring)
@@ -117,21 +121,44 @@ class PostgresWebhooks:
         now_us, split = to_us(now), len(HOOK)
 
         async def read(wire: Wire) -> Due:
-            rows = await wire.rows("due_deliveries", now=now_us, each=each)
-            ((soonest,),) = await wire.rows("next_delivery", now=now_us)
+            rows = await wire.rows("due_deliveries", now=now_us, each=each, me=self.name)
+            ((soonest,),) = await wire.rows("next_delivery", now=now_us, me=self.name)
             found = [(to_webhook(row[:split]), to_delivery(row[split:])) for row in rows]
             return Due(found, to_seconds(soonest))
 
         return await self.store.reading(HOUSE, read)
+
+    async def take(self, of: Sequence[Delivery], *, now: float, until: float) -> Sequence[Delivery]:
+        if not of:
+            return ()
+        names = sorted((one.tenant, one.webhook, one.id) for one in of)
+        tenants, webhooks, ids = zip(*names, strict=True)
+
+        async def write(wire: Wire) -> Sequence[Sequence[object]]:
+            return await wire.rows(
+                "take_deliveries",
+                me=self.name,
+                now=to_us(now),
+                until=to_us(until),
+                tenants=tenants,
+                webhooks=webhooks,
+                ids=ids,
+            )
+
+        taken = {*map(tuple, await self.store.writing(HOUSE, write))}
+        return [one for one in of if (one.tenant, one.webhook, one.id) in taken]
 
     async def alter(
         self, tenant: TenantId, webhook: str, delivery: str, outcome: Outcome, *, at: float
     ) -> tuple[Webhook, Delivery]:
         async def write(wire: Wire) -> tuple[Webhook, Delivery]:
             there = await _webhook(wire, "lock_webhook", tenant, webhook)
-            made = await _delivery(wire, tenant, webhook, delivery)
-            hook, made = outcome(msgspec.structs.replace(there), made)
+            row = await _delivery(wire, tenant, webhook, delivery)
+            hook, made = outcome(msgspec.structs.replace(there), msgspec.structs.replace(row))
             await _put(wire, made)
+            if made.tries != row.tries:
+                where = {"tenant": tenant, "webhook": webhook, "id": delivery}
+                await wire.run("leave_delivery", me=self.name, **where)
             hook = await _changed(wire, there, hook, at)
             return hook, await _delivery(wire, tenant, webhook, delivery)
 

@@ -164,7 +164,10 @@ class Wire:
                 self.db.terminate()
                 raise Lost(str(error)) from error
             raise
-        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        except asyncpg.InternalClientError as error:  # of one that ended at a bad moment
+            self.db.terminate()
+            raise Lost(str(error)) from error
+        except asyncpg.InterfaceError as error:
             if self.db.is_closed():
                 raise Lost(str(error)) from error
             raise  # it was not even sent

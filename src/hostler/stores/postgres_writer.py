@@ -27,11 +27,12 @@ from hostler.core.events import Key, SessionId, TenantId
 from hostler.core.records import Appended
 from hostler.core.sealed import Mask
 from hostler.core.store import Observer
+from hostler.faults import fault_point
 from hostler.stores.lanes import CLOSED, Timed
-from hostler.stores.postgres_alone import Alone, begun, enlisted
+from hostler.stores.postgres_alone import Alone, begun, committed
 from hostler.stores.postgres_batch import Batch, Known, new_known, read_known
 from hostler.stores.postgres_commits import new_commit, settled
-from hostler.stores.postgres_orders import Append, Create, Enlist, Enter, Order, Shared, Written
+from hostler.stores.postgres_orders import Append, Create, Enter, Order, Shared, Written
 from hostler.stores.postgres_wire import Lost, Wire, Wires, unavailable
 from hostler.stores.projection import project
 from hostler.stores.times import to_us
@@ -121,11 +122,11 @@ class Writer:
         observer: Observer,
         clock: Callable[[], float],
         mask: Callable[[TenantId], Mask | None],
-        enlist: Enlist | None,
+        enlists: bool,
         timed: Timed | None,
     ) -> None:
         self._url, self._observer, self._clock, self._mask = url, observer, clock, mask
-        self.holder, self._enlist, self._timed = holder, enlist, timed
+        self.holder, self._enlists, self._timed = holder, enlists, timed
         self.wires = Wires(url, most=WRITERS)
         self._lines: dict[TenantId | None, _Line] = {}
         self._ready: asyncio.Queue[_Line] = asyncio.Queue()
@@ -231,27 +232,16 @@ class Writer:
         try:
             fresh = await self._know(wire, tenant, orders)
             thought = self._think(tenant, orders, at_us, fresh)
-            await self._send(wire, thought.batch, commit)
+            if thought.batch.rows or thought.batch.said:
+                fault_point("before a statement of PostgreSQL")
+                await thought.batch.send(wire, commit)
+                fault_point("after a statement of PostgreSQL")
         except Lost:
             if thought is None or not await settled(self._url, commit, at_us, wire.name):
                 return None
         finally:
             self.wires.give(wire)
         return thought
-
-    async def _send(self, wire: Wire, batch: Batch, commit: str) -> None:
-        if not (batch.rows or batch.said):
-            return
-        if self._enlist is None or not batch.activated:
-            await batch.send(wire, commit)
-            return
-
-        async def write() -> None:
-            await batch.send(wire, commit)
-            await enlisted(wire, batch, self._enlist)
-
-        await begun(wire, write)
-        await wire.execute("COMMIT")
 
     async def _know(
         self, wire: Wire, tenant: TenantId, orders: Sequence[Shared]
@@ -267,7 +257,7 @@ class Writer:
         self, tenant: TenantId, orders: Sequence[Shared], at_us: int, fresh: dict[Key, Known]
     ) -> _Thought:
         """Put together what is written of orders, and what they are answered."""
-        thought = _Thought(Batch(tenant, at_us, self.holder), [])
+        thought = _Thought(Batch(tenant, at_us, self.holder, self._enlists), [])
         entered = dict[tuple[str, str], Enter]()
         for place, order in enumerate(orders):
             try:
@@ -326,7 +316,7 @@ class Writer:
     # -- alone -------------------------------------------------------------------------------
 
     async def _alone(self, whose: TenantId | None, order: Order) -> Answer:
-        alone = Alone(self.now_us, self._mask, self.holder, self._enlist)
+        alone = Alone(self.now_us, self._mask, self.holder, self._enlists)
         try:
             for _ in range(TRIES):
                 try:
@@ -349,7 +339,7 @@ class Writer:
         try:
             answer = await begun(wire, partial(alone.do, wire, whose, order, commit))
             is_sent = True
-            await wire.execute("COMMIT")
+            await committed(wire)
         except Lost:
             if not is_sent or not await settled(self._url, commit, at_us, wire.name):
                 raise

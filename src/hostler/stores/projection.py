@@ -20,9 +20,13 @@ from hostler.core.events import (
     ApprovalGiven,
     CallId,
     ClientTool,
+    ConversationEdited,
     Event,
     Fact,
+    InputDropped,
+    InputId,
     Key,
+    MessageScheduled,
     ModelReplied,
     PrincipalId,
     RunId,
@@ -33,6 +37,8 @@ from hostler.core.events import (
     UserSpoke,
 )
 from hostler.core.head import LONGEST_QUEUE, Head, advance
+from hostler.core.records import Timer
+from hostler.core.said import ModelSaid, Said, UserSaid
 from hostler.core.sealed import Mask
 from hostler.stores.entries import Ledger, enter, plain
 
@@ -66,6 +72,10 @@ class Projection:
     """Which the session has from here on."""
     activated: RunId | None = None
     """The run that became active, and so needs a job."""
+    timers: dict[InputId, Timer] = field(default_factory=dict[InputId, Timer])
+    """Messages that were scheduled, and are still to be said."""
+    over: list[InputId] = field(default_factory=list[InputId])
+    """Those that were scheduled before, and now were said or dropped."""
 
 
 def project(
@@ -112,6 +122,20 @@ def _take(done: Projection, key: Key, at: float, fact: Fact, mask: Mask | None) 
         done.said.append((seq, KIND_OF[type(fact)], text))
     enter(done.ledger, before, seq, at, fact)
     _approvals(done, before, at, fact)
+    _timers(done, seq, fact)
+
+
+def _timers(done: Projection, seq: Seq, fact: Fact) -> None:
+    if isinstance(fact, MessageScheduled):
+        spoke = fact.message.input
+        done.timers[spoke] = Timer(spoke, seq, fact.due_at.timestamp())
+        return
+    was_said = isinstance(fact, UserSpoke) and fact.scheduled is not None
+    was_dropped = isinstance(fact, InputDropped) and fact.run is None
+    if not isinstance(fact, UserSpoke | InputDropped) or not (was_said or was_dropped):
+        return
+    if done.timers.pop(fact.input, None) is None:
+        done.over.append(fact.input)
 
 
 def _approvals(done: Projection, before: Head, at: float, fact: Fact) -> None:
@@ -145,6 +169,7 @@ def restored(
         _take(done, key, event.at, fact, mask)
         if isinstance(fact, SessionForked):  # the runs so far are another session's
             done.ledger, done.approvals = Ledger(), {}
+            done.timers, done.over = {}, []
     done.client_tools = None  # the row has them, masked and of the first line
     book = done.ledger
     book.models = {of: one for of, one in book.models.items() if of[0] in book.runs}
@@ -169,7 +194,15 @@ def said_in(fact: Fact | Unknown) -> str:
     """Return what a fact put into the search index."""
     if isinstance(fact, UserSpoke):
         return plain(fact.content)
+    if isinstance(fact, ConversationEdited) and not fact.taken:  # else it was said before
+        return "\n".join(text for one in fact.said if (text := _words(one)))
     return fact.text if isinstance(fact, ModelReplied) else ""
+
+
+def _words(said: Said) -> str:
+    if isinstance(said, UserSaid):
+        return plain(said.content)
+    return said.text if isinstance(said, ModelSaid) else ""
 
 
 WORD = re.compile(r"\w+")

@@ -44,6 +44,7 @@ from hostler.core.records import (
     Session,
     Share,
     Storage,
+    Timer,
 )
 from hostler.core.sealed import Mask
 from hostler.core.store import LARGEST_READ, Observer, Outbox
@@ -76,6 +77,8 @@ from hostler.stores.sqlite_rows import (
     read_log,
     read_recall,
     read_storage,
+    read_timers,
+    read_unfinished,
 )
 from hostler.stores.sqlite_writer import ANSWERS_KEPT_US, Writer, forget, relabel
 from hostler.stores.times import to_us
@@ -272,10 +275,10 @@ class SqliteStore:
         return await self.reading(lambda db: read_recall(db, key))
 
     async def unfinished(self) -> Sequence[RunKey]:
-        now = (self._writer.now_us(),)
-        return await self.reading(
-            lambda db: [RunKey(*row) for row in db.execute(SQL["unfinished"], now)]
-        )
+        return await self.reading(partial(read_unfinished, now_us=self._writer.now_us()))
+
+    async def scheduled(self, key: Key) -> Sequence[Timer]:
+        return await self.reading(partial(read_timers, key=key))
 
     @property
     def ledger(self) -> SqliteLedger:

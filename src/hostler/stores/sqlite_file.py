@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 
 from hostler.core.errors import SetupError, Unavailable
+from hostler.faults import fault_point
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +32,16 @@ NOT_OURS = rf"{MIGRATION}|postgres.*"
 class FileLock:
     """Held by the one process that may open a file; freed by the kernel when that dies."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, even_moved: bool = False) -> None:
         """Take the lock.
 
         Raises:
-            SetupError: somebody has it; says who and what to do.
+            SetupError: somebody has it, or the sessions were moved elsewhere; says what to do.
         """
+        if not even_moved:
+            _check_is_here(path)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._fd = os.open(lock_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -56,10 +59,30 @@ class FileLock:
         os.close(self._fd)
 
 
+def lock_of(path: Path) -> Path:
+    """Return the file that is locked by whoever has another one open."""
+    return path.with_name(f"{path.name}.lock")
+
+
+def moved_mark(path: Path) -> Path:
+    """Return the file that says that what is in another one was moved away."""
+    return path.with_name(f"{path.name}.moved")
+
+
+def _check_is_here(path: Path) -> None:
+    """Return unless two servers would drive the same runs."""
+    if (mark := moved_mark(path)).exists():
+        where = mark.read_text(encoding="utf-8").strip()
+        raise SetupError(
+            f"what is in {path} was moved to {where}: use that database.  To go back to this file, "
+            f"as it was then, remove {mark}"
+        )
+
+
 def holder(path: Path) -> str | None:
     """Return the process that has a file open, None when nobody has."""
     try:
-        fd = os.open(f"{path}.lock", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(lock_of(path), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:
@@ -107,10 +130,12 @@ def migrate(db: sqlite3.Connection, path: Path) -> None:
             "Use the newer build, or another folder with --data."
         )
     for number, script in enumerate(steps[version:], start=version + 1):
+        fault_point("before a migration of SQLite")
         try:
             db.executescript(
                 f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;"
             )
+            fault_point("after a migration of SQLite")
         except sqlite3.Error as error:
             if db.in_transaction:
                 db.execute("ROLLBACK")

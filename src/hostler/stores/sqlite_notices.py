@@ -13,15 +13,15 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from hostler.beside.notices import TOLD, Began, Happened, notices
+from hostler.beside.notices import Began, Happened, began, notices, tellable
 from hostler.beside.webhooks import EventType
-from hostler.core.events import Event, Key, RunId, TenantId
-from hostler.stores.log_rows import Row
+from hostler.core.events import Event, Key, TenantId
+from hostler.stores.log_rows import Known, Row
 from hostler.stores.sqlite_batches import insert
 from hostler.stores.sqlite_rows import SQL
 from hostler.stores.times import to_us
+from hostler.stores.webhook_rows import run_events
 
-_began = msgspec.json.Decoder(Began)
 _events = msgspec.json.Decoder(tuple[EventType, ...])
 
 
@@ -41,10 +41,11 @@ class Notices:
             wants = None if events is None else _events.decode(events)
             self._wanted.setdefault(tenant, []).append((name, wants))
 
-    def note(self, key: Key, agent: str, events: Sequence[Event]) -> None:
-        """Take in what was appended to a session."""
+    def note(self, key: Key, known: Known, events: Sequence[Event]) -> None:
+        """Take in what was appended to a session; `known` is what was known of it before."""
         if key.tenant in self._wanted:
-            self._noted += [(key, agent, one) for one in events if isinstance(one.fact, TOLD)]
+            found = tellable(known.head, events)
+            self._noted += [(key, known.agent, one) for one in found]
 
     def write(self) -> None:
         """Write what is to be told of what was noted, whose other rows are there by now."""
@@ -75,10 +76,10 @@ class Notices:
             self.ring()
 
     def _rows(self, key: Key, agent: str, event: Event) -> list[Row]:
-        run = event.fact.run
-        began = Began() if run is None else self._began(key.tenant, run)
+        began = self._began(key, event)
+        since = self._since(key, began, event)
         rows, at_us = list[Row](), to_us(event.at)
-        for told in notices(Happened(key, agent, event, began)):
+        for told in notices(Happened(key, agent, event, began, since)):
             about = (told.id, told.type, told.body.decode(), at_us)
             for webhook, wants in self._wanted.get(key.tenant, ()):
                 if wants is None or told.type in wants:
@@ -86,12 +87,16 @@ class Notices:
                     rows.append((key.tenant, webhook, *about, *state))
         return rows
 
-    def _began(self, tenant: TenantId, run: RunId) -> Began:
-        row = self._db.execute(SQL["first_spoken"], (tenant, run)).fetchone()
-        try:
-            return Began() if row is None else _began.decode(row[0])
-        except (msgspec.DecodeError, RecursionError):  # who wrote this is told without it
-            return Began()
+    def _began(self, key: Key, event: Event) -> Began:
+        run = event.fact.run
+        row = (key.tenant, run, event.seq)
+        return began(run, () if run is None else self._db.execute(SQL["messages_of_run"], row))
+
+    def _since(self, key: Key, began: Began, event: Event) -> Sequence[Event]:
+        if began.since is None:
+            return ()
+        row = (*key, began.since, event.seq)
+        return run_events(key.session, self._db.execute(SQL["response_so_far"], row))
 
 
 def _nobody() -> None:

@@ -20,13 +20,15 @@ from hostler.core.events import (
     Event,
     Key,
     PrincipalId,
+    RunKey,
     Seq,
     SessionId,
     TenantId,
 )
 from hostler.core.head import Head
 from hostler.core.memory import Past
-from hostler.core.records import Hit, Recall, Segment, Storage
+from hostler.core.records import Hit, Recall, Segment, Storage, Timer
+from hostler.core.store import AHEAD_S
 from hostler.stores.log_rows import (
     events_of,
     joined,
@@ -34,10 +36,12 @@ from hostler.stores.log_rows import (
     parts_of,
     read_head_json,
     seqs_of,
+    to_timer,
     tools_of,
 )
 from hostler.stores.projection import said_in, snippet, words
 from hostler.stores.sqlite_file import queries
+from hostler.stores.times import to_us
 
 SQL = queries()
 
@@ -85,6 +89,17 @@ def read_head(db: sqlite3.Connection, key: Key) -> Head:
     if row is None:
         raise NotFound(f"no session {key.session}")
     return read_head_json(row[0])
+
+
+def read_unfinished(db: sqlite3.Connection, now_us: int) -> list[RunKey]:
+    """Return what can go on, and what is to be said soon; see `Store`."""
+    asked = {"now": now_us, "soon": now_us + to_us(AHEAD_S)}
+    return [RunKey(*row) for row in db.execute(SQL["unfinished"], asked)]
+
+
+def read_timers(db: sqlite3.Connection, key: Key) -> list[Timer]:
+    """Return the messages of a session that are still to be said."""
+    return [to_timer(row) for row in db.execute(SQL["scheduled"], key)]
 
 
 def read_log(db: sqlite3.Connection, key: Key, after: Seq, upto: Seq, most: int) -> list[Event]:

@@ -21,6 +21,7 @@ from hostler.core.events import Event, Fact, Key, SessionId, TenantId
 from hostler.core.records import Appended, Labels, Once, Session
 from hostler.core.sealed import Mask
 from hostler.core.store import Observer
+from hostler.faults import fault_point
 from hostler.stores.ledger_rows import ledger_rows
 from hostler.stores.log_rows import (
     Known,
@@ -29,6 +30,7 @@ from hostler.stores.log_rows import (
     head_row,
     read_head_json,
     session_row,
+    timer_rows,
     tools_json,
 )
 from hostler.stores.projection import (
@@ -60,6 +62,8 @@ class _Rows:
     ledger: dict[str, list[Row]] = field(default_factory=dict[str, list[Row]])
     """By the name of the statement that writes them."""
     approvals: list[Row] = field(default_factory=list[Row])
+    scheduled: list[Row] = field(default_factory=list[Row])
+    unscheduled: list[Row] = field(default_factory=list[Row])
     answers: dict[tuple[str, str], Row] = field(default_factory=dict[tuple[str, str], Row])
     said: list[Row] = field(default_factory=list[Row])
     words: list[Row] = field(default_factory=list[Row])
@@ -111,7 +115,9 @@ class Writer:
             except HostlerError as refusal:
                 answers.append(refusal)
         self._flush()
+        fault_point("before a commit of SQLite")
         self.db.execute("COMMIT")
+        fault_point("after a commit of SQLite")
         self.notices.committed()
         return answers
 
@@ -153,7 +159,7 @@ class Writer:
         done = self._project(order, known, at_us)
         if done.events:
             self._take(order.key, known, done, at_us)
-            self.notices.note(order.key, known.agent, done.events)
+            self.notices.note(order.key, known, done.events)
         return self._written(order, done, at_us)
 
     def _project(self, order: Append, known: Known, at_us: int) -> Projection:
@@ -198,7 +204,7 @@ class Writer:
             return None
         self._insert_lineage(session)
         self._take(order.key, known, done, at_us)
-        self.notices.note(order.key, known.agent, done.events)
+        self.notices.note(order.key, known, done.events)
         return self._written(order, done, at_us)
 
     def _insert_session(self, session: Session) -> bool:
@@ -273,6 +279,8 @@ class Writer:
         rows.approvals += [
             approval_row(key, call, change) for call, change in done.approvals.items()
         ]
+        rows.scheduled += timer_rows(key, done)
+        rows.unscheduled += [(*key, one) for one in done.over]
 
     def _flush(self) -> None:
         rows, self._rows = self._rows, _Rows()
@@ -281,6 +289,8 @@ class Writer:
         for name, some in rows.ledger.items():
             insert(self.db, name, some)
         insert(self.db, "upsert_approvals", rows.approvals)
+        insert(self.db, "insert_scheduled", rows.scheduled)
+        self.db.executemany(SQL["end_scheduled"], rows.unscheduled)
         insert(self.db, "insert_answers", list(rows.answers.values()))
         insert(self.db, "insert_said", rows.said)
         insert(self.db, "insert_said_words", rows.words)
@@ -297,7 +307,7 @@ def forget(db: sqlite3.Connection, key: Key) -> Sequence[SessionId]:
         db.execute(SQL["unsay"], (said, said_in(load(fact))))
     origins = [Key(key.tenant, row[0]) for row in db.execute(SQL["origins"], key).fetchall()]
     erase_ledger(db, key)
-    for table in ("said", "approvals", "shares", "grants", "forks", "head", "session"):
+    for table in ("said", "approvals", "scheduled", "shares", "grants", "forks", "head", "session"):
         db.execute(SQL[f"delete_{table}"], key)
     for one in (key, *origins):
         if db.execute(SQL["is_there"], one).fetchone() is None:

@@ -5,11 +5,14 @@ Invariant: pure; a row that was made here is read here as what it was made of.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import msgspec
 
 from hostler.beside.webhooks import Delivery, Webhook
+from hostler.core import codec
+from hostler.core.events import Event, Seq, SessionId
 from hostler.stores.log_rows import Row
 from hostler.stores.times import to_seconds, to_us
 
@@ -45,3 +48,15 @@ def to_delivery(row: Sequence[object]) -> Delivery:
 def _values(names: Sequence[str], row: Sequence[object]) -> dict[str, object]:
     pairs = zip(names, row, strict=True)
     return {name: to_seconds(value) if name in _TIMES else value for name, value in pairs}
+
+
+def run_events(session: SessionId, rows: Iterable[Sequence[object]]) -> Sequence[Event]:
+    """Return events as rows of position, time and fact have them; none, if one cannot be read."""
+    found = list[Event]()
+    for seq, at, raw in cast("Iterable[tuple[Seq, int, str]]", rows):
+        try:
+            fact = codec.load(raw)
+        except codec.CorruptFact:  # the log says so to whoever reads it; webhooks only tell less
+            return ()
+        found.append(Event(session=session, seq=seq, at=at / 1_000_000, fact=fact, raw=b""))
+    return found

@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from hostler.core.events import ModelReplied, TextPart, Usage, UserSpoke
+from hostler.core.events import ModelReplied, Usage, UserSpoke
+from hostler.core.said import TextPart
 
 LARGEST_VALUE = 32 * 1024
 """Characters of one attribute; collectors refuse messages of some megabytes."""

@@ -32,6 +32,10 @@ class Readings:
     """Whether the bus between nodes is up, items sent and items dropped; None: there is none."""
     breakers: Callable[[], Sequence[tuple[str, str]]] = tuple[tuple[str, str], ...]
     """Name and state of each breaker."""
+    limits: Callable[[], Sequence[tuple[str, tuple[int, int, int | None]]]] = tuple[
+        tuple[str, tuple[int, int, int | None]], ...
+    ]
+    """Of each provider: how many wait in line, how many are in flight, and the least that may be."""
     errors: Callable[[], int] = lambda: 0
     """Of telemetry itself."""
     spans: Callable[[], tuple[int, int]] = lambda: (0, 0)
@@ -77,12 +81,29 @@ class Read(Collector):
             for one in BREAKER_STATES:
                 breakers.add_metric((name, one), int(one == state))
         yield breakers
+        yield from _limits(list(read.limits())[:MOST_BREAKERS])
         build = GaugeMetricFamily("hostler_build_info", "This build", labels=("version", "python"))
         build.add_metric((self._version, platform.python_version()), 1)
         yield build
 
     def describe(self) -> Iterator[Metric]:
         return iter(())
+
+
+def _limits(read: Sequence[tuple[str, tuple[int, int, int | None]]]) -> Iterator[Metric]:
+    line = _of_providers("model_line", "Questions that wait until their key may be used")
+    flight = _of_providers("model_in_flight", "Questions on their way to a provider")
+    most = _of_providers("model_at_once", "So many may be, where a key has the least room")
+    for provider, (waiting, in_flight, bound) in read:
+        line.add_metric((provider,), waiting)
+        flight.add_metric((provider,), in_flight)
+        if bound is not None:
+            most.add_metric((provider,), bound)
+    return iter((line, flight, most))
+
+
+def _of_providers(name: str, what: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"hostler_{name}", what, labels=("provider",))
 
 
 def _gauge(name: str, what: str, value: float) -> GaugeMetricFamily:

@@ -19,14 +19,11 @@ from hostler.core.events import (
     InputDropped,
     InputProcessed,
     Key,
-    ModelSaid,
     PartShown,
     RunEnded,
     RunKey,
     RunStarted,
-    Said,
     ToolFinished,
-    ToolSaid,
     ToolStarted,
     Unknown,
     UserSpoke,
@@ -35,6 +32,7 @@ from hostler.core.head import Head
 from hostler.core.loop import Drive, Interrupt
 from hostler.core.news import Signals
 from hostler.core.ports import AgentSpec, Handler, Job, World
+from hostler.core.said import ModelSaid, Said, ToolSaid
 from hostler.core.state import State, fold, prompt
 from hostler.core.store import Store
 from hostler.testing.doubles import Crash, whole_log
@@ -47,11 +45,21 @@ class NoEngine:
 
     async def enqueue(self, job: Job) -> None: ...
 
-    def is_live(self, key: RunKey) -> bool:
-        del key
-        return False
+    async def idle(self, keys: Sequence[RunKey]) -> Sequence[RunKey]:
+        return keys
 
     async def serve(self, handler: Handler, *, slots: int) -> None: ...
+    def drain(self) -> None: ...
+    @property
+    def serves(self) -> bool:
+        return True
+
+    @property
+    def live(self) -> int:
+        return 0
+
+    def waiting(self) -> tuple[int, float]:
+        return 0, 0.0
 
 
 @dataclass(slots=True)

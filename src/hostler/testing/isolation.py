@@ -99,16 +99,19 @@ POLICIES: Mapping[str, Policy] = {
     "speak": Policy(
         needs="write",
         ids={**SESSION, **ONCE},
-        plain=in_body("content policy metadata purpose client_tools"),
+        plain=in_body("content policy metadata purpose client_tools at"),
         body={"content": "hello"},
         variants=_STREAM,
     ),
+    "list_scheduled": Policy(ids=SESSION),
+    "withdraw_scheduled": Policy(needs="write", ids={**SESSION, "path.input": "scheduled"}),
     "cancel": Policy(
         needs="write",
         ids={**SESSION, "body.run": "run", **ONCE},
         plain=plain("body.reason"),
         body={},
     ),
+    "move_session": Policy(needs="admin", ids=SESSION, answers=(409,)),
     "approve": Policy(
         needs="write",
         ids={**SESSION, "path.call": "call", **ONCE},

@@ -21,8 +21,12 @@ GUESTS = ("guest", "link")
 VARIES = frozenset(
     {"date", "content-length", "retry-after", "traceparent", "server-timing", "x-request-id"}
 )
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)")
-_NEW = re.compile(r"\b(?:ses|run|inp|call|att|key|shr|req|scr|whk|evt|h[kst])_[\w-]{8,}")
+_TIME = re.compile(
+    r'(?<="created_at":)\d{10}\b|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)'
+)
+_NEW = re.compile(
+    r"\b(?:ses|conv|resp|msg|run|inp|call|att|key|shr|req|scr|whk|evt|h[kst])_[\w-]{8,}"
+)
 
 
 class Cell(NamedTuple):

@@ -19,6 +19,7 @@ Kind: TypeAlias = Literal[
     "call",
     "asked",
     "share",
+    "scheduled",
     "key",
     "tenant",
     "user",

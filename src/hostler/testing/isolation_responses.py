@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hostler.core.events import JsonObject
-from hostler.testing.isolation_policy import Kind, Policy, in_body, plain
+from hostler.testing.isolation_policy import ONCE, Kind, Policy, in_body, plain
 
 RESPONSE: Mapping[str, Kind] = {"path.response": "response"}
 CONVERSATION: Mapping[str, Kind] = {"path.conversation": "conversation"}
@@ -22,7 +22,7 @@ OF_RESPONSES: Mapping[str, Policy] = {
     # No model is asked for anything; that there is none tells whoever may ask that they may.
     "create_response": Policy(
         needs="write",
-        ids=_FOLLOWS,
+        ids={**_FOLLOWS, **ONCE},
         plain=in_body(
             f"{_QUESTION} stream store background include max_output_tokens max_tool_calls "
             "temperature top_p metadata prompt_cache_key safety_identifier user service_tier"
@@ -51,7 +51,7 @@ OF_RESPONSES: Mapping[str, Policy] = {
         answers=(404,),
     ),
     "create_conversation": Policy(
-        needs="write", plain=in_body("items metadata"), body={"metadata": {"a": "b"}}
+        needs="write", ids=ONCE, plain=in_body("items metadata"), body={"metadata": {"a": "b"}}
     ),
     "get_conversation": Policy(ids=CONVERSATION),
     "change_conversation": Policy(
@@ -60,7 +60,11 @@ OF_RESPONSES: Mapping[str, Policy] = {
     "delete_conversation": Policy(needs="admin", ids=CONVERSATION),
     "conversation_items": Policy(ids=CONVERSATION, plain=_LIST),
     "add_items": Policy(
-        needs="write", ids=CONVERSATION, plain=in_body("items"), body={}, answers=(400,)
+        needs="write",
+        ids={**CONVERSATION, **ONCE},
+        plain=in_body("items"),
+        body={},
+        answers=(400,),
     ),
     "conversation_item": Policy(ids=CONVERSATION, plain=plain("path.item"), answers=(404,)),
     "remove_item": Policy(

@@ -12,6 +12,7 @@ import json
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Protocol, TypeAlias, cast
 from urllib.parse import quote
 
@@ -36,6 +37,8 @@ UNTIL = 4_000_000_000.0
 """When the waits of the sessions' files would end: in 2096."""
 AGENT = "isolation-check"
 """Served nowhere, so that its runs end at once and ask no model."""
+LATER = timedelta(days=1)
+"""After which nobody asks any more."""
 EXPIRES_S = 1.0
 PATIENCE_S = 20.0
 KEY_LIVES_S = 3600.0
@@ -131,8 +134,14 @@ class World:
         made = await self.do(who, "POST", "/api/sessions/import", file)
         session = str(made["id"])
         share = await self.do(who, "POST", f"/api/sessions/{session}/shares", {})
+        later: JsonObject = {
+            "content": f"{CANARY} later",
+            "at": f"{datetime.now(UTC) + LATER:%FT%TZ}",
+        }
+        said = await self.do(who, "POST", f"/api/sessions/{session}/messages", later)
         return {
             "session": session,
+            "scheduled": str(said["input"]),
             "run": run,
             "response": run.replace("run_", "resp_"),
             "conversation": session.replace("ses_", "conv_"),
@@ -219,7 +228,7 @@ class World:
         """Return all that its owner sees of a session."""
         session, owner = f"/api/sessions/{things['session']}", self["owner"]
         seen: list[str] = []
-        for path in ("", "/events", "/shares", "/members"):
+        for path in ("", "/events", "/scheduled", "/shares", "/members"):
             told = await self.wire.ask("GET", session + path, headers=owner.headers)
             seen.append(f"{told.status} {told.body}")
         keys = await self.do(self.operator, "GET", "/api/keys?limit=1000")

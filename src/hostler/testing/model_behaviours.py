@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import anyio
 
-from hostler.core.events import Said, UserSaid
 from hostler.core.ports import Delta, Failure, Model, Reply, Request
+from hostler.core.said import Said, UserSaid
 from hostler.testing.model_script import End, Fails, Fault, Scenario, Shape, Text, WireFormat
 from hostler.testing.model_trial import (
     DEADLINE_S,

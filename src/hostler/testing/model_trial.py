@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field, replace
 
-from hostler.core.events import CallId, ToolCall, Usage, UserSaid
+from hostler.core.events import CallId, ToolCall, Usage
 from hostler.core.ports import Delta, Failure, Model, Reply, Request
+from hostler.core.said import UserSaid
 from hostler.testing.model_script import Fails, Fault, Replies, Scenario, Shape, WireFormat
 from hostler.testing.provider_server import (
     Close,

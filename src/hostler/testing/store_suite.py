@@ -37,6 +37,7 @@ from hostler.testing.store_suite_absurd import ABSURDITIES
 from hostler.testing.store_suite_direct import DIRECT
 from hostler.testing.store_suite_forks import FORKS
 from hostler.testing.store_suite_records import RECORDS
+from hostler.testing.store_suite_scheduled import SCHEDULED
 from hostler.testing.store_suite_turns import TURNS
 from hostler.testing.store_suite_waits import WAITS
 
@@ -441,6 +442,7 @@ STORE_SUITE: Sequence[Check] = (
     hostile_text_comes_back_as_it_was,
     *ABSURDITIES,
     *WAITS,
+    *SCHEDULED,
     *FORKS,
     *RECORDS,
     *TURNS,

@@ -8,14 +8,14 @@ from msgspec.structs import replace
 
 from hostler.core.events import (
     ClientTool,
+    ConversationEdited,
     Key,
-    ModelSaid,
     PrincipalId,
     RunId,
     SessionRewound,
-    UserSaid,
 )
 from hostler.core.memory import remember
+from hostler.core.said import ModelSaid, Said, UserSaid
 from hostler.core.state import State, fold
 from hostler.core.store import Store
 from hostler.testing.doubles import a_session, whole_log
@@ -83,12 +83,38 @@ async def a_message_brings_the_tools_of_the_session_s_clients(make: Open) -> Non
         assert (await store.recall(key)).client_tools == ()
 
 
+async def what_is_put_in_with_no_run_is_recalled_found_and_can_be_cut(make: Open) -> None:
+    async with make() as store:
+        key = await a_session(store)
+        await store.append(key, [_edited(UserSaid("a walrus"), ModelSaid("indeed"))])
+        await _say(store, key, "run_1")
+        await store.append(key, [_edited(UserSaid("and more"))])
+        told = ["a walrus", "indeed", "hello run_1", "answer run_1", "and more"]
+        assert await _said(store, key) == told
+        (hit,) = await store.search(key.tenant, "walrus", limit=10)
+        assert (hit.session, hit.seq, hit.kind) == (key.session, 1, "conversation_edited")
+
+        cut = replace(_edited(ModelSaid("indeed, a walrus")), place=0, taken=2)
+        await store.append(key, [cut])
+        await _say(store, key, "run_2")
+        told = ["indeed, a walrus", *told[2:], "hello run_2", "answer run_2"]
+        assert await _said(store, key) == told
+        assert len(await store.search(key.tenant, "walrus", limit=10)) == 1
+        assert (await store.head(key)).active is None
+        assert len(await store.runs(key.tenant, session=None, status=None, after="", limit=9)) == 2
+
+
 TURNS: Sequence[Check] = (
+    what_is_put_in_with_no_run_is_recalled_found_and_can_be_cut,
     what_was_taken_back_is_recalled_no_more_and_is_in_the_log,
     a_run_is_taken_back_once_and_what_is_none_changes_nothing,
     a_fork_takes_back_what_it_begins_with_for_itself,
     a_message_brings_the_tools_of_the_session_s_clients,
 )
+
+
+def _edited(*said: Said) -> ConversationEdited:
+    return ConversationEdited(run=None, principal=PrincipalId("p"), said=said)
 
 
 def _rewound(run: str) -> SessionRewound:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from msgspec.structs import replace
 
@@ -26,10 +26,31 @@ from hostler.beside.webhooks import (
     Webhooks,
 )
 from hostler.core.errors import Fenced, Invalid, NotFound
-from hostler.core.events import Fact, JsonObject, RunEnded, RunId, RunStatus, Seq, TenantId, Usage
+from hostler.core.events import (
+    Fact,
+    JsonObject,
+    Key,
+    RunEnded,
+    RunId,
+    RunStatus,
+    Seq,
+    TenantId,
+    Usage,
+)
 from hostler.core.store import Store
 from hostler.testing.doubles import a_session
-from hostler.testing.store_kit import Clock, a_run, a_step, asked, ended, refused, spoke
+from hostler.testing.store_kit import (
+    Clock,
+    a_run,
+    a_step,
+    asked,
+    ended,
+    finished,
+    given,
+    refused,
+    spoke,
+    started,
+)
 
 Open: TypeAlias = Callable[[Clock], AbstractAsyncContextManager[tuple[Store, Webhooks]]]
 """Opens an empty store on a clock, with its webhooks, and closes both in the end."""
@@ -193,6 +214,36 @@ async def one_append_can_begin_and_end_a_run(make: Open) -> None:
             "response.completed",
             "run.completed",
         ]
+
+
+async def a_response_in_the_background_is_told_where_it_stops_and_by_its_own_name(
+    make: Open,
+) -> None:
+    mark: JsonObject = {"openai": {"background": True}}
+    more: JsonObject = {"openai": {"background": True, "answers": 1}}
+    async with make(Clock()) as (store, hooks):
+        await hooks.add(a_webhook(events=["response.completed"]), most=1)
+        key = await a_session(store)
+        await store.append(key, [replace(spoke("run_1"), metadata=mark), spoke("run_2")])
+        await store.append(key, a_step("run_1", "call_1", claim=1))
+        await store.append(key, [started("run_1", "call_1", expires_at=2e6)])
+        again = replace(spoke("run_1"), policy="steer", metadata=more)
+        _, end = await _written(store, key, [again, finished("run_1", "call_1")])
+        await store.append(key, a_step("run_1", "call_2", claim=2, after=end)[2:])
+        await store.append(key, [asked("run_1", "call_2")])
+        _, given_at = await _written(store, key, [given("run_1", "call_2", "allow")])
+        await store.append(key, [finished("run_1", "call_2"), ended("run_1")])
+        await store.append(key, a_run("run_2", "well", claim=3))
+
+        names = [str(cast("JsonObject", one["data"])["id"]) for one in bodies(await of(hooks))]
+
+        assert sorted(names) == sorted(["resp_1", f"resp_1_{end - 1}", f"resp_1_{given_at}"])
+
+
+async def _written(store: Store, key: Key, facts: Sequence[Fact]) -> tuple[Seq, Seq]:
+    """Append; return where the first and the last of it are."""
+    done = await store.append(key, facts)
+    return done.events[0].seq, done.events[-1].seq
 
 
 async def a_tenant_is_told_of_its_own_runs_and_of_what_each_webhook_wants(make: Open) -> None:
@@ -375,6 +426,7 @@ WEBHOOK_SUITE: Sequence[Check] = (
     a_removed_webhook_takes_its_deliveries_along,
     ends_of_runs_and_requests_for_approval_are_told_with_their_facts,
     one_append_can_begin_and_end_a_run,
+    a_response_in_the_background_is_told_where_it_stops_and_by_its_own_name,
     a_tenant_is_told_of_its_own_runs_and_of_what_each_webhook_wants,
     what_was_said_elsewhere_and_came_in_a_file_is_not_told,
     due_are_the_longest_due_of_each_webhook,

@@ -1,7 +1,7 @@
-"""The vault: secrets opened once, when the house opens; found in and sealed from memory.
+"""The vault: secrets opened when the house opens; found in and sealed from memory.
 
 Masking has to know every value, so the values are in memory anyway; looking one up costs nothing
-then, and a change is seen at once.
+then, and a change is seen at once.  What other processes change is read anew (`reread`).
 
 Invariant: a value is masked before it is sealed, and sealed before it is found here; what cannot
 be opened is never replaced by something else: its use fails.  Master keys that open all data keys
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -168,6 +168,47 @@ class SealedVault:
             self._known.setdefault(row.about.tenant, {})[row.about.name] = known
             self._masks.keep(row.about.tenant, row.about.name, known.value)
         await self._masks.open()
+
+    async def reread(self) -> None:
+        """Know what other processes have set and dropped; what is new is masked, and then found.
+
+        What needs a master key that is not here is not found: its use fails.  Raises Unavailable.
+        """
+        async with self._alone:
+            rows = await self._rows.secrets()  # before their keys, which are written with them
+            found = await self._rows.data_keys()
+            self._data_keys = {(one.tenant, one.id): one for one in found}
+            await self._read_missing_keys()
+            known = dict[TenantId, dict[str, _Known]]()
+            for row in rows:
+                there = self._known.get(row.about.tenant, {}).get(row.about.name)
+                is_same = there is not None and there.about == row.about and there.value is not None
+                one = there if is_same and there else _Known(row.about, self._opened(row))
+                known.setdefault(row.about.tenant, {})[row.about.name] = one
+            for tenant in {*known, *self._known}:
+                await self._mask_anew(tenant, known.get(tenant, {}))
+            self._known = known
+
+    async def _mask_anew(self, tenant: TenantId, known: Mapping[str, _Known]) -> None:
+        before = {name: one.value for name, one in self._known.get(tenant, {}).items()}
+        values = {name: one.value for name, one in known.items()}
+        changed = [one for one in {*before, *values} if before.get(one) != values.get(one)]
+        for name in changed:
+            self._masks.keep(tenant, name, values.get(name))
+        if changed:
+            await self._masks.renew(tenant)
+
+    async def _read_missing_keys(self) -> None:
+        """Read the master keys again if one is needed that is not here; those that are here stay."""
+        if {one.wrapped_by for one in self._data_keys.values()} <= {one.id for one in self._keys}:
+            return
+        try:
+            keys = await self._read_keys(again=True)
+        except SetupError as error:
+            log.error("master keys cannot be read: %s", error)  # noqa: TRY400  it says all
+            return
+        new = {one.id for one in keys}
+        self._keys = [*keys, *(one for one in self._keys if one.id not in new)]
 
     @property
     def _rows(self) -> SealedRows:

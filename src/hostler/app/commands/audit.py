@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -41,7 +40,7 @@ def head(**given: object) -> None:
 @audit.command()
 @click.argument("file", type=click.File("rb"), required=False)
 @click.option(
-    "--database", type=click.Path(path_type=Path, exists=True), help="hostler.db, in place of FILE."
+    "--database", help="hostler.db, or the URL of a PostgreSQL database, in place of FILE."
 )
 @click.option("--tenant", help="Whose chain, of a database; default all.")
 @click.option("--head", "kept", metavar="SEQ:HASH", help="What `hostler audit head` told once.")

@@ -8,8 +8,8 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -23,19 +23,23 @@ from hostler.app.building import RESULTS, build_agents
 from hostler.app.bus import make_bus
 from hostler.app.catalogue import Catalogue, make_catalogue
 from hostler.app.endpoints import egress_guard, make_endpoints
+from hostler.app.engines import OnRedis
 from hostler.app.first_model import first_model, needs_model
 from hostler.app.house import open_house
 from hostler.app.keys import AdminGate, admin_key, key_file
 from hostler.app.observing import Observing
+from hostler.app.part import Part
+from hostler.app.processes import Born, Children
 from hostler.app.server import allow_connections, listen, make_app, opened_ways, serve_http
 from hostler.app.settings import LOOPBACK, Settings, default_data, load_settings, unknown_variables
-from hostler.app.vaults import kept_by_clients, make_vault
+from hostler.app.vaults import kept_by_clients, limit_news, make_vault
+from hostler.core.errors import SetupError
 from hostler.core.ports import AgentSpec
 from hostler.faces.http.endpoint import VERSION
 from hostler.faces.http.entry import Ways
 from hostler.faces.http.guard import hosts_of
 from hostler.faces.http.open_streams import OpenStreams
-from hostler.harness.breakers import Breakers
+from hostler.harness.key_limits import KeyLimits
 from hostler.models.discover import Chosen
 from hostler.service.rates import Rates
 from hostler.service.service import Service
@@ -46,6 +50,8 @@ log = logging.getLogger("hostler")
 COLLECT = (10_000, 10, 100)
 """New objects before the young are looked at; looks at these before the older are; looks at those
 before the old are.  Of 10,000 turns nothing was garbage in cycles that got old."""
+HEALTH = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Paths of a worker."""
 ASSISTANT = Agent(
     "assistant",
     description="Answers questions; calculates with a sandboxed Python.",
@@ -66,31 +72,56 @@ ASSISTANT = Agent(
     "--database", help="sqlite:///PATH or postgresql://…; default hostler.db in the data."
 )
 @click.option("--redis", help="redis://…: the live bus between the nodes of a fleet.")
+@click.option("--engine", help="postgres (default there) or redis: where a fleet's queue is.")
 @click.option("--model", help="provider:model for agents that name none.")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain, PEM.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its key, PEM.")
 @click.option("--metrics-open", is_flag=True, default=None, help="Show /metrics without a key.")
 @click.option("--log", type=click.Choice(["auto", "json", "text"]), help="Form of log lines.")
 @click.option("--log-level", help="debug, info (default), warning or error.")
+@click.option("--role", help="all (default), api or worker: what this node does in its fleet.")
+@click.option("--processes", type=int, help="Servers that share the port; needs PostgreSQL.")
+@click.option("--drain-s", type=float, help="Seconds for runs to end their step at a stop; 20.")
+@click.option("--born", hidden=True, help="What a parent gives its children (--processes).")
 @click.option("--insecure", is_flag=True, default=None, help="Allow other addresses without TLS.")
-def serve(target: str | None, **flags: object) -> None:
+def serve(target: str | None, born: str | None, **flags: object) -> None:
     """Serve TARGET: MODULE:AGENT, a folder of agent files, or the built-in assistant."""
-    settings = load_settings(flags)
+    settings, parent = load_settings(flags), None if born is None else Born.read(born)
     wiring.configure_logs(settings.log, settings.log_level)
-    for remark in unknown_variables(os.environ):
-        log.warning("%s", remark)
+    if parent is None:
+        for remark in unknown_variables(os.environ):
+            log.warning("%s", remark)
     agents = load_target(target) if target else [ASSISTANT]
     allow_connections()
-    anyio.run(_serve, agents, settings, backend_options={"use_uvloop": True})
+    if parent is None and settings.processes > 1:
+        sys.exit(anyio.run(_keep_many, [one.name for one in agents], settings))
+    anyio.run(_serve, agents, settings, parent, backend_options={"use_uvloop": True})
 
 
-async def _serve(agents: list[Agent], settings: Settings) -> None:
-    streams = OpenStreams()
+async def _keep_many(names: Sequence[str], settings: Settings) -> int:
+    """Have several processes serve on one socket; return the code to exit with."""
+    if not isinstance(settings.place, str):
+        raise SetupError(
+            "several processes need a log that they can share: --database postgresql://…"
+        )
     with listen(settings.host, settings.port) as listening:
+        _, is_new = admin_key(settings.given_key, settings.data)
+        where = _url(settings, listening.getsockname()[1])
+        children = Children([sys.executable, "-m", "hostler", *sys.argv[1:]], listening)
+        return await children.serve(
+            settings.processes, partial(_greet, names, settings, where, None, is_new=is_new)
+        )
+
+
+async def _serve(agents: list[Agent], settings: Settings, parent: Born | None) -> None:
+    streams, part = OpenStreams(), _part(settings)
+    with parent.listening() if parent else listen(settings.host, settings.port) as listening:
         chosen = await _chosen(agents, settings)
         # Made last: who is told of a new key is told what to do with it.
         key, is_new = admin_key(settings.given_key, settings.data)
-        vault, breakers = make_vault(settings, admin_key=key, environ=os.environ), Breakers()
+        vault, bus = make_vault(settings, admin_key=key, environ=os.environ), make_bus(settings)
+        part.limits = await limit_news(vault, bus)
+        limits = KeyLimits(news=part.limits)
         wiring.mask_telemetry(vault.hide)
         endpoints, catalogue = make_endpoints(settings), make_catalogue(settings)
         async with (
@@ -98,12 +129,12 @@ async def _serve(agents: list[Agent], settings: Settings) -> None:
                 agents,
                 settings,
                 chosen=chosen,
-                breakers=breakers,
+                key_limits=limits,
                 vault=vault,
                 endpoints=endpoints,
                 catalogue=catalogue,
             ) as specs,
-            _measuring(specs, settings, streams, breakers, catalogue) as observing,
+            _measuring(specs, settings, streams, limits, catalogue) as observing,
             open_house(
                 specs,
                 default_agent=agents[0].name,
@@ -116,7 +147,8 @@ async def _serve(agents: list[Agent], settings: Settings) -> None:
                 endpoints=endpoints,
                 catalog=catalogue,
                 outbound=egress_guard(settings.egress),
-                bus=make_bus(settings),
+                bus=bus,
+                part=part,
             ) as service,
             opened_ways(settings.identity, service) as ways,
         ):
@@ -124,14 +156,52 @@ async def _serve(agents: list[Agent], settings: Settings) -> None:
                 log.info("admin key: %s%s", key_file(settings.data), " (new)" if is_new else "")
             where = _url(settings, listening.getsockname()[1])
             spare_the_collector()
-            await serve_http(
-                await _app(service, key, streams, settings, ways=ways, vault=vault),
-                listening,
-                streams,
-                tls_cert=settings.tls_cert,
-                tls_key=settings.tls_key,
-                ready=partial(_greet, specs, settings, where, is_new=is_new),
-            )
+            app = await _app(service, key, streams, settings, ways=ways, vault=vault)
+            greet = partial(_greet, specs, settings, where, parent, is_new=is_new)
+            serving = partial(serve_http, app, listening, streams, ready=greet, stop=part.stop)
+            async with _watching(parent):
+                await serving(tls_cert=settings.tls_cert, tls_key=settings.tls_key)
+
+
+@asynccontextmanager
+async def _watching(parent: Born | None) -> AsyncGenerator[None]:
+    """Stop when the parent is gone, if there is one."""
+    if parent is None:
+        yield
+        return
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(parent.end_alone)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+def _part(settings: Settings) -> Part:
+    """Return what this process does in its fleet.  Raises SetupError: it would be alone with that."""
+    if isinstance(settings.place, str):
+        return Part(
+            role=settings.role,
+            lease_s=settings.lease_s,
+            drain_s=settings.drain_s,
+            queue=_queue(settings),
+        )
+    if settings.engine is not None:
+        raise SetupError(
+            f"--engine {settings.engine} is for nodes that share the log: --database postgresql://…"
+        )
+    if settings.role != "all":
+        raise SetupError(
+            f"--role {settings.role} needs others that share the log: --database postgresql://…"
+        )
+    return Part()  # nobody else would go on, so nothing is waited for
+
+
+def _queue(settings: Settings) -> OnRedis | None:
+    """Return where the queue is, if it is not beside the log.  Raises SetupError: there is none."""
+    if settings.engine != "redis":
+        return None
+    if settings.redis is None:
+        raise SetupError("--engine redis needs one: --redis redis://…")
+    return OnRedis(settings.redis.get_secret_value(), settings.fleet)
 
 
 async def _chosen(agents: list[Agent], settings: Settings) -> Chosen | None:
@@ -142,9 +212,13 @@ async def _chosen(agents: list[Agent], settings: Settings) -> Chosen | None:
     return chosen
 
 
-def _greet(specs: Iterable[str], settings: Settings, where: str, *, is_new: bool) -> None:
+def _greet(
+    specs: Iterable[str], settings: Settings, where: str, parent: Born | None, *, is_new: bool
+) -> None:
     log.info("serving %s on %s", ", ".join(specs), where)
-    if is_new or sys.stderr.isatty():
+    if parent is not None:
+        parent.say_ready()
+    elif is_new or sys.stderr.isatty():
         click.echo(_next_steps(settings, where), err=True)
 
 
@@ -179,6 +253,7 @@ async def _app(
         keepsakes=await kept_by_clients(vault),
         hosts=hosts,
         origins=settings.named_origins,
+        only=HEALTH if settings.role == "worker" else None,
     )
 
 
@@ -186,7 +261,7 @@ def _measuring(
     specs: Mapping[str, AgentSpec],
     settings: Settings,
     streams: OpenStreams,
-    breakers: Breakers,
+    limits: KeyLimits,
     catalogue: Catalogue,
 ) -> AbstractAsyncContextManager[Observing]:
     return wiring.measuring()(
@@ -195,7 +270,8 @@ def _measuring(
         metrics=settings.metrics,
         is_open=settings.metrics_open,
         streams=lambda: streams.by_kind,
-        breakers=breakers.worst,
+        breakers=limits.breakers.worst,
+        limits=limits.figures,
         models=catalogue.names(),
     )
 

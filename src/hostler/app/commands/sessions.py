@@ -67,6 +67,14 @@ def delete(**given: object) -> None:
 @sessions.command()
 @_session
 @where
+def move(**given: object) -> None:
+    """Have the run of session ID go on on another node, and print which."""
+    _do("move", given)
+
+
+@sessions.command()
+@_session
+@where
 def export(**given: object) -> None:
     """Write session ID to the standard output, as JSON lines that `import` reads."""
     _do("export", given)

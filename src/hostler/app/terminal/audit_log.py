@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, closing
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
-import anyio.to_thread
 import click
 import msgspec
+from anyio import from_thread, to_thread
 
+from hostler.app import wiring
 from hostler.app.client import Client
-from hostler.app.settings import load_settings
+from hostler.app.settings import POSTGRES, load_settings
 from hostler.app.terminal.reach import own, perform, reach
 from hostler.core.audited import AuditRow, ChainHead
 from hostler.core.errors import SetupError
@@ -29,6 +31,8 @@ from hostler.stores.sqlite_file import connect
 BROKEN = 1
 """Exit status when a chain is not what it was."""
 PAGE = 1000
+Read: TypeAlias = Callable[[TenantId, int, int], Sequence[AuditRow]]
+"""Returns rows of a chain, past one, at most so many."""
 _row = msgspec.json.Decoder(AuditRow)
 
 
@@ -38,7 +42,7 @@ def export(*, after: int, **flags: object) -> None:
     async def work(client: Client) -> int:
         async with aclosing(client.api.download(f"/api/audit/export?after={after}")) as pieces:
             async for piece in pieces:
-                await anyio.to_thread.run_sync(sys.stdout.buffer.write, piece)
+                await to_thread.run_sync(sys.stdout.buffer.write, piece)
         sys.stdout.buffer.flush()
         return 0
 
@@ -57,7 +61,7 @@ def head(**flags: object) -> None:
 
 
 def verify(
-    *, file: BinaryIO | None, database: Path | None, tenant: str | None, kept: str | None
+    *, file: BinaryIO | None, database: str | None, tenant: str | None, kept: str | None
 ) -> None:
     """Check a file or a database; end the process with 1 if it is not what it was."""
     if (file is None) == (database is None):
@@ -67,20 +71,36 @@ def verify(
             raise click.UsageError("--tenant goes with --database: a FILE is of one tenant")
         sys.exit(_told(check(_lines(file), head=_head(kept, ""))))
     assert database is not None
-    with closing(connect(database, read_only=True)) as db:
-        tenants = read_tenants(db) if tenant is None else [TenantId(tenant)]
-        if kept is not None and len(tenants) != 1:
-            raise click.UsageError("--head is of one chain: say which with --tenant")
+    whose = None if tenant is None else TenantId(tenant)
+    if database.partition("://")[0] in POSTGRES:
+        perform(partial(_verify_url, database, whose, kept))
+    if not Path(database).exists():
+        raise click.UsageError(f"there is no database {database}")
+    with closing(connect(Path(database), read_only=True)) as db:
+        tenants = read_tenants(db) if whose is None else [whose]
+        sys.exit(_checked(tenants, kept, partial(read_chain, db)))
 
-        def rows(one: TenantId) -> Iterator[AuditRow]:
-            after = 0
-            while found := read_chain(db, one, after, PAGE):
-                yield from found
-                after = found[-1].seq
 
-        sys.exit(
-            max((_told(check(rows(one), head=_head(kept, one))) for one in tenants), default=0)
-        )
+async def _verify_url(url: str, tenant: TenantId | None, kept: str | None) -> int:
+    async with wiring.postgres_chains()(url) as chains:
+        tenants = await chains.tenants() if tenant is None else [tenant]
+        # What is checked is computed in a thread, which asks for one page after the other.
+        read = partial(from_thread.run, chains.rows)
+        return await to_thread.run_sync(_checked, tenants, kept, read)
+
+
+def _checked(tenants: Sequence[TenantId], kept: str | None, read: Read) -> int:
+    """Check the chains of tenants; return the exit status."""
+    if kept is not None and len(tenants) != 1:
+        raise click.UsageError("--head is of one chain: say which with --tenant")
+
+    def rows(one: TenantId) -> Iterator[AuditRow]:
+        after = 0
+        while found := read(one, after, PAGE):
+            yield from found
+            after = found[-1].seq
+
+    return max((_told(check(rows(one), head=_head(kept, one))) for one in tenants), default=0)
 
 
 def _told(found: Broken | ChainHead) -> int:

@@ -29,8 +29,8 @@ from hostler.app.terminal.reach import check
 from hostler.app.terminal.words import brief, seconds
 from hostler.app.whereabouts import known_key, own_cert, server_url
 from hostler.core.errors import HostlerError, SetupError
-from hostler.core.events import UserSaid
 from hostler.core.ports import Delta, Failure, Model, Reply, Request, ToolSpec
+from hostler.core.said import UserSaid
 from hostler.models import weights
 from hostler.models.discover import PROBE_S, PROVIDERS, SERVERS, discover, served
 from hostler.models.faults import Failed

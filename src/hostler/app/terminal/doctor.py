@@ -34,9 +34,9 @@ def doctor(*, model: str | None, json: bool, **flags: object) -> None:
 
     async def work() -> int:
         if model is not None:
-            return 0 if _tell(await one_model(model, settings, os.environ), json) else 1
+            return 0 if tell(await one_model(model, settings, os.environ), json) else 1
         async with aclosing(installation(settings, os.environ)) as checks:
-            well = [_tell(check, json) async for check in checks]
+            well = [tell(check, json) async for check in checks]
         return 0 if all(well) else 1
 
     perform(work)
@@ -49,12 +49,12 @@ def stream(*, json: bool, **flags: object) -> None:
     async def work() -> int:
         found = await check_stream(server_url(settings), known_key(settings) or "")
         health: Health = "ok" if found.is_well else "fail"
-        return 0 if _tell(Check(name="stream", health=health, found=found.words), json) else 1
+        return 0 if tell(Check(name="stream", health=health, found=found.words), json) else 1
 
     perform(work)
 
 
-def _tell(check: Check, as_json: bool) -> bool:  # noqa: FBT001
+def tell(check: Check, as_json: bool) -> bool:  # noqa: FBT001
     """Say what was found; return whether that is well."""
     if as_json:
         sys.stdout.write(f"{msgspec.json.encode(check).decode()}\n")

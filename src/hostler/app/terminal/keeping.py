@@ -13,6 +13,7 @@ from contextlib import aclosing
 from typing import BinaryIO
 from urllib.parse import quote
 
+import anyio
 import anyio.to_thread
 import click
 
@@ -23,6 +24,9 @@ from hostler.core.errors import Unavailable
 from hostler.core.events import JsonObject
 
 CHUNK = 65536
+MOVE_S = 30.0
+"""A step is ended first, which takes as long as a model or a tool does."""
+TOLD_OF_A_MOVE = ("run_claimed", "run_ended")
 CUT = 1
 """Exit status of an export that did not come to its end."""
 
@@ -59,6 +63,25 @@ def delete(*, session: str, yes: bool, **flags: object) -> None:
             click.confirm(f"Delete {about} and all that was said in it?", abort=True, err=True)
         await client.api.delete(f"/api/sessions/{session}")
         return 0
+
+    _perform(work, flags)
+
+
+def move(*, session: str, **flags: object) -> None:
+    """Have a session's run go on elsewhere, and tell where."""
+
+    async def work(client: Client) -> int:
+        moved = await client.api.post(f"/api/sessions/{session}/move", {})
+        run, after = str(moved["run"]), str(moved["seq"])
+        with anyio.move_on_after(MOVE_S):
+            async with aclosing(client.follow(session, after=after)) as frames:
+                async for frame in frames:
+                    if frame.data.get("run") == run and frame.event in TOLD_OF_A_MOVE:
+                        worker = frame.data.get("worker")
+                        click.echo(f"{run} goes on at {worker}" if worker else f"{run} has ended")
+                        return 0
+        click.echo(f"{run} is where it was: no other node took it in {MOVE_S:.0f} s", err=True)
+        return 1
 
     _perform(work, flags)
 

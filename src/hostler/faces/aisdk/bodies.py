@@ -25,18 +25,15 @@ from hostler.core.events import (
     START,
     CallId,
     ClientTool,
-    Content,
-    FilePart,
-    ImagePart,
     JsonObject,
-    Part,
     Policy,
     Principal,
     RunId,
     Seq,
     SessionId,
-    TextPart,
 )
+from hostler.core.said import Content, ImagePart, Part, TextPart
+from hostler.core.shown import FilePart
 from hostler.faces.aisdk.wire import OURS, seq_of
 from hostler.service.limits import check_depth
 from hostler.service.sessions import ID
@@ -83,7 +80,7 @@ class UiMessage(Struct, kw_only=True):
 
     role: str = "user"
     id: str | None = None
-    parts: tuple[UiPart, ...] = ()
+    parts: tuple[UiPart, ...] | None = None
     content: str | None = None
     """Instead of parts, as older clients have it."""
 
@@ -92,23 +89,23 @@ class UiTool(Struct, kw_only=True):
     """A tool that the client runs."""
 
     name: str
-    description: str = ""
-    parameters: JsonObject = {}
+    description: str | None = None
+    parameters: JsonObject | None = None
 
 
 class NewChat(Struct, kw_only=True, rename="camel"):
-    """A turn of a chat; unknown fields are passed over."""
+    """A turn of a chat; unknown fields are passed over, and null is as good as absent."""
 
     id: str | None = None
     message: str | UiMessage | None = None
     """The newest message; or `messages`."""
-    messages: tuple[UiMessage, ...] = ()
-    trigger: Literal["submit-message", "regenerate-message"] = "submit-message"
+    messages: tuple[UiMessage, ...] | None = None
+    trigger: Literal["submit-message", "regenerate-message"] | None = None
     message_id: str | None = None
     agent: str | None = None
     purpose: str | None = None
     policy: Policy | None = None
-    metadata: JsonObject = {}
+    metadata: JsonObject | None = None
     context: object = None
     """Any JSON that the model reads before the message."""
     tools: tuple[UiTool, ...] | None = None
@@ -117,9 +114,14 @@ class NewChat(Struct, kw_only=True, rename="camel"):
     def all(self) -> Sequence[UiMessage]:
         """Return what was sent, oldest first."""
         if self.message is None:
-            return self.messages
+            return self.messages or ()
         newest = self.message
         return (UiMessage(content=newest) if isinstance(newest, str) else newest,)
+
+    @property
+    def newest_at(self) -> str:
+        """Return where the newest message stands."""
+        return f"/messages/{len(self.all) - 1}" if self.message is None else "/message"
 
 
 class UiFrame(Struct, kw_only=True):
@@ -178,17 +180,26 @@ def said(body: NewChat) -> UiMessage | None:
         return None
     if newest.id is not None and len(newest.id) > LONGEST_ID:
         wanted = f"at most {LONGEST_ID} characters"
-        raise Invalid("the id of the message is too long", fields=[("/message/id", wanted)])
+        raise Invalid(
+            "the id of the message is too long", fields=[(f"{body.newest_at}/id", wanted)]
+        )
     return newest
 
 
 def answers(messages: Sequence[UiMessage]) -> Iterator[Answered]:
     """Yield what the client says to calls, wherever in its messages."""
     for message in messages:
-        for part in message.parts if message.role == "assistant" else ():
+        for part in _theirs(message):
             found = None if part.tool_call_id is None else _answer(CallId(part.tool_call_id), part)
             if found is not None:
                 yield found
+
+
+def _theirs(message: UiMessage | None) -> Sequence[UiPart]:
+    """Return the parts of a message that it says are the assistant's."""
+    if message is None or message.role != "assistant":
+        return ()
+    return message.parts or ()
 
 
 def _answer(call: CallId, part: UiPart) -> Answered | None:
@@ -207,7 +218,7 @@ def _answer(call: CallId, part: UiPart) -> Answered | None:
 
 def seen(messages: Sequence[UiMessage]) -> dict[CallId, bool]:
     """Return the calls that the client has in its newest message, and which have begun or ended."""
-    parts = messages[-1].parts if messages and messages[-1].role == "assistant" else ()
+    parts = _theirs(messages[-1] if messages else None)
     return {
         CallId(part.tool_call_id): part.state in ("input-available", *ENDS)
         for part in parts
@@ -217,7 +228,7 @@ def seen(messages: Sequence[UiMessage]) -> dict[CallId, bool]:
 
 def shown(messages: Sequence[UiMessage]) -> Seq:
     """Return where in the log the last part was shown that the client has in its newest message."""
-    parts = messages[-1].parts if messages and messages[-1].role == "assistant" else ()
+    parts = _theirs(messages[-1] if messages else None)
     return max((seq_of(name) for part in parts for name in _names(part)), default=START)
 
 
@@ -234,13 +245,15 @@ def _inside(value: object, key: str) -> object:
 def tools_of(tools: Sequence[UiTool]) -> tuple[ClientTool, ...]:
     """Return the tools that the client brings as the service knows them."""
     return tuple(
-        ClientTool(name=one.name, description=one.description, parameters=one.parameters)
+        ClientTool(
+            name=one.name, description=one.description or "", parameters=one.parameters or {}
+        )
         for one in tools
     )
 
 
-def content_of(message: UiMessage, context: object) -> Content:
-    """Return what a message says.
+def content_of(message: UiMessage, context: object, *, at: str) -> Content:
+    """Return what a message says; `at`: where it stands.
 
     Raises:
         Invalid: nothing, or a file that cannot be read.
@@ -253,14 +266,14 @@ def content_of(message: UiMessage, context: object) -> Content:
     before = len(parts)
     if message.content:
         parts.append(TextPart(text=message.content))
-    for place, part in enumerate(message.parts):
+    for place, part in enumerate(message.parts or ()):
         if part.type == "text" and part.text:
             parts.append(TextPart(text=part.text))
         elif part.type == "file":
-            parts.append(_file(part, f"/message/parts/{place}/url"))
+            parts.append(_file(part, f"{at}/parts/{place}/url"))
     if len(parts) == before:
         wanted = "a part of the type text or file, with something in it"
-        raise Invalid("the message says nothing", fields=[("/message/parts", wanted)])
+        raise Invalid("the message says nothing", fields=[(f"{at}/parts", wanted)])
     only = parts[0]
     return only.text if len(parts) == 1 and isinstance(only, TextPart) else tuple(parts)
 

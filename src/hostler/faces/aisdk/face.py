@@ -33,7 +33,7 @@ from hostler.faces.aisdk.bodies import (
 from hostler.faces.aisdk.chunks import Chunks
 from hostler.faces.aisdk.finding import answer_to, labelled, taken_back_by
 from hostler.faces.aisdk.stream import ChatStream
-from hostler.faces.http.answers import Answer
+from hostler.faces.http.answers import Answer, naming, tell
 from hostler.faces.http.endpoint import REPLAYED, Call, Operation
 from hostler.faces.http.open_streams import OpenStreams
 from hostler.service.cursor import Cursor
@@ -213,9 +213,9 @@ class Chats:
         service.admit("run")
         tools = None if body.tools is None else bodies.tools_of(body.tools)
         message = Message(
-            content=bodies.content_of(said, body.context),
+            content=bodies.content_of(said, body.context, at=body.newest_at),
             policy=body.policy or await service.sessions.policy(who, session.id),
-            metadata=labelled(body.metadata, said.id),
+            metadata=labelled(body.metadata or {}, said.id),
             purpose=body.purpose,
             before=await taken_back_by(service, who, session.id, body, said),
             client_tools=tools,
@@ -363,6 +363,7 @@ def table(do: Chats) -> list[Operation]:
             returns={200: UiFrame},
             streams=True,
             errors=(404, 409, 413, 422, 429),
+            tell=naming(tell, {"client_tools": "/tools"}),
         ),
         Operation(
             method="GET",

@@ -18,20 +18,22 @@ import msgspec
 from hostler.core.errors import Invalid
 from hostler.core.events import (
     CallId,
-    Content,
-    FilePart,
-    ImagePart,
     JsonObject,
+    Principal,
+    ToolCall,
+)
+from hostler.core.ports import Request, ToolSpec
+from hostler.core.said import (
+    Content,
+    ImagePart,
     ModelSaid,
     Part,
-    Principal,
     Said,
     TextPart,
-    ToolCall,
     ToolSaid,
     UserSaid,
 )
-from hostler.core.ports import Request, ToolSpec
+from hostler.core.shown import FilePart
 from hostler.core.terms import AS_IT_IS, Wanted
 from hostler.faces.chat.bodies import (
     ChatMessage,
@@ -166,7 +168,7 @@ def _call(call: MessageCall, kept: Keepsake) -> ToolCall:
     )
 
 
-def _arguments(text: str) -> tuple[JsonObject, str | None]:
+def _arguments(text: str | None) -> tuple[JsonObject, str | None]:
     try:
         return _decode(text or "{}"), None
     except (ValueError, RecursionError):

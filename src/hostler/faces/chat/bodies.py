@@ -42,7 +42,7 @@ class ContentPart(Struct):
 
 class CalledFunction(Struct):
     name: str
-    arguments: str = ""
+    arguments: str | None = None
 
 
 class MessageCall(Struct):

@@ -13,7 +13,7 @@ from hostler.core.events import JsonObject
 from hostler.faces.chat.asking import request_of
 from hostler.faces.chat.bodies import ChatRequest
 from hostler.faces.chat.models import ModelLists
-from hostler.faces.chat.writing import Named, Writer
+from hostler.faces.chat.writing import Named, Writer, tell
 from hostler.faces.http.agents import agent_of, conversation_of
 from hostler.faces.http.direct import Answering, Parts
 from hostler.faces.http.endpoint import Call, Operation
@@ -74,7 +74,7 @@ def chat_operations(
             body=ChatRequest,
             returns={200: JsonObject},
             streams=True,
-            tell=tell_openai,
+            tell=tell,
             tells=OpenAiError,
             errors=(404, 500, 502, 504),
         ),

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from hostler.core.events import CallId, JsonObject, Stop, ToolCall, Usage
 from hostler.core.ports import Delta, Failure, Reply
-from hostler.faces.http.answers import Answer
+from hostler.faces.http.answers import Answer, naming
 from hostler.faces.http.keepsakes import NOTHING, Keepsakes, keepsake_of
 from hostler.faces.http.openai import error_event, failed, tell_openai
 
@@ -35,6 +35,18 @@ FINISHES: Mapping[Stop, str] = {
 }
 
 
+tell = naming(
+    tell_openai,
+    {
+        "client_tools": "/tools",
+        "content": "/messages",
+        "history": "/messages",
+        "json_schema": "/response_format/json_schema/schema",
+    },
+)
+"""How this face tells what went wrong: agents call these fields otherwise."""
+
+
 class Named(Struct, frozen=True, kw_only=True):
     """What all parts of one answer say."""
 
@@ -47,7 +59,7 @@ class Writer:
     """Writes one answer: the `http.direct.Words` of this face."""
 
     alive = ALIVE
-    tell = staticmethod(tell_openai)
+    tell = staticmethod(tell)
     id_headers: Sequence[bytes] = ()
 
     def __init__(self, named: Named, keepsakes: Keepsakes, *, usage: bool = False) -> None:

@@ -62,6 +62,23 @@ def tell(error: CallerError | Unavailable | None) -> Answer:
     return problem(error)
 
 
+def naming(telling: Telling, names: Mapping[str, str]) -> Telling:
+    """Return `telling` for clients that call fields otherwise: pointers, by our name of the field.
+
+    What is below such a field is left out: a face may have put it together in another order.
+    """
+
+    def told(error: CallerError | Unavailable | None) -> Answer:
+        if isinstance(error, Invalid):
+            error.fields = tuple(
+                (names.get(at.removeprefix("/").partition("/")[0], at), what)
+                for at, what in error.fields
+            )
+        return telling(error)
+
+    return told
+
+
 _HEADERS: Mapping[int | str, Headers] = {
     401: ((b"www-authenticate", b"Bearer"),),
     # RFC 6750 section 3: a token was sent, and another one may be good.

@@ -10,8 +10,9 @@ from math import ceil
 
 import msgspec
 
-from hostler.core.events import FilePart, ImagePart, ModelSaid, Said, TextPart, ToolSaid
 from hostler.core.ports import Request
+from hostler.core.said import ImagePart, ModelSaid, Said, TextPart, ToolSaid
+from hostler.core.shown import FilePart
 
 CHARS_PER_TOKEN = 4
 TOKENS_OF_A_MESSAGE = 4

@@ -5,21 +5,27 @@ Invariant: a ticket is good once, for a minute; a secret in a URL opens one sess
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+from msgspec import Struct
+
+from hostler.beside.shared import Shared
 from hostler.core.errors import Unauthorised
 from hostler.core.events import Principal
 from hostler.faces.http.endpoint import Caller
 from hostler.faces.http.headers import Joined
-from hostler.service.keys import Keys
+from hostler.service.keys import Keys, digest_of
 from hostler.service.shares import Shares, is_token
 from hostler.service.tenants import Tenants
 
 TICKET_S = 60
+TICKET = re.compile(r"ht_[A-Za-z0-9_-]{43}", re.ASCII)
 
 
 class Way(Protocol):
@@ -49,31 +55,58 @@ class Gate(Protocol):
         ...
 
 
+class _Holder(Struct, frozen=True):
+    """Who asked for a ticket, as others keep it."""
+
+    who: Principal
+    until: float | None
+
+
+_holder = msgspec.json.Decoder(_Holder)
+
+
 @dataclass(frozen=True, slots=True)
 class Tickets:
-    """Tickets that are good in this process."""
+    """Tickets that are good in this process or, with `shared`, in all that have the storage."""
 
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = time.time
+    shared: Shared | None = None
     _kept: dict[str, tuple[Caller, float]] = field(default_factory=dict[str, tuple[Caller, float]])
 
-    def give(self, caller: Caller) -> str:
-        now = self.clock()
+    async def give(self, caller: Caller) -> str:
+        now, ticket = self.clock(), f"ht_{secrets.token_urlsafe(32)}"
+        if self.shared is not None:
+            holder = msgspec.json.encode(_Holder(caller.who, caller.until))
+            await self.shared.keep_ticket(
+                caller.who.tenant, digest_of(ticket), holder, until=now + TICKET_S
+            )
+            return ticket
         for old in [one for one, (_, until) in self._kept.items() if until <= now]:
             del self._kept[old]
-        ticket = f"ht_{secrets.token_urlsafe(32)}"
         self._kept[ticket] = (caller, now + TICKET_S)
         return ticket
 
-    def take(self, ticket: str) -> Caller:
+    async def take(self, ticket: str) -> Caller:
         """Return whose ticket it is; it is good no more.
 
         Raises:
             Unauthorised: it was used, is too old, or is none.
         """
-        caller, until = self._kept.pop(ticket, (None, 0.0))
+        caller, until = await self._taken(ticket)
         if caller is None or until <= self.clock():
             raise Unauthorised("this ticket was used, is older than a minute, or never was")
         return caller
+
+    async def _taken(self, ticket: str) -> tuple[Caller | None, float]:
+        if self.shared is None:
+            return self._kept.pop(ticket, (None, 0.0))
+        if not TICKET.fullmatch(ticket):
+            return None, 0.0
+        found = await self.shared.take_ticket(digest_of(ticket))
+        if found is None:
+            return None, 0.0
+        holder = _holder.decode(found[0])
+        return Caller(holder.who, holder.until), found[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +161,7 @@ class Entrance:
         if ticket is None:
             return await self(headers, query, peer)
         self._hide(headers)
-        return self.tickets.take(ticket)
+        return await self.tickets.take(ticket)
 
     def _hide(self, headers: Joined) -> None:
         for name in self.ways.hidden:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
+from itertools import islice
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -30,20 +31,27 @@ PREFLIGHT_S = 600
 """How long a browser may remember what it may ask; Chromium takes up to two hours."""
 
 _HOST = re.compile(rb"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?")
+_WANTS = b"access-control-request-headers"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _VARY = (b"vary", b"origin")
 _ASKED = (
     b"authorization, content-type, hostler-agent, hostler-tenant, idempotency-key, last-event-id, "
-    b"prefer, traceparent, tracestate, user-agent"
+    b"prefer, traceparent, tracestate, user-agent, x-api-key, x-client-request-id"
 )
+_VENDORS = re.compile(rb"(?:anthropic|openai|x-stainless)-[a-z0-9-]{1,60}")
+"""What vendors' own clients send from a page, too: their lists grow, and nothing here obeys them."""
+MOST_ASKED = 32
+"""Headers of vendors that one page may ask for: theirs send some ten."""
 _PREFLIGHT: Headers = (
     (b"access-control-allow-methods", b"GET, HEAD, POST, PUT, PATCH, DELETE"),
-    (b"access-control-allow-headers", _ASKED),
     (b"access-control-max-age", b"%d" % PREFLIGHT_S),
 )
 _EXPOSED = (
     b"access-control-expose-headers",
-    b"idempotent-replayed, location, preference-applied, ratelimit, ratelimit-policy, retry-after",
+    (
+        b"idempotent-replayed, location, preference-applied, ratelimit, ratelimit-policy, "
+        b"request-id, retry-after, x-request-id, x-should-retry"
+    ),
 )
 
 
@@ -91,7 +99,8 @@ class Guard:
         if origin is not None and origin in self._origins and scope["type"] == "http":
             cors = ((b"access-control-allow-origin", origin), _VARY)
             if scope["method"] == "OPTIONS" and _is_preflight(scope["headers"]):
-                await Answer(204, headers=(*cors, *_PREFLIGHT))(scope, receive, send)
+                allowed = (b"access-control-allow-headers", _allowed(scope["headers"]))
+                await Answer(204, headers=(*cors, *_PREFLIGHT, allowed))(scope, receive, send)
                 return
             await self._app(scope, receive, adding(send, (*cors, _EXPOSED)))
             return
@@ -154,6 +163,14 @@ def _is_same(origin: bytes, host: bytes | None) -> bool:
 
 def _is_preflight(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return any(name == b"access-control-request-method" for name, _ in headers)
+
+
+def _allowed(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return which headers a page may send: never those by which a proxy says who somebody is."""
+    wanted = b",".join(value for name, value in headers if name == _WANTS)
+    asked = (one.strip().lower() for one in wanted.split(b","))
+    theirs = dict.fromkeys(one for one in asked if _VENDORS.fullmatch(one))
+    return b", ".join((_ASKED, *islice(theirs, MOST_ASKED)))
 
 
 async def _refuse(answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Literal, TypeAlias, cast, get_args
 
@@ -158,6 +158,10 @@ class OpenStreams:
         """Cut every stream; its client comes back with its cursor."""
         for stream in self._streams:
             stream.cut("draining")
+
+    def keys(self) -> Collection[tuple[TenantId, str]]:
+        """Return the keys that something is open with."""
+        return {(one.who.tenant, one.who.key) for one in self._streams if one.who.key is not None}
 
     def revoke(self, what: str) -> None:
         """Cut all streams that were opened with a link (as its principal is called) or a key.

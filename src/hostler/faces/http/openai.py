@@ -44,6 +44,7 @@ _OF_CALLER: Mapping[str | int, _Told] = {
     "previous_response_not_found": _Told(
         400, "invalid_request_error", "previous_response_not_found"
     ),
+    "key_reused": _Told(422, "invalid_request_error", "key_reused"),
     401: _Told(401, "invalid_request_error", "invalid_api_key"),
     403: _Told(403, "permission_error", "insufficient_permissions"),
     404: _Told(404, "invalid_request_error", "not_found"),

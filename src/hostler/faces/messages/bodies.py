@@ -21,6 +21,13 @@ class Spoken(Struct, frozen=True, kw_only=True):
     content: Blocks = None
 
 
+class Step(Spoken, frozen=True, kw_only=True):
+    """A part of a message of the client's: its message, and the first of its blocks there."""
+
+    message: int
+    block: int
+
+
 class GivenTool(Struct, frozen=True, kw_only=True):
     """A tool of the client's.  One without a schema is the vendor's own, and is left out."""
 

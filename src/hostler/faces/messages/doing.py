@@ -8,7 +8,7 @@ Invariant: a call is told before its result, and each in a block of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -16,7 +16,7 @@ from hostler.core.events import JsonObject
 from hostler.core.ports import Delta, Failure, Reply
 from hostler.faces.http.answers import Answer
 from hostler.faces.http.keepsakes import NOTHING, Keepsakes
-from hostler.faces.messages.bodies import Message, Spoken
+from hostler.faces.messages.bodies import Message, Spoken, Step
 from hostler.faces.messages.errors import VendorAnswer, tell
 from hostler.faces.messages.writer import PING, Writer, call_block, stop_of, usage_of
 from hostler.service.leg import Did
@@ -108,37 +108,39 @@ class AgentWriter:
 def spelled_out(messages: Sequence[Spoken]) -> list[Spoken]:
     """Return a conversation in which what an agent did is calls of its own, each with its result."""
     made = list[Spoken]()
-    for one in messages:
+    for place, one in enumerate(messages):
         if one.role == "assistant" and isinstance(one.content, list):
-            made += _steps(one.content)
-        else:
+            made += _steps(one.content, place)
+        elif place == len(made):
             made.append(one)
+        else:
+            made.append(Step(role=one.role, content=one.content, message=place, block=0))
     return made
 
 
-def _steps(blocks: Sequence[JsonObject]) -> list[Spoken]:
+def _steps(blocks: Sequence[JsonObject], message: int) -> list[Spoken]:
     """Return what one message tells as the steps that it was."""
     steps, said, results = list[Spoken](), list[JsonObject](), list[JsonObject]()
-    mine = set[str]()
-    for block in blocks:
+    mine, first = set[str](), 0
+
+    def step() -> Iterator[Step]:
+        yield Step(role="assistant", content=[*said], message=message, block=first)
+        if results:
+            block = first + len(said)
+            yield Step(role="user", content=[*results], message=message, block=block)
+
+    for place, block in enumerate(blocks):
         kind, of = block.get("type"), block.get("tool_use_id")
         if kind == "mcp_tool_result" and isinstance(of, str) and of in mine:
             results.append({**block, "type": "tool_result"})
             continue
         if results:
-            steps += [_said("assistant", said), _said("user", results)]
-            said, results = [], []
+            steps += step()
+            said, results, first = [], [], place
         if kind == "mcp_tool_use" and block.get("server_name") == SERVER:
             if isinstance(name := block.get("id"), str):
                 mine.add(name)
             said.append({**block, "type": "tool_use"})
         else:
             said.append(block)
-    if results:
-        steps += [_said("assistant", said), _said("user", results)]
-        said = []
-    return [*steps, _said("assistant", said)] if said or not steps else steps
-
-
-def _said(role: str, blocks: Sequence[JsonObject]) -> Spoken:
-    return Spoken(role=role, content=[*blocks])
+    return [*steps, *step()] if said or results or not steps else steps

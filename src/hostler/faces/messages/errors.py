@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from hostler.core.errors import CallerError, Invalid, Unavailable
 from hostler.core.events import JsonObject
 from hostler.core.ports import Failure, FaultCode
-from hostler.faces.http.answers import Answer, problem
+from hostler.faces.http.answers import Answer, naming, problem
 from hostler.faces.http.form import encode
 from hostler.faces.http.headers import Headers, adding
 from hostler.faces.http.request import request_of
@@ -61,7 +61,7 @@ class VendorAnswer(Answer):
         await Answer.__call__(self, scope, receive, adding(send, named))
 
 
-def tell(error: CallerError | Unavailable | None) -> Answer:
+def _tell(error: CallerError | Unavailable | None) -> Answer:
     """Tell what went wrong; None: a bug of ours."""
     if error is None:
         return _answer(500, "this is a bug; the server logged it")
@@ -72,6 +72,19 @@ def tell(error: CallerError | Unavailable | None) -> Answer:
     if isinstance(error, Invalid) and error.fields:
         told = "; ".join(f"{at or '/'}: {what}" for at, what in error.fields)
     return _answer(400 if error.status == 422 else error.status, told, headers)
+
+
+tell = naming(
+    _tell,
+    {
+        "client_tools": "/tools",
+        "content": "/messages",
+        "history": "/messages",
+        "json_schema": "/output_config/format/schema",
+        "stop": "/stop_sequences",
+    },
+)
+"""Tell what went wrong, with the names that these clients have for fields."""
 
 
 def failed(failure: Failure) -> Answer:

@@ -19,22 +19,24 @@ from msgspec import Struct
 from hostler.core.errors import Invalid
 from hostler.core.events import (
     CallId,
-    Content,
-    FilePart,
-    ImagePart,
     JsonObject,
+    ToolCall,
+)
+from hostler.core.ports import Request, ToolSpec
+from hostler.core.said import (
+    Content,
+    ImagePart,
     ModelSaid,
     Part,
     Said,
     TextPart,
-    ToolCall,
     ToolSaid,
     UserSaid,
 )
-from hostler.core.ports import Request, ToolSpec
+from hostler.core.shown import FilePart
 from hostler.core.terms import Wanted
 from hostler.faces.http.keepsakes import NOTHING, Keepsake, Keepsakes
-from hostler.faces.messages.bodies import Blocks, GivenTool, NewCount, NewQuestion, ToolChoice
+from hostler.faces.messages.bodies import Blocks, GivenTool, NewCount, NewQuestion, Step, ToolChoice
 
 T = TypeVar("T")
 
@@ -86,13 +88,14 @@ def request_of(asked: NewCount, keepsakes: Keepsakes, *, session: str = "") -> R
     """Return the question.  Raises Invalid."""
     reading = _Reading(keepsakes)
     for number, one in enumerate(asked.messages):
-        at = f"/messages/{number}"
+        message, first = (one.message, one.block) if isinstance(one, Step) else (number, 0)
+        at = f"/messages/{message}/content"
         if one.role == "assistant":
-            reading.model(one.content, at)
+            reading.model(one.content, at, first)
         elif one.role in ("system", "developer"):
             reading.system(one.content, at)
         else:
-            reading.user(one.content, at)
+            reading.user(one.content, at, first)
     if not reading.said:
         raise _invalid("/messages", "at least one message")
     return Request(
@@ -127,9 +130,9 @@ class _Reading:
         elif told:
             self.said.append(UserSaid(f"<system>\n{told}\n</system>"))
 
-    def model(self, content: Blocks, at: str) -> None:
+    def model(self, content: Blocks, at: str, first: int = 0) -> None:
         text, thinking, uses, kept = list[str](), list[str](), list[_Use](), NOTHING
-        for here, block in _blocks(content, at):
+        for here, block in _blocks(content, at, first):
             match block.get("type"):
                 case "text":
                     text.append(_read(block, _Text, here).text)
@@ -163,9 +166,9 @@ class _Reading:
         found = self._keepsakes.take(token)
         return known if found == NOTHING else found
 
-    def user(self, content: Blocks, at: str) -> None:
+    def user(self, content: Blocks, at: str, first: int = 0) -> None:
         parts = list[Part]()
-        for here, block in _blocks(content, at):
+        for here, block in _blocks(content, at, first):
             if block.get("type") == "tool_result":
                 parts += self._result(_read(block, _Result, here), here)
             else:
@@ -194,13 +197,13 @@ class _Reading:
         return shown
 
 
-def _blocks(content: Blocks, at: str) -> Iterator[tuple[str, JsonObject]]:
-    """Yield each block of a message with its place."""
+def _blocks(content: Blocks, at: str, first: int = 0) -> Iterator[tuple[str, JsonObject]]:
+    """Yield each block of a message with its place; `first`: of the first of them."""
     if isinstance(content, str):
         if content:
             yield at, {"type": "text", "text": content}
         return
-    for number, block in enumerate(content or ()):
+    for number, block in enumerate(content or (), first):
         yield f"{at}/{number}", block
 
 

@@ -5,20 +5,21 @@ Invariant: times are RFC 3339, and what may be null is there as null.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from msgspec import UNSET, Struct, UnsetType
 
 from hostler.core.errors import Invalid
 from hostler.core.events import (
     ClientTool,
-    Content,
     Fault,
     JsonObject,
     Policy,
     RunId,
-    TextPart,
     Usage,
     Verdict,
 )
+from hostler.core.said import Content, TextPart
 from hostler.service.inbox import Message, Receipt
 
 
@@ -43,6 +44,8 @@ class NewMessage(Struct, kw_only=True, forbid_unknown_fields=True):
     """What the run is for, to find runs and sum costs by."""
     client_tools: tuple[ClientTool, ...] | None = None
     """What the session's clients bring from here on; null: as before."""
+    at: datetime | None = None
+    """When it is said, with a zone, up to 366 days ahead; null: now."""
 
 
 class NewCancel(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -167,6 +170,8 @@ class WaitingReceipt(Receipt, frozen=True, kw_only=True):
     """A receipt; with `waiting` for a caller who waited for the end of a run that waits itself."""
 
     waiting: WaitingFor | UnsetType = UNSET
+    due_at: datetime | UnsetType = UNSET
+    """Of a message that is `scheduled`."""
 
 
 class RunView(Struct, kw_only=True):

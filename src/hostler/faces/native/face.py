@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from hostler.faces.http.endpoint import Endpoint, Operation
-from hostler.faces.http.entry import Entrance, Gate, Ways
+from hostler.faces.http.entry import Entrance, Gate, Tickets, Ways
 from hostler.faces.http.open_streams import OpenStreams
 from hostler.faces.native.operations import Operations
 from hostler.faces.native.socket import Socket
@@ -35,9 +35,11 @@ def native_routes(
     `ways`: to say who one is, beside keys and share links.  `others`: operations of other faces;
     `sockets`, by path: what makes sockets of theirs.
     """
-    entry = Entrance(gate, service.shares, service.keys, service.tenants, ways=ways or Ways())
+    tickets, ways = Tickets(shared=service.shared), ways or Ways()
+    entry = Entrance(gate, service.shares, service.keys, service.tenants, tickets, ways)
     streams.join(service.nodes)
     service.keys.revoked.append(streams.revoke)
+    service.keys.open_with.append(streams.keys)
     service.members.removed.append(streams.unshare)
     do = Operations(service, streams, entry.tickets, service.scraping)
     operations = sorted(table(do, others), key=lambda one: (_rank(one.path), one.path))

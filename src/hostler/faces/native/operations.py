@@ -27,6 +27,7 @@ from hostler.faces.native import bodies, views, wire
 from hostler.faces.native.awaited import LONGEST_WAIT_S, Awaited, prefers_wait
 from hostler.faces.native.doctor import LONGEST_EVERY_MS, MOST_TICKS, Ticks
 from hostler.faces.native.file_stream import FileStream
+from hostler.faces.native.schedule import schedule
 from hostler.faces.native.stream import EventStream
 from hostler.faces.native.turns import Turns
 from hostler.service.authorise import authorise
@@ -110,6 +111,8 @@ class Operations:
         session = _session(call)
         policy = body.policy or await self.service.sessions.policy(call.who, session)
         message = bodies.message_of(body, policy)
+        if body.at is not None:
+            return await schedule(self.service, call, message, body.at)
         wait_s = prefers_wait(call)
         streams = STREAM in call.headers.get("accept", "")
         replayed = () if call.kept is None else REPLAYED
@@ -310,7 +313,7 @@ class Operations:
 
     async def give_ticket(self, call: Call) -> ASGIApp:
         authorise(call.who, "read", None)
-        ticket = self.tickets.give(Caller(call.who, call.until))
+        ticket = await self.tickets.give(Caller(call.who, call.until))
         return Answer(201, bodies.Ticket(ticket=ticket, expires_in_s=TICKET_S))
 
     async def type_in(self, call: Call) -> ASGIApp:

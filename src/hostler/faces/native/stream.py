@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, aclosing
 
+import anyio
 from starlette.types import Message, Receive, Scope, Send
 
 from hostler.core.errors import HostlerError, NotFound
@@ -21,6 +22,10 @@ from hostler.faces.native.wire import sse, sse_presence
 
 OPENING = b"retry: 1000\n: open\n\n"
 HEARTBEAT = b": still here\n\n"
+LEAVING = b"retry: 100\n: this server stops, another one goes on\n\n"
+"""The last words of a server: whoever watches comes back sooner than after `OPENING`'s second."""
+LAST_S = 0.5
+"""What a client gets to take them."""
 
 
 class EventStream:
@@ -56,6 +61,9 @@ class EventStream:
                     if self._attendance is not None:
                         tasks.start_soon(send_presence, self._attendance, stream, _presence)
                     await self._send(stream)
+            if stream.why == "draining":
+                with anyio.move_on_after(LAST_S):
+                    await send(body(LEAVING, more=False))
         if stream.why == "slow" and (cut := cutter(scope)) is not None:
             cut(0, "slow")
 

@@ -12,10 +12,11 @@ from starlette.types import ASGIApp
 from hostler.core.events import JsonObject
 from hostler.faces.http.answers import Answer
 from hostler.faces.http.endpoint import Call, Operation
-from hostler.faces.native import bodies, endpoints, identity, secrets, webhooks
+from hostler.faces.native import bodies, endpoints, identity, schedule, secrets, webhooks
 from hostler.faces.native.audit import AuditOperations, audit_operations
 from hostler.faces.native.file_stream import JSONL
 from hostler.faces.native.metrics import metrics_table
+from hostler.faces.native.moving import move_operations
 from hostler.faces.native.openapi import openapi
 from hostler.faces.native.operations import Operations
 from hostler.faces.native.run_table import run_operations
@@ -104,6 +105,7 @@ def table(do: Operations, others: Sequence[Operation] = ()) -> list[Operation]:
             streams=True,
             errors=(404, 409, 413, 422, 429),
         ),
+        *schedule.table(do.service),
         Operation(
             method="POST",
             path=f"{session}/cancel",
@@ -291,6 +293,7 @@ def table(do: Operations, others: Sequence[Operation] = ()) -> list[Operation]:
             errors=(422,),
         ),
         *run_operations(do.service),
+        *move_operations(do.service),
         Operation(
             method="GET",
             path="/api/search",

@@ -8,12 +8,18 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from msgspec import structs
+
+from hostler.beside.responses import Echo
 from hostler.core.errors import Invalid
-from hostler.core.events import ClientTool, JsonObject, Principal, Said
+from hostler.core.events import ClientTool, JsonObject, Principal
 from hostler.core.ports import Request, ToolSpec
+from hostler.core.said import Said
 from hostler.core.terms import AS_IT_IS, Terms, Wanted
+from hostler.faces.http.endpoint import Call
 from hostler.faces.responses.bodies import (
     ConversationId,
     GivenTool,
@@ -22,7 +28,7 @@ from hostler.faces.responses.bodies import (
     Question,
     ToolChoice,
 )
-from hostler.faces.responses.echo import Echo, digest, free_text
+from hostler.faces.responses.echo import digest, free_text
 from hostler.faces.responses.ids import conversation_id, read_conversation
 from hostler.faces.responses.items import flat
 
@@ -34,6 +40,20 @@ NO_PARAMETERS: JsonObject = {"type": "object", "properties": {}}
 CLIENT_S = 30 * 86_400.0
 """How long a client has to answer a call: as long as OpenAI keeps a response."""
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+
+@dataclass(slots=True, kw_only=True)
+class Continuing(Call):
+    """A request that has in its input all that it follows, and what that was called."""
+
+    previous: str | None = None
+
+
+def previous_of(call: Call, echo: Echo) -> Echo:
+    """Return an echo with the name of what a request follows, whoever knew it."""
+    if isinstance(call, Continuing) and call.previous is not None:
+        return structs.replace(echo, previous=call.previous)
+    return echo
 
 
 class Asked(NamedTuple):
@@ -156,6 +176,19 @@ def _allowed(choice: ToolChoice) -> JsonObject | None:
         return None
     tools = [{"type": one.type or "function", "name": one.name} for one in choice.tools]
     return {"type": "allowed_tools", "mode": choice.mode, "tools": tools}
+
+
+def echo_of_items(items: Sequence[InputItem], roles: dict[str, str]) -> Echo:
+    """Return what has to be told again of items that come with no request."""
+    custom, spaces = set[str](), dict[str, tuple[str, str]]()
+    for item in items:
+        if isinstance(item.name, str):
+            name = flat(item.namespace, item.name)
+            if item.type == "custom_tool_call":
+                custom.add(name)
+            if isinstance(item.namespace, str) and item.namespace:
+                spaces[name] = (item.namespace, item.name)
+    return Echo(roles=roles, custom=tuple(sorted(custom)), spaces=spaces)
 
 
 # -- tools ------------------------------------------------------------------------------------

@@ -12,21 +12,24 @@ from typing import cast
 from starlette.types import ASGIApp
 
 from hostler.core.errors import NotFound
-from hostler.core.events import JsonObject, ModelSaid, Principal, Said, TextPart, ToolSaid, UserSaid
+from hostler.core.events import JsonObject, Principal
 from hostler.core.ports import Delta, Failure, Reply, Request
+from hostler.core.said import ModelSaid, Said, TextPart, ToolSaid, UserSaid
 from hostler.faces.http.answers import Answer
 from hostler.faces.http.counting import estimated
 from hostler.faces.http.direct import Answering
 from hostler.faces.http.endpoint import Call
 from hostler.faces.http.keepsakes import Keepsake, Keepsakes, KeepsakesOf
 from hostler.faces.http.open_streams import OpenStreams
-from hostler.faces.http.openai import failed, tell_openai
+from hostler.faces.http.openai import failed
 from hostler.faces.responses.asking import asked, input_of, request_of
 from hostler.faces.responses.bodies import Question
 from hostler.faces.responses.echo import arguments_of, usage_of
-from hostler.faces.responses.finding import find, known, told
+from hostler.faces.responses.errors import tell
+from hostler.faces.responses.finding import find, told
 from hostler.faces.responses.ids import read_conversation
 from hostler.faces.responses.items import Conversation, conversation, missing, names_of_ours
+from hostler.faces.responses.known import known
 from hostler.faces.responses.speaking import model_in, previous_absent, who_answers
 from hostler.service.authorise import authorise
 from hostler.service.earlier import state_at
@@ -113,7 +116,7 @@ class Short:
     """Writes a conversation that was made short: `http.direct.Words` of an answer that is whole."""
 
     alive = b""
-    tell = staticmethod(tell_openai)
+    tell = staticmethod(tell)
     id_headers: Sequence[bytes] = ()
 
     def __init__(self, service: Service, keepsakes: Keepsakes, said: Sequence[Said]) -> None:

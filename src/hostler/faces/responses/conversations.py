@@ -5,30 +5,38 @@ Invariant: a conversation has nothing that its session has not.
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 from msgspec import Struct
 from starlette.types import ASGIApp
 
-from hostler.core.errors import Invalid, NotFound
-from hostler.core.events import JsonObject, Seq, SessionId
+from hostler.beside.responses import Echo
+from hostler.core.errors import Conflict, NotFound
+from hostler.core.events import ConversationEdited, Event, JsonObject, Seq, SessionId
 from hostler.core.records import Session
+from hostler.core.said import Said
 from hostler.faces.http.answers import Answer
 from hostler.faces.http.endpoint import Call
-from hostler.faces.responses.bodies import Metadata
-from hostler.faces.responses.finding import facts
+from hostler.faces.http.keepsakes import KeepsakesOf
+from hostler.faces.responses.asking import echo_of_items
+from hostler.faces.responses.bodies import InputItem, Metadata
+from hostler.faces.responses.echo import kept
+from hostler.faces.responses.finding import facts, locked
 from hostler.faces.responses.ids import conversation_id, read_conversation
-from hostler.faces.responses.shown import of_session, page
+from hostler.faces.responses.items import conversation, missing, names_of_ours, uncalled
+from hostler.faces.responses.known import known
+from hostler.faces.responses.listed import of_edit, of_session, removal
+from hostler.faces.responses.shown import listed, page
+from hostler.service.authorise import authorise
 from hostler.service.service import Service
-
-NO_ITEMS = (
-    "send these items with the next response in this conversation: it reads them, and keeps them"
-)
+from hostler.service.whence import Cut
 
 
 class NewConversation(Struct, kw_only=True):
-    items: list[JsonObject] | None = None
+    items: list[InputItem] | None = None
     metadata: Metadata | None = None
 
 
@@ -37,19 +45,33 @@ class ChangedConversation(Struct, kw_only=True):
 
 
 class NewItems(Struct, kw_only=True):
-    items: list[JsonObject] | None = None
+    items: list[InputItem] | None = None
+
+
+class _Brought(NamedTuple):
+    said: Sequence[Said]
+    metadata: JsonObject
 
 
 @dataclass(frozen=True, slots=True)
 class Conversations:
     service: Service
+    keepsakes: KeepsakesOf
 
     async def create(self, call: Call) -> ASGIApp:
-        body = cast("NewConversation", call.body)
-        if body.items:
-            raise Invalid(NO_ITEMS, fields=[("/items", NO_ITEMS)])
-        made, _ = await self.service.sessions.create(
-            call.who, metadata=cast("JsonObject", body.metadata or {})
+        body, service = cast("NewConversation", call.body), self.service
+        metadata, answering = cast("JsonObject", body.metadata or {}), call.answering(200, _view)
+        if not body.items:
+            made, _ = await service.sessions.create(
+                call.who, metadata=metadata, answering=answering
+            )
+            return Answer(200, _view(made))
+        authorise(call.who, "write", None)
+        brought = await self._brought(call, body.items)
+        agent = await service.sessions.agent_for(call.who)
+        session = service.sessions.new(call.who, agent, metadata=metadata)
+        made = await service.editing.begin(
+            call.who, session, brought.said, brought.metadata, answering=answering
         )
         return Answer(200, _view(made))
 
@@ -79,14 +101,38 @@ class Conversations:
         raise NotFound(f"Item with id '{name[:100]}' not found.")
 
     async def add(self, call: Call) -> ASGIApp:
-        await self.service.access.key(call.who, "write", _name(call))
-        raise Invalid(NO_ITEMS, fields=[("/items", NO_ITEMS)])
+        """Put items at the end, to be read with what is said next."""
+        body, session = cast("NewItems", call.body), _name(call)
+        await self.service.access.key(call.who, "write", session)
+        if not body.items:
+            raise missing("items")
+        brought = await self._brought(call, body.items)
+        answering = call.answering(200, _put)
+        with _unlocked():
+            event = await self.service.editing.put(
+                call.who, session, brought.said, brought.metadata, answering=answering
+            )
+        return Answer(200, _put(event))
 
     async def remove(self, call: Call) -> ASGIApp:
-        await self.service.access.key(call.who, "write", _name(call))
-        await self.item(call)
-        told = "what was said stays: delete the conversation, or go on from an earlier response"
-        raise Invalid(told, fields=[("/item_id", told)])
+        """Take an item out; a call goes with its result."""
+
+        def cut(log: Sequence[Event]) -> tuple[Cut | None, JsonObject]:
+            found = removal(log, call.path["item"])
+            return found.cut, kept(Echo(taken=tuple(found.items)))
+
+        with _unlocked():
+            await self.service.editing.take_out(call.who, _name(call), cut)
+        return Answer(200, _view(await self._session(call)))
+
+    async def _brought(self, call: Call, items: Sequence[InputItem]) -> _Brought:
+        """Return items as what was said.  Raises Invalid."""
+        service, who = self.service, call.who
+        replies = await known(service, who, names_of_ours(items))
+        said = conversation(items, self.keepsakes(who.tenant), replies, leads=False)
+        for one in said.answers:
+            raise uncalled(one)
+        return _Brought(said.said, kept(echo_of_items(items, said.roles)))
 
     async def _session(self, call: Call) -> Session:
         return await self.service.sessions.get(call.who, _name(call))
@@ -97,7 +143,24 @@ class Conversations:
             async for one in facts(self.service, call.who, _name(call), Seq(1), None)
             for event in one
         ]
-        return of_session(events)
+        return [one.body for one in of_session(events)]
+
+
+@contextmanager
+def _unlocked() -> Generator[None]:
+    """Tell of a run that is going as OpenAI does."""
+    try:
+        yield
+    except Conflict as error:
+        if error.code == "busy":
+            raise locked() from None
+        raise
+
+
+def _put(event: Event) -> JsonObject:
+    assert isinstance(event.fact, ConversationEdited)
+    items = [one.body for one in of_edit(event, event.fact)]
+    return listed(items, len(items))
 
 
 def _name(call: Call) -> SessionId:

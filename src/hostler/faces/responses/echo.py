@@ -14,11 +14,10 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import Struct
 
+from hostler.beside.responses import OPENAI, Echo
 from hostler.core.events import ClientTool, JsonObject, ToolCall, Usage
 from hostler.core.terms import NO_TERMS, Terms
 
-OPENAI = "openai"
-"""Under which a message's metadata has an `Echo`."""
 SERVER = "hostler"
 """The label of the server whose tools an agent's own are said to be."""
 _FREE_TEXT: JsonObject = {
@@ -27,40 +26,6 @@ _FREE_TEXT: JsonObject = {
     "required": ["input"],
     "additionalProperties": False,
 }
-
-
-class Echo(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What has to be told again, and is kept nowhere else."""
-
-    model: str = ""
-    background: bool = False
-    store: bool = True
-    metadata: dict[str, str] = {}
-    previous: str | None = None
-    conversation: str | None = None
-    include: tuple[str, ...] = ()
-    truncation: str = "disabled"
-    verbosity: str | None = None
-    summary: str | None = None
-    format: JsonObject | None = None
-    """Of a JSON schema: its name, whether it is strict, what it is for."""
-    choice: JsonObject | None = None
-    """Which tools are allowed, where that is more than a word or a name."""
-    max_tool_calls: int | None = None
-    prompt_cache_key: str | None = None
-    safety_identifier: str | None = None
-    user: str | None = None
-    own: int | None = None
-    """So many of the characters of the instructions are the request's; the rest was in its input."""
-    answers: int = 0
-    """To so many calls came an answer with the message."""
-    tools: str = ""
-    """What is equal for equal tools."""
-    strict: dict[str, bool] = {}
-    custom: tuple[str, ...] = ()
-    """Tools that are called with free text."""
-    spaces: dict[str, tuple[str, str]] = {}
-    """Tools that have another name here, with namespace and name."""
 
 
 _NOBODY = Echo()
@@ -75,17 +40,6 @@ class About(Struct, frozen=True, kw_only=True):
     echo: Echo = _NOBODY
     terms: Terms = NO_TERMS
     tools: Sequence[ClientTool] = ()
-
-
-def echo_of(metadata: JsonObject) -> Echo | None:
-    """Return what was kept with a message; None for one of another face."""
-    kept = metadata.get(OPENAI)
-    if kept is None:
-        return None
-    try:
-        return msgspec.convert(kept, Echo)
-    except msgspec.ValidationError:  # another client's word for something else
-        return None
 
 
 def kept(echo: Echo) -> JsonObject:

@@ -13,25 +13,27 @@ from functools import partial
 from typing import cast
 
 import anyio
+import msgspec
+from msgspec import Struct
 from starlette.types import ASGIApp
 
+from hostler.beside.responses import response_id
 from hostler.core.errors import Forbidden, Invalid
 from hostler.core.events import Event, JsonObject, RunId, Seq, SessionId, ToolFinished, UserSpoke
 from hostler.core.news import Piece
 from hostler.core.ports import Model
 from hostler.faces.http.answers import Answer
 from hostler.faces.http.direct import Answering
-from hostler.faces.http.endpoint import Call, number
+from hostler.faces.http.endpoint import REPLAYED, Call, number
 from hostler.faces.http.keepsakes import KeepsakesOf
 from hostler.faces.http.open_streams import OpenStreams
-from hostler.faces.responses.asking import asked, input_of, request_of
+from hostler.faces.responses.asking import asked, input_of, previous_of, request_of
 from hostler.faces.responses.bodies import NewResponse
 from hostler.faces.responses.echo import About
 from hostler.faces.responses.finding import Found, absent, facts, find, placed, told
-from hostler.faces.responses.ids import response_id
 from hostler.faces.responses.items import conversation, missing, uncalled
 from hostler.faces.responses.shown import of_request, page, result_of
-from hostler.faces.responses.speaking import Speaking, Spoken, is_model, who_answers
+from hostler.faces.responses.speaking import Speaking, Spoken, id_of, is_model, who_answers
 from hostler.faces.responses.stream import Sent, Source
 from hostler.faces.responses.telling import Teller
 from hostler.faces.responses.words import Words
@@ -40,6 +42,12 @@ from hostler.service.cursor import Cursor
 from hostler.service.follow import Seat, end_of
 from hostler.service.service import Service
 
+
+class _Named(Struct):
+    id: str
+
+
+_named = msgspec.json.Decoder(_Named).decode
 MOST_EVENTS = 2**53
 """The largest number that all JSON has."""
 
@@ -58,6 +66,8 @@ class Responses:
         authorise(who, "write", None)  # so that nobody else learns what there is
         agent = who_answers(self.service, who, body)
         await self.streams.check(who, self.service.tenants)
+        if call.kept is not None:
+            return await self._again(call, body, call.kept)
         if is_direct(body) and is_model(agent, self.service.agents):
             return self._direct(call, body, self.service.direct.find(who, agent))
         if body.background and body.store is False:
@@ -71,13 +81,35 @@ class Responses:
                 agent=agent,
                 keepsakes=self.keepsakes(who.tenant),
                 owns=owns,
+                call=call,
             )
             spoken, seat = await speaking.say()
             if body.background and not body.stream:
-                found = await find(self.service, who, _id_of(spoken))
+                name = id_of(spoken.receipt, spoken.is_resumed)
+                found = await find(self.service, who, name)
                 return Answer(200, _begun(found.teller(after=math.inf)))
             source = self._source(call, spoken, seat, owns.pop_all())
             return Sent(call, self.streams, source, streamed=bool(body.stream))
+
+    async def _again(self, call: Call, body: NewResponse, kept: bytes) -> ASGIApp:
+        """Answer a request that was made before with the response that it made."""
+        found = await find(self.service, call.who, _named(kept.split(b" ", 1)[1]).id)
+        if body.background and not body.stream:
+            return Answer(200, _begun(found.teller(after=math.inf)), REPLAYED)
+        source, streamed = self._kept(call, found, after=-1), bool(body.stream)
+        return Sent(call, self.streams, source, streamed=streamed, headers=REPLAYED)
+
+    def _kept(self, call: Call, found: Found, *, after: float) -> Source:
+        """Return where a response that is in the log comes from."""
+        since, session = found.part.since, found.session.id
+        follow = partial(
+            self.service.following.follow,
+            call.who,
+            session,
+            after=Cursor(Seq(since - 1)),
+            ends=end_of(found.row.id),
+        )
+        return Source(session=session, follow=follow, begin=_from(found.teller(after=after), since))
 
     def _direct(self, call: Call, body: NewResponse, model: Model) -> ASGIApp:
         keepsakes, direct = self.keepsakes(call.who.tenant), self.service.direct
@@ -87,11 +119,12 @@ class Responses:
         if not said.said:
             raise missing("input")
         asking = asked(body, said.lead)
+        echo = previous_of(call, asking.echo)
         about = About(
             id=response_id(RunId(direct.world.mint("run"))),
             created_at=int(direct.world.clock()),
             model=f"{model.provider}:{model.name}",
-            echo=asking.echo,
+            echo=echo,
             terms=asking.terms,
             tools=asking.tools,
         )
@@ -125,7 +158,7 @@ class Responses:
             return teller
 
         left = None
-        if not asking.echo.background:
+        if not asking.echo.background and call.asked is None:  # who has a key comes back with it
             left = partial(self._left, call, receipt.session, run)
         return Source(session=receipt.session, follow=follow, begin=begin, owns=owns, left=left)
 
@@ -153,18 +186,7 @@ class Responses:
             return Answer(200, (await told(self.service, call.who, found)).now())
         after = number(call, "starting_after", default=-1, most=MOST_EVENTS, least=0)
         await self.streams.check(call.who, self.service.tenants)
-        since = found.part.since
-        follow = partial(
-            self.service.following.follow,
-            call.who,
-            found.session.id,
-            after=Cursor(Seq(since - 1)),
-            ends=end_of(found.row.id),
-        )
-        source = Source(
-            session=found.session.id, follow=follow, begin=_from(found.teller(after=after), since)
-        )
-        return Sent(call, self.streams, source, streamed=True)
+        return Sent(call, self.streams, self._kept(call, found, after=after), streamed=True)
 
     async def delete(self, call: Call) -> ASGIApp:
         """Have a response given out no more; what nothing else is said in goes with it."""
@@ -201,7 +223,8 @@ class Responses:
                 for event in events:
                     fact = event.fact
                     if event.seq == part.since and isinstance(fact, UserSpoke):
-                        made += of_request(found.about, part.run, event.seq, fact)
+                        brought = of_request(found.about, part.run, event.seq, fact)
+                        made += [item for item, _ in brought]
                     elif event.seq <= part.since + part.answers and isinstance(fact, ToolFinished):
                         made.insert(
                             event.seq - part.since - 1, result_of(part.run, event.seq, fact)
@@ -235,11 +258,6 @@ def is_direct(body: NewResponse) -> bool:
     """Whether nothing of a request is to be kept, or follows what was."""
     follows = body.previous_response_id is not None or body.conversation is not None
     return body.store is False and not body.background and not follows
-
-
-def _id_of(spoken: Spoken) -> str:
-    receipt = spoken.receipt
-    return response_id(receipt.run, receipt.seq if spoken.is_resumed else None)
 
 
 def _begun(teller: Teller) -> JsonObject:

@@ -6,19 +6,17 @@ Invariant: read through the service, as whoever asks; what is not theirs is like
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import NamedTuple, cast
 
-import msgspec
-
-from hostler.core.errors import NotFound
+from hostler.beside.responses import Echo, echo_of, read_response, response_id
+from hostler.core.errors import Conflict, Malformed, NotFound
 from hostler.core.events import (
     ApprovalGiven,
     ClientTool,
     Event,
-    ModelReplied,
     Principal,
     RunId,
     RunWithdrawn,
@@ -29,11 +27,7 @@ from hostler.core.events import (
 )
 from hostler.core.records import RunRow, Session
 from hostler.core.terms import NO_TERMS
-from hostler.faces.responses.attempt import Attempt
-from hostler.faces.responses.bodies import InputItem
-from hostler.faces.responses.echo import About, Echo, digest, echo_of
-from hostler.faces.responses.ids import read_item, read_response, response_id
-from hostler.faces.responses.items import Told
+from hostler.faces.responses.echo import About, digest
 from hostler.faces.responses.telling import Part, Teller
 from hostler.faces.responses.writer import Writer
 from hostler.service.cursor import Cursor
@@ -77,17 +71,28 @@ async def find(service: Service, who: Principal, id_: str) -> Found:
         raise absent(id_)
     try:
         row = await service.runs.find(who, named.run)
-        session = await service.sessions.get(who, row.session)
-        spoke, since, at = await _asked(service, who, row, named.since)
+        found = await found_at(service, who, row, named.since)
     except NotFound:
         raise absent(id_) from None
-    if await _withdrawn(service, who, session, row, since):
+    if await _withdrawn(service, who, found.session, row, found.part.since):
         raise absent(id_)
-    tools = await _tools(service, who, session, spoke, since)
-    place = placed(
-        spoke, row.id, since, at, tools=tools, first=named.since is None, agent=row.agent
-    )
-    return Found(part=place.part, about=place.about, session=session, row=row)
+    return found
+
+
+async def found_at(service: Service, who: Principal, row: RunRow, since: Seq | None) -> Found:
+    """Return what begins at a place of a run, given out or not; None: its first response.
+
+    Raises:
+        NotFound: nothing does.
+    """
+    session = await service.sessions.get(who, row.session)
+    is_first = since is None or since == row.first_seq
+    begun = await _asked(service, who, row, None if is_first else since)
+    spoke, begins, at = begun.spoke, begun.since, begun.at
+    tools = await _tools(service, who, session, spoke, begins)
+    place = placed(spoke, row.id, begins, at, tools=tools, first=is_first, agent=row.agent)
+    part = place.part if begun.is_asked else replace(place.part, answers=0)
+    return Found(part=part, about=place.about, session=session, row=row)
 
 
 def placed(
@@ -119,15 +124,28 @@ def absent(id_: str) -> NotFound:
     return NotFound(f"Response with id '{id_[:100]}' not found.")
 
 
+def locked() -> Conflict:
+    told_ = "Another process is currently operating on this conversation."
+    return Conflict(told_, code="conversation_locked")
+
+
 def model_of(agent: str) -> str:
     """Return what clients call who answers."""
     return agent if ":" in agent else f"agent:{agent}"
 
 
-async def _asked(
-    service: Service, who: Principal, row: RunRow, since: Seq | None
-) -> tuple[UserSpoke, Seq, float]:
-    """Return what asked for a response, where it begins, and when.  Raises NotFound."""
+class _Begun(NamedTuple):
+    """With what a response begins."""
+
+    spoke: UserSpoke
+    since: Seq
+    at: float
+    is_asked: bool = True
+    """False: not with the message, but with an answer that came later, in another protocol."""
+
+
+async def _asked(service: Service, who: Principal, row: RunRow, since: Seq | None) -> _Begun:
+    """Return with what a response begins.  Raises NotFound."""
     at, last = row.first_seq if since is None else since, row.last_seq
     if at < row.first_seq or (last is not None and at > last):
         raise NotFound("it begins nowhere")
@@ -137,7 +155,7 @@ async def _asked(
         raise NotFound("it begins nowhere")
     if isinstance(fact, UserSpoke):
         if since is None or echo_of(fact.metadata) is not None:
-            return fact, at, event.at
+            return _Begun(fact, at, event.at)
     elif isinstance(fact, ApprovalGiven | ToolFinished):  # answered in another protocol
         async with aclosing(facts(service, who, row.session, row.first_seq, at)) as pages:
             before = [
@@ -148,7 +166,7 @@ async def _asked(
             ]
         ours = [one for one in before if echo_of(one.metadata) is not None]
         if ours:
-            return ours[-1], at, event.at
+            return _Begun(ours[-1], at, event.at, is_asked=False)
     raise NotFound("it begins nowhere")
 
 
@@ -195,7 +213,10 @@ async def read(
     service: Service, who: Principal, session: SessionId, *, after: int, limit: int
 ) -> list[Event]:
     """Return events past a position.  Raises NotFound: there are none."""
-    page = await service.following.page(who, session, after=Cursor(Seq(after)), limit=limit)
+    try:
+        page = await service.following.page(who, session, after=Cursor(Seq(after)), limit=limit)
+    except Malformed:
+        raise NotFound("the log does not go that far") from None
     if not page.items:
         raise NotFound("nothing is there")
     return [cast("Event", one) for one in page.items]
@@ -231,49 +252,3 @@ async def told(service: Service, who: Principal, found: Found) -> Teller:
                 if teller.is_over:
                     return teller
     return teller
-
-
-async def known(service: Service, who: Principal, names: Sequence[str]) -> Mapping[str, Told]:
-    """Return the replies of ours that items of a request are of, by the ids of the items."""
-    found, replies = dict[str, Told](), dict[tuple[RunId, Seq], Told | None]()
-    for name in names:
-        item = read_item(name)
-        assert item is not None
-        mark = (item.run, item.asked)
-        if mark not in replies:
-            replies[mark] = await _reply(service, who, *mark)
-        reply = replies[mark]
-        if reply is not None:
-            found[name] = reply
-    return found
-
-
-async def _reply(service: Service, who: Principal, run: RunId, asked: Seq) -> Told | None:
-    try:
-        row = await service.runs.find(who, run)
-        events = await read(service, who, row.session, after=asked, limit=NEAR)
-    except NotFound:
-        return None
-    for event in events:
-        fact = event.fact
-        if isinstance(fact, ModelReplied) and fact.run == run and fact.seen == asked:
-            return _told(run, asked, fact)
-    return None
-
-
-def _told(run: RunId, asked: Seq, fact: ModelReplied) -> Told:
-    writer = Writer(
-        About(id="", created_at=0, model=""), tail=run.removeprefix("run_"), after=math.inf
-    )
-    attempt = Attempt(writer, asked, names=None)
-    attempt.catch_up(fact)
-    attempt.replied(fact)
-    attempt.close_calls(fact.calls)
-    items = {
-        str(one["id"]): msgspec.convert(one, InputItem) for one in writer.output if _is_told(one)
-    }
-    return Told(items, fact.replay, fact.thinking)
-
-
-def _is_told(body: Mapping[str, object]) -> bool:
-    return body["type"] in ("message", "reasoning", "function_call", "custom_tool_call")

@@ -1,11 +1,11 @@
 """Names of ours as OpenAI's clients know them, and back.
 
-    run_T                the run          resp_T           its first response
-                                          resp_T_12        the one that began at 12 of the log
     ses_T                the session      conv_T           the conversation
     what was said in a response           msg_T_12_0, rs_T_12_1, fc_T_12_2: of the model's reply
                                           that was asked for at 12, the first part and so on
     call_T               the call         mcpr_T           the request for an approval of it
+
+Names of responses are in `beside.responses`: webhooks tell them, too.
 
 Invariant: pure; what is none of these is nothing, and never an error.
 """
@@ -18,35 +18,15 @@ from typing import NamedTuple
 from hostler.core.events import CallId, RunId, Seq, SessionId
 
 _TAIL = r"[A-Za-z0-9-]{1,128}"
-_RESPONSE = re.compile(rf"resp_({_TAIL})(?:_(\d{{1,18}}))?", re.ASCII)
 _ITEM = re.compile(rf"(?:msg|rs|fc|ctc|mcp|fco)_({_TAIL})_(\d{{1,18}})_(\d{{1,9}})", re.ASCII)
 _CONVERSATION = re.compile(r"conv_([A-Za-z0-9_-]{1,128})", re.ASCII)
 _CALL, _APPROVAL = "call_", "mcpr_"
-
-
-class ResponseId(NamedTuple):
-    run: RunId
-    since: Seq | None = None
-    """Where in the log it begins; None: it is the run's first."""
 
 
 class ItemId(NamedTuple):
     run: RunId
     asked: Seq
     place: int
-
-
-def response_id(run: RunId, since: Seq | None = None) -> str:
-    tail = run.removeprefix("run_")
-    return f"resp_{tail}" if since is None else f"resp_{tail}_{since}"
-
-
-def read_response(text: str) -> ResponseId | None:
-    found = _RESPONSE.fullmatch(text)
-    if found is None:
-        return None
-    since = None if found[2] is None else Seq(int(found[2]))
-    return ResponseId(RunId(f"run_{found[1]}"), since)
 
 
 def item_id(prefix: str, tail: str, asked: int, place: int) -> str:

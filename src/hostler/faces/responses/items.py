@@ -21,18 +21,20 @@ from msgspec.structs import replace
 from hostler.core.errors import Invalid
 from hostler.core.events import (
     CallId,
-    Content,
-    FilePart,
-    ImagePart,
     JsonObject,
+    ToolCall,
+)
+from hostler.core.said import (
+    Content,
+    ImagePart,
     ModelSaid,
     Part,
     Said,
     TextPart,
-    ToolCall,
     ToolSaid,
     UserSaid,
 )
+from hostler.core.shown import FilePart
 from hostler.faces.http.keepsakes import NOTHING, Keepsake, Keepsakes
 from hostler.faces.responses.bodies import InputItem, InputPart
 from hostler.faces.responses.ids import read_approval, read_item
@@ -65,6 +67,8 @@ class Conversation:
         default_factory=dict[CallId, Result | Decision]
     )
     """To calls that the request does not have itself."""
+    roles: dict[str, str] = field(default_factory=dict[str, str])
+    """Which of `said`, by its place, is said by no user, and who says it."""
 
     def split(self) -> tuple[Sequence[Said], Content]:
         """Return what was said before, and the message that is to be answered."""
@@ -90,20 +94,32 @@ class _Reply:
 
 
 def conversation(
-    items: Sequence[InputItem], keepsakes: Keepsakes, known: Mapping[str, Told]
+    items: Sequence[InputItem],
+    keepsakes: Keepsakes,
+    known: Mapping[str, Told],
+    *,
+    leads: bool = True,
 ) -> Conversation:
     """Return what items say; `known`: replies of ours, by the ids of their items.
+
+    `leads`: what system and developer say before all else is told apart; else it is said, too.
 
     Raises:
         Invalid: a call has no result, a reference leads nowhere, or a part cannot be shown.
     """
-    return _Reading(items, keepsakes, known).all()
+    return _Reading(items, keepsakes, known, leads=leads).all()
 
 
 class _Reading:
     def __init__(
-        self, items: Sequence[InputItem], keepsakes: Keepsakes, known: Mapping[str, Told]
+        self,
+        items: Sequence[InputItem],
+        keepsakes: Keepsakes,
+        known: Mapping[str, Told],
+        *,
+        leads: bool,
     ) -> None:
+        self._leads = leads
         self._items = [self._named(at, one, known) for at, one in enumerate(items)]
         self._keepsakes, self._known = keepsakes, known
         self._made, self._reply = Conversation(), _Reply()
@@ -177,8 +193,9 @@ class _Reading:
         self._flush()
         if item.role not in _SYSTEM:
             self._made.said.append(UserSaid(_content(parts)))
-        elif self._made.said:
+        elif self._made.said or not self._leads:
             marked = MARK.format(role=item.role) + _text(parts)
+            self._made.roles[str(len(self._made.said))] = str(item.role)
             self._made.said.append(UserSaid(marked))
         else:
             self._made.lead.append(_text(parts))

@@ -1,51 +1,52 @@
-"""What was said, as items: of one request, and of a whole session.
+"""What was said, as items.
 
 Invariant: pure; the same facts give the same items under the same ids.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from hostler.core.errors import Invalid
-from hostler.core.events import (
+from hostler.core.events import JsonObject, RunId, Seq, ToolFinished, UserSpoke
+from hostler.core.said import (
     Content,
-    Event,
     ImagePart,
-    JsonObject,
     ModelSaid,
     Part,
-    RunId,
     Said,
-    Seq,
     TextPart,
-    ToolFinished,
     ToolSaid,
-    UserSpoke,
 )
 from hostler.core.state import said_by
 from hostler.faces.http.endpoint import Call, number, one_of
-from hostler.faces.responses.echo import About, arguments_of, called, echo_of, text_in
+from hostler.faces.responses.echo import About, arguments_of, called, text_in
 from hostler.faces.responses.ids import item_id
-from hostler.faces.responses.telling import Part as Stretch
-from hostler.faces.responses.telling import Teller
-from hostler.faces.responses.writer import Writer
+from hostler.faces.responses.items import MARK
+from hostler.service.whence import Whence
 
 MOST_ITEMS = 100
 
 
-def of_request(about: About, run: RunId, seq: Seq, spoke: UserSpoke) -> list[JsonObject]:
-    """Return the items that a request brought, but for results and decisions."""
+def of_request(
+    about: About, run: RunId, seq: Seq, spoke: UserSpoke
+) -> list[tuple[JsonObject, Whence | None]]:
+    """Return the items that a request brought, but for results and decisions.
+
+    Each with whence it is; None: it is among the instructions.
+    """
     lead = about.terms.instructions
     own = about.echo.own
-    made = list[JsonObject]()
+    made = list[tuple[JsonObject, Whence | None]]()
     tail = run.removeprefix("run_")
     if lead is not None and own is not None:
         text = lead[own:].removeprefix("\n\n")
-        made.append(_message(item_id("msg", tail, seq, 0), "developer", [_text_in(text)]))
-    for said in said_by(spoke):
-        made += _items(about, said, tail, seq, len(made))
+        item = _message(item_id("msg", tail, seq, 0), "developer", [_text_in(text)])
+        made.append((item, None))
+    for place, said in enumerate(said_by(spoke)):
+        items = items_of(about, said, tail, seq, Places(len(made), place))
+        made += [(one, Whence(seq, place)) for one in items]
     return made
 
 
@@ -58,43 +59,6 @@ def result_of(run: RunId, seq: Seq, fact: ToolFinished) -> JsonObject:
         "output": fact.output,
         "status": "completed",
     }
-
-
-def of_session(events: Iterable[Event]) -> list[JsonObject]:
-    """Return all that was said in a session, in order."""
-    made, tellers = list[JsonObject](), dict[RunId, tuple[Teller, Writer, int]]()
-    brought: UserSpoke | None = None
-    for event in events:
-        fact, run = event.fact, event.fact.run
-        if run is None:
-            continue
-        if isinstance(fact, UserSpoke):
-            brought = fact if fact.client_tools is not None else brought
-            about = _about(fact, brought)
-            made += of_request(about, run, event.seq, fact)
-            if run not in tellers:
-                tail = run.removeprefix("run_")
-                writer = Writer(about, tail=tail, after=math.inf)
-                teller = Teller(Stretch(run=run, since=event.seq, splits=False), writer)
-                tellers[run] = (teller, writer, 0)
-        if run in tellers:
-            teller, writer, shown = tellers[run]
-            teller.take(event)
-            done = [one for one in writer.output[shown:] if one.get("status") != "in_progress"]
-            made += done
-            tellers[run] = (teller, writer, shown + len(done))
-    return made
-
-
-def _about(fact: UserSpoke, brought: UserSpoke | None) -> About:
-    tools = () if brought is None or brought.client_tools is None else brought.client_tools
-    echo = echo_of(fact.metadata)
-    about = About(id="", created_at=0, model="", tools=tools)
-    if fact.terms is not None:
-        about = About(id="", created_at=0, model="", tools=tools, terms=fact.terms)
-    if echo is None:
-        return about
-    return About(id="", created_at=0, model="", tools=tools, terms=about.terms, echo=echo)
 
 
 def page(call: Call, items: Sequence[JsonObject]) -> JsonObject:
@@ -113,6 +77,11 @@ def page(call: Call, items: Sequence[JsonObject]) -> JsonObject:
             told = f"Item with id '{after[:100]}' not found."
             raise Invalid(told, fields=[("/after", told)])
         items = items[places[0] + 1 :]
+    return listed(items, limit)
+
+
+def listed(items: Sequence[JsonObject], limit: int) -> JsonObject:
+    """Return the first of some items as a list."""
     shown = items[:limit]
     return {
         "object": "list",
@@ -123,7 +92,16 @@ def page(call: Call, items: Sequence[JsonObject]) -> JsonObject:
     }
 
 
-def _items(about: About, said: Said, tail: str, seq: Seq, place: int) -> list[JsonObject]:
+class Places(NamedTuple):
+    """Where something stands: among the items, and among the things that a fact says."""
+
+    item: int
+    thing: int
+
+
+def items_of(about: About, said: Said, tail: str, seq: Seq, at: Places) -> list[JsonObject]:
+    """Return one thing that was said at `seq` as items."""
+    place = at.item
     if isinstance(said, ToolSaid):
         return [
             {
@@ -135,7 +113,11 @@ def _items(about: About, said: Said, tail: str, seq: Seq, place: int) -> list[Js
             }
         ]
     if not isinstance(said, ModelSaid):
-        return [_message(item_id("msg", tail, seq, place), "user", _parts(said.content))]
+        id_, role = item_id("msg", tail, seq, place), about.echo.roles.get(str(at.thing))
+        if role is not None and isinstance(said.content, str):
+            text = said.content.removeprefix(MARK.format(role=role))
+            return [_message(id_, role, [_text_in(text)])]
+        return [_message(id_, "user", _parts(said.content))]
     made = list[JsonObject]()
     if said.thinking is not None:
         summary = [{"type": "summary_text", "text": said.thinking}]

@@ -20,6 +20,7 @@ import msgspec
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hostler.beside.responses import response_id
 from hostler.core.errors import CallerError, Invalid, Malformed, Unauthorised, Unavailable
 from hostler.core.events import JsonObject, RunId, Usage
 from hostler.faces.http.answers import Answer, problem
@@ -27,14 +28,13 @@ from hostler.faces.http.decode import decoded
 from hostler.faces.http.endpoint import Call, Endpoint, answered, read_call
 from hostler.faces.http.entry import Entrance
 from hostler.faces.http.form import encode
-from hostler.faces.http.open_streams import SLOW, OpenStream, OpenStreams
-from hostler.faces.http.openai import tell_openai
+from hostler.faces.http.open_streams import NOW, SLOW, WRITE, OpenStream, OpenStreams
 from hostler.faces.http.request import trailed
 from hostler.faces.http.sockets import BAD_KEY, close
-from hostler.faces.responses.asking import asked
+from hostler.faces.responses.asking import Continuing, asked, previous_of
 from hostler.faces.responses.bodies import NewResponse
 from hostler.faces.responses.echo import About
-from hostler.faces.responses.ids import response_id
+from hostler.faces.responses.errors import tell
 from hostler.faces.responses.speaking import who_answers
 from hostler.faces.responses.writer import Writer
 from hostler.service.authorise import authorise
@@ -131,7 +131,8 @@ class _Talk:
         self, of: ResponseSocket, call: Call, stream: OpenStream, scope: Scope, gone: anyio.Event
     ) -> None:
         self._of, self._call, self._stream, self._gone = of, call, stream, gone
-        as_post = {"type": "http", "method": "POST", "extensions": dict[str, object]()}
+        now = {NOW: {WRITE: self._now}}
+        as_post = {"type": "http", "method": "POST", "extensions": now}
         self._scope: Scope = {**scope, **as_post}
         self._memory = _Memory()
         self._last: JsonObject = {}
@@ -166,25 +167,34 @@ class _Talk:
             previous = fields.get("previous_response_id")
             said = self._remembered(fields)
         except CallerError as error:
-            await self._refuse(tell_openai(error))
+            await self._refuse(tell(error))
             return
+        call = self._call_of(None if "previous_response_id" in said else previous)
         if fields.get("generate") is False:
-            answer = await answered(self._prewarm(said), what, tell_openai)
+            answer = await answered(self._prewarm(call, said), what, tell)
             if isinstance(answer, Answer):
                 await self._refuse(answer)
                 self._forget(previous)
             return
-        performing = self._of.endpoint.perform("POST", self._call_of(), encode(said), PATH)
-        app = await answered(performing, what, tell_openai)
+        performing = self._of.endpoint.perform("POST", call, encode(said), PATH)
+        app = await answered(performing, what, tell)
         await self._run(app)
         if self._last.get("status") not in ("completed", "incomplete"):
             self._forget(previous)
         elif said.get("store") is False:
             self._remember(said, str(self._last["id"]), self._last["output"])
 
-    def _call_of(self) -> Call:
-        who, address = self._call.who, self._call.address
-        return Call(who=who, until=self._call.until, address=address, path={}, query={}, headers={})
+    def _call_of(self, previous: object) -> Call:
+        who, until, address = self._call.who, self._call.until, self._call.address
+        return Continuing(
+            who=who,
+            until=until,
+            address=address,
+            path={},
+            query={},
+            headers={},
+            previous=previous if isinstance(previous, str) else None,
+        )
 
     # -- chains that nothing keeps -------------------------------------------------------------
 
@@ -206,7 +216,7 @@ class _Talk:
         if previous is not None and previous == self._memory.id:
             self._memory = _Memory()
 
-    async def _prewarm(self, body: JsonObject) -> ASGIApp | None:
+    async def _prewarm(self, call: Call, body: JsonObject) -> ASGIApp | None:
         """Tell of a response to which no model is asked for anything."""
         service, who = self._of.service, self._call.who
         self._of.rates.take(who, "requests")
@@ -218,7 +228,7 @@ class _Talk:
             id=name,
             created_at=int(world.clock()),
             model=agent if ":" in agent else f"agent:{agent}",
-            echo=asking.echo,
+            echo=previous_of(call, asking.echo),
             terms=asking.terms,
             tools=asking.tools,
         )
@@ -259,6 +269,14 @@ class _Talk:
                 if data.startswith(_ENDS):
                     self._last = cast("JsonObject", _fields.decode(data)["response"])
                 await self._send(data)
+
+    def _now(self, events: bytes) -> bool:
+        """Send an event without waiting, if it is one that only goes on, and can be sent so."""
+        event, _, rest = events.partition(b"\n\n")
+        _, found, data = event.partition(b"\ndata: ")
+        if rest or not found or data.startswith(_ENDS) or self._gone.is_set():
+            return False
+        return self._stream.write(data)
 
     async def _refuse(self, answer: Answer) -> None:
         assert isinstance(answer.body, bytes)

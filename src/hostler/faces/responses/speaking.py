@@ -18,17 +18,21 @@ from typing import NamedTuple
 
 from msgspec import structs
 
+from hostler.beside.responses import response_id
 from hostler.core.errors import Conflict, Invalid, NotFound
-from hostler.core.events import CallId, Principal, RunId, Said, Seq, ToolSaid
+from hostler.core.events import CallId, Key, Principal, RunId, Seq
 from hostler.core.head import Wait
 from hostler.core.ports import AgentSpec
 from hostler.core.records import Session
+from hostler.core.said import Said, ToolSaid
 from hostler.faces.http.agents import agent_of
+from hostler.faces.http.endpoint import Call
+from hostler.faces.http.form import encode
 from hostler.faces.http.keepsakes import Keepsakes
-from hostler.faces.responses.asking import Asked, asked, conversation_of, input_of
+from hostler.faces.responses.asking import Asked, asked, conversation_of, input_of, previous_of
 from hostler.faces.responses.bodies import NewResponse, Question
 from hostler.faces.responses.echo import kept
-from hostler.faces.responses.finding import Found, find, known, model_of, told
+from hostler.faces.responses.finding import Found, find, locked, model_of, told
 from hostler.faces.responses.ids import read_conversation
 from hostler.faces.responses.items import (
     Conversation,
@@ -38,10 +42,12 @@ from hostler.faces.responses.items import (
     unanswered,
     uncalled,
 )
+from hostler.faces.responses.known import known
 from hostler.faces.responses.telling import Teller
 from hostler.service.earlier import state_at
 from hostler.service.follow import Seat
 from hostler.service.inbox import Message, Receipt
+from hostler.service.once import Answering
 from hostler.service.service import Service
 from hostler.service.waits import Decision, Result
 
@@ -56,6 +62,11 @@ class Spoken(NamedTuple):
     receipt: Receipt
     asked: Asked
     is_resumed: bool
+
+
+def id_of(receipt: Receipt, is_resumed: bool) -> str:  # noqa: FBT001  the receipt says no word of it
+    """Return the name of the response that a message asked for."""
+    return response_id(receipt.run, receipt.seq if is_resumed else None)
 
 
 class _Before(NamedTuple):
@@ -74,6 +85,8 @@ class Speaking:
     keepsakes: Keepsakes
     owns: ExitStack
     """Keeps the seat on the session, from before the message is written."""
+    call: Call
+    """The request, which may have an idempotency key."""
 
     async def say(self) -> tuple[Spoken, Seat]:
         """Store the request.
@@ -123,10 +136,13 @@ class Speaking:
     async def _said(self, before: _Before | None) -> tuple[Conversation, Asked]:
         items = input_of(self.body)
         replies = await known(self.service, self.who, names_of_ours(items))
-        said = conversation(items, self.keepsakes, replies)
+        # What is said in a conversation is in it, whoever says it; a chain has instructions.
+        leads = self.body.conversation is None
+        said = conversation(items, self.keepsakes, replies, leads=leads)
         lead = [*_lead(before), *said.lead]
         asking = asked(self.body, lead)
-        echo = structs.replace(asking.echo, model=model_of(self.agent))
+        echo = previous_of(self.call, asking.echo)
+        echo = structs.replace(echo, model=model_of(self.agent), roles=said.roles)
         return said, asking._replace(echo=echo)
 
     # -- where ---------------------------------------------------------------------------------
@@ -165,8 +181,7 @@ class Speaking:
             return await self._speak(session, said, asking)
         except Conflict as error:
             if error.code == "busy":
-                told_ = "Another process is currently operating on this conversation."
-                raise Conflict(told_, code="conversation_locked") from None
+                raise locked() from None
             raise
 
     async def _beside(
@@ -192,9 +207,19 @@ class Speaking:
     async def _new(
         self, said: Conversation, asking: Asked, history: Sequence[Said]
     ) -> tuple[Spoken, Seat]:
-        session, _ = await self.service.sessions.create(self.who, agent=self.agent)
-        before = replace(said, said=[*history, *said.said])
-        return await self._speak(session, before, asking)
+        sessions, opening = self.service.sessions, self.service.carried.opening
+        session = sessions.new(self.who, self.agent, client_tools=asking.tools)
+        said = replace(said, said=[*history, *said.said])
+        roles = {str(int(at) + len(history)): one for at, one in said.roles.items()}
+        asking = asking._replace(echo=structs.replace(asking.echo, roles=roles))
+        # As it is kept: what is secret in a tool is masked.
+        asking = asking._replace(tools=session.client_tools)
+        message = self._message(session, said, asking)
+        place = Key(session.tenant, session.id)
+        seat = self.owns.enter_context(self.service.following.seat(place))
+        answering = self._answering(is_resumed=False)
+        receipt = await opening.open(self.who, session, message, answering=answering)
+        return Spoken(session, receipt, asking, is_resumed=False), seat
 
     # -- and there -----------------------------------------------------------------------------
 
@@ -204,7 +229,9 @@ class Speaking:
         message = self._message(session, said, asking)
         message = replace(message, policy="reject", ends_at=ends_at)
         seat = await self._seat(session)
-        receipt = await self.service.inbox.speak(self.who, session.id, message)
+        answering = self._answering(is_resumed=False)
+        inbox = self.service.inbox
+        receipt = await inbox.speak(self.who, session.id, message, answering=answering)
         return Spoken(session, receipt, asking, is_resumed=False), seat
 
     async def _resume(
@@ -214,9 +241,22 @@ class Speaking:
         message = self._message(session, said, asking)
         seat = await self._seat(session)
         receipt = await self.service.resuming.resume(
-            self.who, session.id, run, replace(message, policy="steer"), said.answers
+            self.who,
+            session.id,
+            run,
+            replace(message, policy="steer"),
+            said.answers,
+            answering=self._answering(is_resumed=True),
         )
         return Spoken(session, receipt, asking, is_resumed=True), seat
+
+    def _answering(self, *, is_resumed: bool) -> Answering[Receipt] | None:
+        key = self.call.asked
+        if key is None:
+            return None
+        return Answering(
+            key, lambda receipt: b"200 %b" % encode({"id": id_of(receipt, is_resumed)})
+        )
 
     async def _seat(self, session: Session) -> Seat:
         return self.owns.enter_context(await self.service.following.watch(self.who, session.id))

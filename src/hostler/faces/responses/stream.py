@@ -19,12 +19,13 @@ from hostler.core.news import Piece
 from hostler.faces.http.answers import Answer
 from hostler.faces.http.endpoint import Call
 from hostler.faces.http.open_streams import OpenStream, OpenStreams, cutter, while_there
-from hostler.faces.http.openai import tell_openai
 from hostler.faces.http.request import REQUEST_ID, request_of
 from hostler.faces.http.streaming import HEADERS, LARGEST_CHUNK, Follow, body, chunks, why_cut
+from hostler.faces.responses.errors import tell
 from hostler.faces.responses.telling import Teller
 
 HEARTBEAT = b": still here\n\n"
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 Beginning: TypeAlias = Callable[[Event | Piece], Teller | None]
 """Makes what tells a response of the fact that it begins with; None: this is another one."""
 
@@ -44,7 +45,16 @@ class Source:
 class Sent:
     """An ASGI application that answers with a response: `streamed`, or whole."""
 
-    def __init__(self, call: Call, streams: OpenStreams, source: Source, *, streamed: bool) -> None:
+    def __init__(
+        self,
+        call: Call,
+        streams: OpenStreams,
+        source: Source,
+        *,
+        streamed: bool,
+        headers: Headers = (),
+    ) -> None:
+        self._headers = headers
         self._call, self._streams, self._source = call, streams, source
         self._is_streamed, self._teller = streamed, None
 
@@ -65,16 +75,16 @@ class Sent:
         if stream.why == "slow" and (cut := cutter(scope)) is not None:
             cut(0, "slow")
         elif not self._is_streamed and (not is_gone or stream.why is not None):
-            await (tell_openai(why_cut(stream)) if is_gone else answer)(scope, receive, send)
+            await (tell(why_cut(stream)) if is_gone else answer)(scope, receive, send)
 
     async def _whole(self) -> Answer:
         async for _, teller in told(self._source, at_once=lambda _: False):
             if teller is not None and teller.is_over:
-                return Answer(200, teller.response)
-        return tell_openai(NotFound("the response was deleted"))
+                return Answer(200, teller.response, tuple(self._headers))
+        return tell(NotFound("the response was deleted"))
 
     async def _stream(self, scope: Scope, stream: OpenStream) -> Answer:
-        headers = [*HEADERS, (REQUEST_ID, request_of(scope).encode())]
+        headers = [*HEADERS, *self._headers, (REQUEST_ID, request_of(scope).encode())]
         await stream.send({"type": "http.response.start", "status": 200, "headers": headers})
         over = False
 

@@ -10,7 +10,7 @@ from hostler.core.events import JsonObject
 from hostler.faces.http.endpoint import Call, Operation
 from hostler.faces.http.keepsakes import KeepsakesOf
 from hostler.faces.http.open_streams import OpenStreams
-from hostler.faces.http.openai import OpenAiError, tell_openai
+from hostler.faces.http.openai import OpenAiError
 from hostler.faces.responses.beside import Beside, Counted, Long
 from hostler.faces.responses.bodies import NewResponse
 from hostler.faces.responses.conversations import (
@@ -19,6 +19,7 @@ from hostler.faces.responses.conversations import (
     NewConversation,
     NewItems,
 )
+from hostler.faces.responses.errors import tell
 from hostler.faces.responses.face import Responses
 from hostler.service.service import Service
 
@@ -44,7 +45,7 @@ def responses_operations(
     return [
         *_responses(do),
         *_beside(Beside(service, streams, keepsakes)),
-        *_conversations(Conversations(service)),
+        *_conversations(Conversations(service, keepsakes)),
     ]
 
 
@@ -57,6 +58,7 @@ def _operation(
     *,
     body: object = None,
     query: Mapping[str, str] | None = None,
+    keeps: bool = False,
 ) -> Operation:
     return Operation(
         method=method,
@@ -67,10 +69,12 @@ def _operation(
         body=body,
         query=query or {},
         returns={200: JsonObject},
-        keeps=False,
-        tell=tell_openai,
+        keeps=keeps,
+        tell=tell,
         tells=OpenAiError,
-        errors=(400, 404, 409, 413) if body is not None else (400, 404),
+        errors=(400, 404, 409, 413, *((422,) if keeps else ()))
+        if body is not None
+        else (400, 404, 409),
     )
 
 
@@ -87,10 +91,9 @@ def _responses(do: Responses) -> list[Operation]:
             body=NewResponse,
             returns={200: JsonObject},
             streams=True,
-            keeps=False,
-            tell=tell_openai,
+            tell=tell,
             tells=OpenAiError,
-            errors=(400, 404, 409, 413, 500, 502, 504),
+            errors=(400, 404, 409, 413, 422, 500, 502, 504),
         ),
         Operation(
             method="GET",
@@ -102,7 +105,7 @@ def _responses(do: Responses) -> list[Operation]:
             returns={200: JsonObject},
             streams=True,
             keeps=False,
-            tell=tell_openai,
+            tell=tell,
             tells=OpenAiError,
             errors=(400, 404),
         ),
@@ -157,7 +160,7 @@ def _beside(do: Beside) -> list[Operation]:
             body=Long,
             returns={200: JsonObject},
             keeps=False,
-            tell=tell_openai,
+            tell=tell,
             tells=OpenAiError,
             errors=(400, 404, 413, 500, 502, 504),
         ),
@@ -169,13 +172,14 @@ def _conversations(do: Conversations) -> list[Operation]:
     items, item = f"{one}/items", f"{one}/items/{{item}}"
     new, changed, added = NewConversation, ChangedConversation, NewItems
     made, listed = "Make a conversation, which is a session", "What was said in a conversation"
+    put, out = "Put items at its end", "Take one out of it; a call goes with its result"
     return [
-        _operation("POST", all_, "create_conversation", made, do.create, body=new),
+        _operation("POST", all_, "create_conversation", made, do.create, body=new, keeps=True),
         _operation("GET", one, "get_conversation", "A conversation", do.get),
         _operation("POST", one, "change_conversation", "Label it", do.change, body=changed),
         _operation("DELETE", one, "delete_conversation", "Delete it, as a session", do.delete),
         _operation("GET", items, "conversation_items", listed, do.items, query=_LIST),
-        _operation("POST", items, "add_items", "Refused: see how-to", do.add, body=added),
+        _operation("POST", items, "add_items", put, do.add, body=added, keeps=True),
         _operation("GET", item, "conversation_item", "One item of it", do.item),
-        _operation("DELETE", item, "remove_item", "Refused: see how-to", do.remove),
+        _operation("DELETE", item, "remove_item", out, do.remove),
     ]

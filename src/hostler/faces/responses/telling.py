@@ -8,16 +8,16 @@ Invariant: pure; facts and pieces in their order give the same events, whoever r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hostler.beside.responses import Waits, ended
 from hostler.core.events import (
     START,
     ApprovalAsked,
     ApprovalGiven,
     AttemptDropped,
     CallId,
-    CancelRequested,
     Event,
     Fact,
     Fault,
@@ -29,7 +29,6 @@ from hostler.core.events import (
     RunId,
     RunStarted,
     Seq,
-    Stop,
     ToolCall,
     ToolFinished,
     ToolStarted,
@@ -44,7 +43,6 @@ from hostler.faces.responses.echo import arguments_of, response, text_in
 from hostler.faces.responses.writer import Item, Writer, encode
 
 NO_FAULT = Fault(code="", message="")
-_INCOMPLETE: Mapping[Stop, str] = {"length": "max_output_tokens", "refusal": "content_filter"}
 _CODES = {"rate_limit": "rate_limit_exceeded", "invalid_request": "invalid_prompt"}
 
 
@@ -71,14 +69,14 @@ class Teller:
         """`response`: the whole of it, once it is over."""
         self._asked: Seq = part.since
         self._attempt = Attempt(writer, self._asked, names=self._names)
-        self._is_open = self._is_queued = self._is_cancelled = False
+        self._is_open = self._is_queued = False
         self._calls = dict[CallId, ToolCall]()
         """Of the last reply."""
         self._running = dict[CallId, Item]()
+        self.ran = dict[str, CallId]()
+        """Which calls of the agent's own tools items are, by their ids."""
         self._approved = set[CallId]()
-        self._unanswered, self._waiting = set[CallId](), set[CallId]()
-        self._answers = part.answers
-        self._stop: Stop = "end"
+        self._waits = Waits(part.answers)
         self._offered = list[tuple[Item, str]]()
         self.last: Seq = START
         """The last fact that was read."""
@@ -147,20 +145,20 @@ class Teller:
     # -- facts ---------------------------------------------------------------------------------
 
     def _fact(self, event: Event, fact: Fact | Unknown) -> None:
+        is_parked = self._waits.take(fact)
         match fact:
             case ModelAsked() | ModelReplied() | ModelFailed() | AttemptDropped():
                 self._model(event.seq, fact)
             case ApprovalAsked() | ApprovalGiven() | ToolStarted() | ToolFinished():
                 self._call(fact)
-                self._park(event, fact)
             case RunStarted() if self._is_queued:
                 self._going()
-            case CancelRequested():
-                self._is_cancelled = True
             case RunEnded():
                 self._end(int(event.at), fact)
             case _:
                 pass
+        if is_parked and self._part.splits:  # nothing goes on until the client answers
+            self.response = self._writer.end("completed", self._usage, int(event.at))
 
     def _going(self) -> None:
         if self._is_queued:
@@ -186,9 +184,7 @@ class Teller:
         self._usage, self._is_open = add(self._usage, fact.usage), False
         self._attempt.catch_up(fact)
         self._attempt.replied(fact)
-        self._stop = fact.stop
         self._calls = {call.id: call for call in fact.calls}
-        self._unanswered, self._waiting = set(self._calls), set[CallId]()
 
     def _dropped(self, fact: AttemptDropped) -> None:
         if not self._is_open:
@@ -204,19 +200,14 @@ class Teller:
 
     def _call(self, fact: ApprovalAsked | ApprovalGiven | ToolStarted | ToolFinished) -> None:
         call = fact.call
-        self._unanswered.add(call)
         if isinstance(fact, ApprovalAsked):
-            self._waiting.add(call)
             if call not in self._attempt.calls:
                 self._writer.approval(call, fact.name, fact.arguments)
         elif isinstance(fact, ApprovalGiven):
-            self._waiting.discard(call)
             self._approved.add(call)
         elif isinstance(fact, ToolStarted):
             self._started(fact)
         else:
-            self._unanswered.discard(call)
-            self._waiting.discard(call)
             self._finished(fact)
 
     def _started(self, fact: ToolStarted) -> None:
@@ -224,11 +215,10 @@ class Teller:
         if fact.expires_at is None:
             approval = call if call in self._approved else None
             item = writer.mcp_call(self._asked, attempt.next(), fact.name, approval)
-            self._running[call] = item
+            self._running[call], self.ran[str(item.body["id"])] = item, call
             writer.grow(item, encode(fact.arguments).decode())
             writer.tell(item)
             return
-        self._waiting.add(call)
         item = attempt.calls.get(call)
         if item is None or item not in writer.open:
             item = attempt.call(call, fact.name)
@@ -254,42 +244,30 @@ class Teller:
         elif call in self._calls:
             asked = self._calls[call]
             item = writer.mcp_call(self._asked, attempt.next(), asked.name, None)
+            self.ran[str(item.body["id"])] = call
             writer.grow(item, arguments_of(asked))
             writer.tell(item)
             writer.answer(item, fact.output, failed=failed)
 
     # -- its end -------------------------------------------------------------------------------
 
-    def _park(self, event: Event, fact: Fact) -> None:
-        """End where nothing goes on until the client answers."""
-        if self._answers and not isinstance(fact, ToolStarted | ApprovalAsked):
-            self._answers -= 1
-            return
-        parked = bool(self._waiting) and self._waiting >= self._unanswered
-        if parked and self._part.splits and not self._is_cancelled:
-            self.response = self._writer.end("completed", self._usage, int(event.at))
-
     def _end(self, at: int, fact: RunEnded) -> None:
         self._going()
-        writer, usage = self._writer, self._usage
-        if fact.status == "done":
-            # A reply of which nothing was left ends its run as one that said nothing.
-            incomplete = _INCOMPLETE.get(self._stop)
-            status = "completed" if incomplete is None else "incomplete"
-            self.response = writer.end(status, usage, at, incomplete=incomplete)
-        elif fact.status == "cancelled":
-            self.response = writer.end("cancelled", usage, at)
-        else:
-            error: JsonObject = {
+        status, incomplete = ended(fact.status, self._waits.stop)
+        error: JsonObject | None = None
+        if status == "failed":
+            error = {
                 "code": _CODES.get(self._fault.code, "server_error"),
                 "message": _why(fact.reason, self._fault),
             }
-            self.response = writer.end("failed", usage, at, error=error)
+        self.response = self._writer.end(
+            status, self._usage, at, error=error, incomplete=incomplete
+        )
 
     @property
     def waits(self) -> frozenset[CallId]:
         """Return which calls its client has to answer, once it is over."""
-        return frozenset(self._waiting)
+        return frozenset(self._waits.waiting)
 
 
 def _why(reason: str | None, fault: Fault) -> str:

@@ -9,18 +9,19 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from hostler.core.events import JsonObject, Stop, Usage
+from hostler.beside.responses import ended
+from hostler.core.events import JsonObject, Usage
 from hostler.core.ports import Delta, Failure, Reply
 from hostler.faces.http.answers import Answer
 from hostler.faces.http.keepsakes import NOTHING, Keepsakes, keepsake_of
-from hostler.faces.http.openai import ErrorBody, failed, tell_openai
+from hostler.faces.http.openai import ErrorBody, failed
 from hostler.faces.responses.attempt import Attempt
 from hostler.faces.responses.echo import About
+from hostler.faces.responses.errors import tell
 from hostler.faces.responses.writer import Writer
 
 ALIVE = b": still here\n\n"
 SEALED = "reasoning.encrypted_content"
-_INCOMPLETE: dict[Stop, str] = {"length": "max_output_tokens", "refusal": "content_filter"}
 
 
 class _Failed(msgspec.Struct):
@@ -33,7 +34,7 @@ _failed = msgspec.json.Decoder(_Failed).decode
 class Words:
     """Writes one answer: the `http.direct.Words` of this face."""
 
-    tell = staticmethod(tell_openai)
+    tell = staticmethod(tell)
     id_headers: Sequence[bytes] = ()
 
     def __init__(
@@ -76,8 +77,7 @@ class Words:
         seal = None if kept == NOTHING else self._keepsakes.give(kept)
         attempt.replied(reply, seal=seal)
         attempt.close_calls(reply.calls)
-        incomplete = _INCOMPLETE.get(reply.stop)
-        status = "completed" if incomplete is None else "incomplete"
+        status, incomplete = ended("done", reply.stop)
         at = int(self._clock())
         self.response = writer.end(status, reply.usage, at, incomplete=incomplete)
         return writer.taken()

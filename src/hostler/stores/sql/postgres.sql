@@ -53,6 +53,13 @@ ON CONFLICT (tenant, session, call) DO UPDATE SET
     reason = coalesce(excluded.reason, a.reason),
     answered_at = coalesce(excluded.answered_at, a.answered_at)
 
+-- name: write_scheduled (session text, input text, seq bigint, at bigint)
+INSERT INTO scheduled (tenant, {columns}) SELECT :tenant::text, {values} FROM {rows}
+
+-- name: write_unscheduled (session text, input text)
+DELETE FROM scheduled s USING {rows}
+WHERE s.tenant = :tenant AND s.session = r.session AND s.input = r.input
+
 -- name: pick_said (session text, seq bigint, words text)
 -- `words`: digests, with spaces between them.
 SELECT nextval('said_ids') AS id, r.session, r.seq, r.words
@@ -151,7 +158,13 @@ WHERE tenant = :tenant AND session = :session AND seq > :after AND seq <= :upto
     AND kind = ANY(:kinds)
 
 -- name: unfinished
-SELECT tenant, session, active FROM heads WHERE due <= :now ORDER BY due, tenant, session
+(SELECT tenant, session, active FROM heads WHERE due <= :now ORDER BY due, tenant, session)
+UNION ALL
+(SELECT tenant, session, input FROM scheduled WHERE at <= :soon ORDER BY at, tenant, session)
+
+-- name: scheduled
+SELECT input, seq, at FROM scheduled WHERE tenant = :tenant AND session = :session
+ORDER BY at, input
 
 -- name: idle_since
 -- Idle sessions that were not touched since a time, oldest first.
@@ -273,6 +286,8 @@ WITH gone AS (
     DELETE FROM said_words w USING gone WHERE w.id = gone.id
 ), approvals AS (
     DELETE FROM approvals WHERE tenant = :tenant AND session = :session
+), scheduled AS (
+    DELETE FROM scheduled WHERE tenant = :tenant AND session = :session
 ), shares AS (
     DELETE FROM shares WHERE tenant = :tenant AND session = :session
 ), grants AS (

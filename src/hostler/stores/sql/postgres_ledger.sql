@@ -89,10 +89,6 @@ ON CONFLICT (tenant, id) DO UPDATE SET
 -- This process lives as long as this connection has the lock.
 SELECT pg_advisory_lock(8420, :holder::integer)
 
--- name: drive
--- Whether this process is the one that drives runs, as long as this connection has the lock.
-SELECT pg_try_advisory_lock(8420, -1)
-
 -- name: drop_open_direct_calls
 -- Of processes that live no more.
 UPDATE direct_calls SET status = 'dropped', unpriced = true, ended_at = greatest(:now, asked_at)

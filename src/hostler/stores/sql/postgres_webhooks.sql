@@ -10,14 +10,24 @@ FROM {rows} JOIN webhooks w ON w.tenant = :tenant AND w.disabled_at IS NULL
 ON CONFLICT DO NOTHING
 
 -- name: wanted_notices
--- A row if anybody wants any, and one with the message that began it for each of the runs.
-SELECT NULL AS id, NULL AS fact
+-- A row if anybody wants any, and the messages of sessions from the first ones of runs on: some are
+-- of other runs.
+SELECT NULL AS id, NULL AS seq, NULL AS fact
 WHERE EXISTS (SELECT 1 FROM webhooks WHERE tenant = :tenant AND disabled_at IS NULL)
 UNION ALL
-SELECT r.id, e.fact FROM agent_runs r
-JOIN events e ON e.tenant = r.tenant AND e.session = r.session AND e.seq = r.first_seq
-WHERE r.tenant = :tenant AND r.id = ANY(:runs::text[])
+(SELECT r.id, e.seq, e.fact FROM agent_runs r
+JOIN events e ON e.tenant = r.tenant AND e.session = r.session AND e.seq >= r.first_seq
+WHERE r.tenant = :tenant AND r.id = ANY(:runs::text[]) AND e.kind = 'user_spoke'
     AND EXISTS (SELECT 1 FROM webhooks WHERE tenant = :tenant AND disabled_at IS NULL)
+ORDER BY e.seq)
+
+-- name: response_so_far
+SELECT seq, at, fact FROM events
+WHERE tenant = :tenant AND session = :session AND seq >= :since AND kind IN (
+    'user_spoke', 'model_replied', 'cancel_requested', 'run_ended',
+    'approval_asked', 'approval_given', 'tool_started', 'tool_finished'
+)
+ORDER BY seq
 
 -- name: lock_webhooks
 -- One process at a time counts a tenant's webhooks and adds one.
@@ -96,7 +106,8 @@ WHERE tenant = :tenant AND webhook = :webhook
 ORDER BY id DESC LIMIT :limit
 
 -- name: due_deliveries
--- Of each webhook a few, so that one of which thousands are due keeps nobody from theirs.
+-- Of each webhook a few, so that one of which thousands are due keeps nobody from theirs.  Those
+-- that another process has taken count among the few: it sends them.
 SELECT w.tenant, w.id, w.url, w.secret, w.created_at, w.updated_at, w.events, w.description, w.old_secret, w.old_until, w.disabled_at, w.disabled_because, w.failures, w.failing_since,
     d.tenant, d.webhook, d.id, d.type, d.body, d.created_at, d.status, d.tries, d.step, d.replays, d.tried_at, d.code, d.error, d.next_at
 FROM webhooks w CROSS JOIN LATERAL (
@@ -104,10 +115,34 @@ FROM webhooks w CROSS JOIN LATERAL (
     WHERE x.tenant = w.tenant AND x.webhook = w.id AND x.next_at <= :now
     ORDER BY x.next_at LIMIT :each
 ) d
+WHERE d.taken_until IS NULL OR d.taken_until <= :now OR d.taken_by = :me
 ORDER BY d.next_at
 
 -- name: next_delivery
-SELECT min(next_at) FROM deliveries WHERE next_at > :now
+-- When something is due after now, or free again that is due.
+SELECT least(
+    (SELECT min(next_at) FROM deliveries WHERE next_at > :now),
+    (SELECT min(taken_until) FROM deliveries
+        WHERE next_at <= :now AND taken_until > :now AND taken_by <> :me)
+)
+
+-- name: take_deliveries
+-- What somebody else is taking, or writing, is theirs: nobody waits for anybody here.
+UPDATE deliveries d SET taken_by = :me, taken_until = :until
+FROM (
+    SELECT x.tenant, x.webhook, x.id FROM deliveries x
+    JOIN unnest(:tenants::text[], :webhooks::text[], :ids::text[]) AS r (tenant, webhook, id)
+        ON x.tenant = r.tenant AND x.webhook = r.webhook AND x.id = r.id
+    WHERE x.next_at <= :now
+        AND (x.taken_until IS NULL OR x.taken_until <= :now OR x.taken_by = :me)
+    FOR UPDATE OF x SKIP LOCKED
+) free
+WHERE d.tenant = free.tenant AND d.webhook = free.webhook AND d.id = free.id
+RETURNING d.tenant, d.webhook, d.id
+
+-- name: leave_delivery
+UPDATE deliveries SET taken_by = NULL, taken_until = NULL
+WHERE tenant = :tenant AND webhook = :webhook AND id = :id AND taken_by = :me
 
 -- name: tidy_deliveries
 DELETE FROM deliveries WHERE (tenant, webhook, id) IN (

@@ -117,10 +117,20 @@ SELECT max(seq) FROM page
 
 -- name: past
 SELECT group_concat(seq), group_concat(fact) FROM events
-WHERE tenant = ? AND session = ? AND seq > ? AND seq <= ? AND kind IN (?, ?, ?, ?, ?, ?, ?)
+WHERE tenant = ? AND session = ? AND seq > ? AND seq <= ? AND kind IN (?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: unfinished
-SELECT tenant, session, active FROM heads WHERE due <= ?
+SELECT tenant, session, active FROM heads WHERE due <= :now
+UNION ALL SELECT tenant, session, input FROM scheduled WHERE at <= :soon
+
+-- name: insert_scheduled (tenant, session, input, seq, at)
+INSERT INTO scheduled VALUES {rows}
+
+-- name: end_scheduled
+DELETE FROM scheduled WHERE tenant = ? AND session = ? AND input = ?
+
+-- name: scheduled
+SELECT input, seq, at FROM scheduled WHERE tenant = ? AND session = ? ORDER BY at, input
 
 -- name: lineage
 SELECT lineage FROM sessions WHERE tenant = ? AND id = ?
@@ -247,6 +257,9 @@ DELETE FROM events WHERE tenant = ? AND session = ? AND seq > ?
 
 -- name: delete_approvals
 DELETE FROM approvals WHERE tenant = ? AND session = ?
+
+-- name: delete_scheduled
+DELETE FROM scheduled WHERE tenant = ? AND session = ?
 
 -- name: delete_shares
 DELETE FROM shares WHERE tenant = ? AND session = ?

@@ -6,10 +6,20 @@ SELECT tenant, id, events FROM webhooks WHERE disabled_at IS NULL
 -- name: insert_notices (tenant, webhook, id, type, body, created_at, status, tries, step, replays, tried_at, code, error, next_at)
 INSERT INTO deliveries VALUES {rows} ON CONFLICT DO NOTHING
 
--- name: first_spoken
-SELECT e.fact FROM agent_runs r
-JOIN events e ON e.tenant = r.tenant AND e.session = r.session AND e.seq = r.first_seq
-WHERE r.tenant = ? AND r.id = ?
+-- name: messages_of_run
+-- The messages of a session from a run's first one on, up to a position: some are of other runs.
+SELECT e.seq, e.fact FROM agent_runs r
+JOIN events e ON e.tenant = r.tenant AND e.session = r.session AND e.seq >= r.first_seq
+WHERE r.tenant = ? AND r.id = ? AND e.seq <= ? AND e.kind = 'user_spoke'
+ORDER BY e.seq
+
+-- name: response_so_far
+SELECT seq, at, fact FROM events
+WHERE tenant = ? AND session = ? AND seq >= ? AND seq <= ? AND kind IN (
+    'user_spoke', 'model_replied', 'cancel_requested', 'run_ended',
+    'approval_asked', 'approval_given', 'tool_started', 'tool_finished'
+)
+ORDER BY seq
 
 -- name: count_webhooks
 SELECT count(*) FROM webhooks WHERE tenant = ?
