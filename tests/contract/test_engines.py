@@ -65,7 +65,7 @@ async def on_redis(url: str) -> AsyncGenerator[Node]:
         await one.close()
 
 
-@pytest.mark.parametrize("check", ENGINE_SUITE, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", [*ENGINE_SUITE, *FAIR_SUITE], ids=lambda check: check.__name__)
 async def test_the_embedded_engine(check: Check) -> None:
     await check(embedded)
 

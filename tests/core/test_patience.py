@@ -38,7 +38,7 @@ from hostler.core.events import (
     ToolFinished,
 )
 from hostler.core.loop import Drive, Interrupt
-from hostler.core.ports import AgentSpec, Failure, FaultCode, Reply, ToolSpec, World
+from hostler.core.ports import AgentSpec, Failure, FaultCode, Job, Reply, ToolSpec, World
 from hostler.core.state import State, fold
 from hostler.signals.local import LocalSignals
 from hostler.stores.memory import MemoryStore
@@ -211,7 +211,7 @@ async def test_a_run_that_waits_for_somebody_ends_when_its_time_is_over(tool: To
     play.clock.now += 59.0
     assert await play.store.unfinished() == [], "nobody rings before"
     play.clock.now += 1.5
-    assert await play.store.unfinished() == [play.key]
+    assert await play.store.unfinished() == [Job(play.key)]
     await play.drive()
 
     answer, end = (await play.facts())[-2:]

@@ -160,6 +160,8 @@ class Jobs:
     def serves(self) -> bool:
         return True
 
+    async def aclose(self) -> None: ...
+
     def drain(self) -> None: ...
     @property
     def live(self) -> int:

@@ -16,10 +16,10 @@ import anyio.abc
 from tests.fleets import HubWire, until
 
 from hostler.core.directory import Directory
-from hostler.core.events import Event, Fact, Key, RunKey, Seq
+from hostler.core.events import Event, Fact, Key, Seq
 from hostler.core.head import Head
 from hostler.core.news import Signals
-from hostler.core.ports import Job, World
+from hostler.core.ports import World
 from hostler.core.records import Appended, Once, Session
 from hostler.core.store import Observer, Outbox, Store
 from hostler.service.service import Service, make_service
@@ -89,11 +89,10 @@ class Node:
             f"life-{self.number}-{house.deaths}", house.clock, house.mint, lambda: 0.0
         )
 
-        async def outbox(key: RunKey) -> None:
-            await house.jobs.enqueue(Job(key))
-
         try:
-            async with house.opens(observer=self._observe, outbox=outbox, clock=house.clock) as (
+            async with house.opens(
+                observer=self._observe, outbox=house.jobs.enqueue, clock=house.clock
+            ) as (
                 self.store,
                 directory,
             ):

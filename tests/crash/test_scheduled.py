@@ -89,7 +89,7 @@ class Node:
 
     async def round(self) -> list[float | None]:
         """Handle all that the store says can go on."""
-        return [await self.handle(key) for key in await self.store.unfinished()]
+        return [await self.handle(job.key) for job in await self.store.unfinished()]
 
 
 def dying_unfenced(append: Append, *, at: int, after: bool) -> Append:

@@ -220,6 +220,7 @@ async def test_a_thousand_sessions_are_watched_at_once(tmp_path: Path) -> None:
                 for key in keys:
                     tasks.start_soon(watch, there, key)
                 await until(lambda: sum(one.stands for one in there._listening) == len(keys))
+                await until(lambda: here.peers == 1)
                 for key in keys:
                     here.publish(key, [replace(asked(1), session=key.session)])
 

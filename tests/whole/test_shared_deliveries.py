@@ -45,11 +45,14 @@ async def test_of_two_workers_on_one_database_one_sends_each(postgres: Database)
     assert sorted(sent) == sorted(f"evt_{number}" for number in range(20))
 
 
-async def test_what_a_sender_that_died_had_taken_another_one_sends(postgres: Database) -> None:
-    async def never(_: str) -> Posted:
-        await anyio.sleep_forever()
-        raise AssertionError
+async def never(_: str) -> Posted:
+    await anyio.sleep_forever()
+    raise AssertionError
 
+
+async def test_what_a_sender_that_leaves_had_on_its_way_another_one_sends_at_once(
+    postgres: Database,
+) -> None:
     clock = Clock(1000.0)
     async with open_postgres(postgres.url, clock=clock) as one:
         async with working(PostgresWebhooks(one), clock) as here:
@@ -57,6 +60,20 @@ async def test_what_a_sender_that_died_had_taken_another_one_sends(postgres: Dat
             await here.hook()
             await here.hooks.put(a_delivery("1", 1000.0))
             await here.post.until(1)
+        async with working(PostgresWebhooks(one), clock) as there:
+            sent = await there.tried(1)
+
+    assert (sent.status, len(there.post.sent)) == ("delivered", 1)
+
+
+async def test_what_a_sender_that_died_had_taken_another_one_sends(postgres: Database) -> None:
+    clock = Clock(1000.0)
+    async with open_postgres(postgres.url, clock=clock) as one:
+        dead = PostgresWebhooks(one)
+        await dead.add(a_webhook(), most=1)
+        await dead.put(a_delivery("1", 1000.0))
+        taken = [row for _, row in (await dead.due(clock.now, each=1)).deliveries]
+        assert await dead.take(taken, now=clock.now, until=clock.now + TAKEN_S)
         async with working(PostgresWebhooks(one), clock) as there:
             assert await there.hooks.due(clock.now, each=1) == ([], clock.now + TAKEN_S)
             assert there.post.sent == []

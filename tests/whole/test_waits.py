@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -42,8 +43,8 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[EmbeddedEngine]:
     """Return the engines of the servers to come."""
     made = list[EmbeddedEngine]()
 
-    def make() -> EmbeddedEngine:
-        made.append(EmbeddedEngine())
+    def make(*, ahead: Callable[[], int]) -> EmbeddedEngine:
+        made.append(EmbeddedEngine(ahead=ahead))
         return made[-1]
 
     monkeypatch.setattr(app_engines, "EmbeddedEngine", make)

@@ -1330,6 +1330,11 @@ export interface components {
             history?: (components["schemas"]["UserSaid"] | components["schemas"]["ModelSaid"] | components["schemas"]["ToolSaid"])[];
             /** @default null */
             terms?: components["schemas"]["Terms"] | null;
+            /**
+             * @default normal
+             * @enum {unknown}
+             */
+            priority?: "low" | "normal";
             /** @default null */
             scheduled?: number | null;
             run: string | null;
@@ -1948,6 +1953,11 @@ export interface components {
             };
             /** @default null */
             purpose?: string | null;
+            /**
+             * @default normal
+             * @enum {unknown}
+             */
+            priority?: "low" | "normal";
             /** @default null */
             client_tools?: components["schemas"]["ClientTool"][] | null;
             /** @default null */
@@ -2010,6 +2020,8 @@ export interface components {
                 [key: string]: unknown;
             };
             purpose: string | null;
+            /** @enum {unknown} */
+            priority: "low" | "normal";
         };
         /** NewCancel */
         NewCancel: {

@@ -66,6 +66,7 @@ export interface Asking extends Sent, Omit<Following, "after"> {
   agent?: string;
   policy?: NonNullable<NewMessage["policy"]>;
   purpose?: string;
+  priority?: NonNullable<NewMessage["priority"]>;
   metadata?: NonNullable<NewMessage["metadata"]>;
   client_tools?: NonNullable<NewMessage["client_tools"]>;
 }
@@ -143,12 +144,12 @@ export class Client {
    * the `run_ended` of its run.  Whoever stops reading cancels nothing.
    */
   async *ask(content: Content, asking: Asking = {}): AsyncGenerator<AnyFrame, void, undefined> {
-    const { session: given, agent, policy, purpose, metadata, client_tools, ...how } = asking;
+    const { session: given, agent, policy, purpose, priority, metadata, client_tools, ...how } = asking;
     const { idempotencyKey, ...following } = how;
     const signal = how.signal ? { signal: how.signal } : {};
     const session = given ?? (await this.createSession(agent ? { agent } : {}, signal)).id;
     const sent = idempotencyKey === undefined ? signal : { ...signal, idempotencyKey };
-    const rest = { policy, purpose, metadata, client_tools };
+    const rest = { policy, purpose, priority, metadata, client_tools };
     const receipt = await this.speak(session, { content, ...rest } as NewMessage, sent);
     yield { id: receipt.cursor, event: "receipt", data: receipt };
     for await (const frame of this.follow(session, { ...following, after: receipt.cursor })) {

@@ -24,7 +24,7 @@ from hostler.app.frames import Finished, Frame, finished
 from hostler.app.settings import load_settings
 from hostler.app.whereabouts import is_ours, known_key, own_cert, server_url
 from hostler.core.errors import SetupError
-from hostler.core.events import ClientTool, JsonObject, Policy, Verdict
+from hostler.core.events import ClientTool, JsonObject, Policy, Priority, Verdict
 from hostler.core.said import Content
 from hostler.faces.native.bodies import (
     ApprovalView,
@@ -152,6 +152,7 @@ class Client:
         *,
         policy: Policy | None = None,
         purpose: str | None = None,
+        priority: Priority | None = None,
         metadata: JsonObject | None = None,
         client_tools: Sequence[ClientTool] | None = None,
         at: datetime | None = None,
@@ -160,9 +161,10 @@ class Client:
         """Say something, and return the receipt: it is stored, and will be answered.
 
         With `at`, a time with a zone, it is said then; the receipt's `status` is `scheduled`.
+        With a `priority` of `low`, a run that it begins gives way to others that wait.
         An `idempotency_key` of your own makes that so across restarts of your program, too.
         """
-        body = given(policy=policy, purpose=purpose, metadata=metadata)
+        body = given(policy=policy, purpose=purpose, priority=priority, metadata=metadata)
         body["content"] = msgspec.to_builtins(content)
         if client_tools is not None:
             body["client_tools"] = msgspec.to_builtins(client_tools)
@@ -180,6 +182,7 @@ class Client:
         agent: str | None = None,
         policy: Policy | None = None,
         purpose: str | None = None,
+        priority: Priority | None = None,
         metadata: JsonObject | None = None,
         client_tools: Sequence[ClientTool] | None = None,
         patience_s: float = PATIENCE_S,
@@ -195,6 +198,7 @@ class Client:
             content,
             policy=policy,
             purpose=purpose,
+            priority=priority,
             metadata=metadata,
             client_tools=client_tools,
         )
@@ -215,6 +219,7 @@ class Client:
         agent: str | None = None,
         policy: Policy | None = None,
         purpose: str | None = None,
+        priority: Priority | None = None,
         metadata: JsonObject | None = None,
         client_tools: Sequence[ClientTool] | None = None,
         patience_s: float = PATIENCE_S,
@@ -227,6 +232,7 @@ class Client:
                 agent=agent,
                 policy=policy,
                 purpose=purpose,
+                priority=priority,
                 metadata=metadata,
                 client_tools=client_tools,
                 patience_s=patience_s,

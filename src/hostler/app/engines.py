@@ -11,18 +11,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hostler.app import wiring
-from hostler.core.events import RunKey
-from hostler.core.ports import Engine, Job
+from hostler.core.ports import Engine
 from hostler.core.store import Outbox
 from hostler.engine.pace import AT_ONCE, Pace
 from hostler.engine.queuer import EmbeddedEngine
-from hostler.service.admission import Line
 
 LEASE_S = 5.0
 """After which the runs of a node that gives no sign of life are another one's."""
 AHEAD = 2 * AT_ONCE
-"""Runs of a shared queue that may stand in this process's line: enough for it to be never idle, and few
-enough that what more there is waits where any node may take it, in its fair order."""
+"""Runs of the queue that may stand in this process's line: enough for it to be never idle, and few
+enough that what more there is waits in the queue's fair order, where any node may take it."""
 
 
 class OnRedis(NamedTuple):
@@ -42,9 +40,9 @@ def make_engine(
         SetupError: what speaks to PostgreSQL or to Redis is not installed.
     """
     pace = Pace()
-    if not isinstance(place, str):
-        return EmbeddedEngine(), pace
     ahead = partial(_room, pace)
+    if not isinstance(place, str):
+        return EmbeddedEngine(ahead=ahead), pace
     if queue is not None:
         return wiring.redis_engine(*queue, lease_s=lease_s, ahead=ahead), pace
     return wiring.postgres_engine(place, lease_s=lease_s, ahead=ahead), pace
@@ -59,16 +57,7 @@ def outbox_of(
 ) -> Outbox | None:
     """Return what rings for runs that became active, if the commit itself does not."""
     commits_ring = isinstance(place, str) and queue is None
-    return None if commits_ring else partial(_ring, engine)
-
-
-def line_of(pace: Pace, engine: Engine, place: Path | str | None) -> Line:
-    """Return where runs wait that admission has to know of."""
-    return Lines(pace, engine) if isinstance(place, str) else pace
-
-
-async def _ring(engine: Engine, key: RunKey) -> None:
-    await engine.enqueue(Job(key))
+    return None if commits_ring else engine.enqueue
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import cast
 import anyio
 
 from hostler.app.bus import Bus, News
-from hostler.app.engines import line_of
+from hostler.app.engines import Lines
 from hostler.app.observing import UNOBSERVED, Observing
 from hostler.app.part import Part
 from hostler.app.roster import roster
@@ -77,7 +77,10 @@ async def open_house(
     agents, catalog = roster(agents, catalog)
     engine, pace = part.open(file)
     news = News.of(LocalSignals(first=seen.first), bus)
-    async with _storage(file, seen, news.signals, part.outbox(file), vault) as beside:
+    async with (
+        aclosing(engine),
+        _storage(file, seen, news.signals, part.outbox(file), vault) as beside,
+    ):
         known = seen.naming(partial(_agent, agents, is_server=is_server))
         driver = _driver(known, beside.store, news.signals, pace, vault, part.leaving)
         service = make_service(
@@ -89,7 +92,7 @@ async def open_house(
             agents=agents,
             default_agent=default_agent,
             world=driver.world,
-            admission=_admission(seen, engine, news, line_of(pace, engine, file)),
+            admission=_admission(seen, engine, news, Lines(pace, engine)),
             rates=rates,
             scraping=seen.scraping,
             forgetting=Forgetting(store=beside.store, signals=news.signals, leftovers=left),

@@ -187,6 +187,7 @@ class Webhooks(Protocol):
         """Return those of what is due that this process may send; until then, no other one may.
 
         A try that is written with `alter` frees one at once; of who is gone they are free then.
+        Taken until `now`, they are given back.
         Storage that one process has gives all of them, and writes nothing.
         """
         ...

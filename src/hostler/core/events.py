@@ -34,6 +34,7 @@ START = Seq(0)
 JsonObject: TypeAlias = dict[str, object]
 
 Policy: TypeAlias = Literal["queue", "steer", "interrupt", "replace", "coalesce", "reject"]
+Priority: TypeAlias = Literal["normal", "low"]
 """What becomes of a message that arrives while a run is going; see `service/inbox.py`."""
 Stop: TypeAlias = Literal["end", "tools", "length", "refusal"]
 """Why a model stopped: it was done, it wants tools run, its output limit cut it, it declined."""
@@ -171,6 +172,8 @@ class UserSpoke(FactBase, frozen=True, tag="user_spoke"):
     """What was said before, as the client tells it: the conversation has it before `content`."""
     terms: Terms | None = None
     """What the message asks of its run, from here on; None: as before."""
+    priority: Priority = "normal"
+    """Of the run that was minted for it: `low` gives way to all others that wait to be driven."""
     scheduled: Seq | None = None
     """Where it was scheduled, if it was: the `message_scheduled` at this position is over."""
 

@@ -62,6 +62,8 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The one run that has, or should have, a job."""
     started: bool = False
     queue: tuple[RunId, ...] = ()
+    low: tuple[RunId, ...] = ()
+    """Of the active run and those that wait, those of low priority."""
     unanswered: int = 0
     """Calls of the active run without an outcome."""
     waits: tuple[Wait, ...] = ()
@@ -84,6 +86,11 @@ class Head(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
         return "running" if self.started else "queued"
 
     @property
+    def priority(self) -> int:
+        """Return the active run's, as jobs have it."""
+        return -1 if self.active in self.low else 0
+
+    @property
     def parked(self) -> bool:
         """Whether nothing can be done for the active run until somebody answers."""
         return bool(self.waits) and len(self.waits) >= self.unanswered and not self.cancelled
@@ -104,10 +111,11 @@ def advance(head: Head, seq: Seq, fact: Fact) -> Head:
         case CancelRequested(run=run) if run is not None and run == head.active:
             return replace(head, seq=seq, cancelled=True)
         case RunEnded(run=run) if run != head.active:
-            return replace(head, seq=seq, queue=tuple(one for one in head.queue if one != run))
-        case RunEnded():
+            return replace(head, seq=seq, queue=_but(head.queue, run), low=_but(head.low, run))
+        case RunEnded(run=run):
             active, queue = (head.queue[0], head.queue[1:]) if head.queue else (None, ())
-            return Head(seq=seq, fence=head.fence, base=seq, active=active, queue=queue)
+            low = _but(head.low, run)
+            return Head(seq=seq, fence=head.fence, base=seq, active=active, queue=queue, low=low)
         case SessionForked() | ConversationEdited():
             # What was going on before a fork goes on elsewhere; before an edit, nothing was.
             return Head(seq=seq, fence=head.fence, base=seq)
@@ -126,10 +134,15 @@ def _spoke(head: Head, seq: Seq, fact: UserSpoke) -> Head:
     run = fact.run
     if run is None or run == head.active or run in head.queue:
         return replace(head, seq=seq)
+    low = (*head.low, run) if fact.priority == "low" else head.low
     if head.active is None:
-        return replace(head, seq=seq, active=run, started=False)
+        return replace(head, seq=seq, active=run, started=False, low=low)
     queue = (run, *head.queue) if fact.policy == "interrupt" else (*head.queue, run)
-    return replace(head, seq=seq, queue=queue)
+    return replace(head, seq=seq, queue=queue, low=low)
+
+
+def _but(runs: tuple[RunId, ...], run: RunId | None) -> tuple[RunId, ...]:
+    return tuple(one for one in runs if one != run) if run in runs else runs
 
 
 def _call(

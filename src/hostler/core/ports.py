@@ -318,7 +318,8 @@ class Job(NamedTuple):
     not_before: float = 0.0
     """Unix seconds; 0: at once."""
     priority: int = 0
-    """-1, 0 or 1.  Of jobs that are due, those of a higher one go first, where an engine can."""
+    """-1, 0 or 1.  Of jobs that are due, those of a higher one go first, where an engine can.  A job
+    that is queued already is lifted to it, and never put back."""
 
 
 Handler: TypeAlias = Callable[[RunKey], Awaitable[float | None]]
@@ -352,6 +353,10 @@ class Engine(Protocol):
 
         Handlers in flight are cancelled, and their keys are anybody's at once.
         """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of what it has open, when nobody rings any more.  A second time does nothing."""
         ...
 
     def drain(self) -> None:

@@ -15,13 +15,13 @@ from hostler.core.events import (
     Key,
     PrincipalId,
     RunId,
-    RunKey,
     Seq,
     SessionId,
     TenantId,
 )
 from hostler.core.head import Head
 from hostler.core.ledger import ANY_RUN, Ledger, RunFilter
+from hostler.core.ports import Job
 from hostler.core.records import (
     Appended,
     Approval,
@@ -177,8 +177,8 @@ class Store(Protocol):
         """
         ...
 
-    async def unfinished(self) -> Sequence[RunKey]:
-        """Return every active run of every tenant that can go on now: what the reconciler rings for.
+    async def unfinished(self) -> Sequence[Job]:
+        """Return a job for every active run of every tenant that can go on now: what is to be rung for.
 
         Not those that wait for somebody outside, before the first of their waits expires.
         And every message whose time comes within `AHEAD_S`, its input in the place of a run.
@@ -244,5 +244,5 @@ class Store(Protocol):
 
 Observer: TypeAlias = Callable[[Key, Sequence[Event]], None]
 """Told of each append, after its commit, on the event loop; must not block or raise."""
-Outbox: TypeAlias = Callable[[RunKey], Awaitable[None]]
+Outbox: TypeAlias = Callable[[Job], Awaitable[None]]
 """Asked to see that the run is driven; losing it costs time, not the run (the reconciler)."""

@@ -77,6 +77,12 @@ class DocketEngine:
         except TROUBLE as error:
             raise Unavailable(f"the queue in Redis cannot be asked: {error}") from error
 
+    async def aclose(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            with anyio.CancelScope(shield=True):
+                await opened.close()
+
     def drain(self) -> None:
         self._desk.drain()
 
@@ -93,12 +99,7 @@ class DocketEngine:
 
     async def serve(self, handler: Handler, *, slots: int) -> None:
         post = partial(_Post, self._open, self._counts, slots, self._clock)
-        try:
-            await self._desk.serve(handler, post, slots=slots)
-        finally:
-            if self._opened is not None:
-                with anyio.CancelScope(shield=True):
-                    await self._opened.close()
+        await self._desk.serve(handler, post, slots=slots)
 
     def _queue(self) -> Queue:
         if self._opened is None:

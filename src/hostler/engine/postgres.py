@@ -90,6 +90,11 @@ class PostgresEngine:
     async def idle(self, keys: Sequence[RunKey]) -> Sequence[RunKey]:
         return await self._queue().idle(keys)
 
+    async def aclose(self) -> None:
+        jobs, self._jobs = self._jobs, None
+        if jobs is not None:
+            jobs.close()
+
     def drain(self) -> None:
         self._desk.drain()
 
@@ -106,11 +111,7 @@ class PostgresEngine:
 
     async def serve(self, handler: Handler, *, slots: int) -> None:
         post = partial(_Post, self._open, self._counts, self._clock)
-        try:
-            await self._desk.serve(handler, post, slots=slots)
-        finally:
-            if self._jobs is not None:
-                self._jobs.close()
+        await self._desk.serve(handler, post, slots=slots)
 
     def _queue(self) -> Jobs:
         if self._jobs is None:

@@ -1,14 +1,15 @@
 """The embedded engine: PgQueuer with its in-memory adapter, in the server's own process.
 
-PgQueuer delivers and delays.  What it delivers is a ring: it is done with a job as soon as the
-handler has begun, because each dequeue looks at all jobs that it is not done with, and runs that
-wait for a model are many.  So what is kept here is which key is live.
+PgQueuer delivers and delays.  What it delivers is a ring: it is done with a job as soon as its key
+stands in line, because each dequeue looks at all jobs that it is not done with, and runs that wait
+for a model are many.  So what is kept here is which key is live, and in which order they go.
 
 Invariant: losing everything in here loses nothing; the reconciler rings again from the log.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from pgqueuer.models import Job as QueuedJob
 
 from hostler.core.events import RunKey
 from hostler.core.ports import Handler, Job
+from hostler.engine.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,8 @@ BATCH = 100
 NO_LEASE = timedelta(days=1)
 """One process is the only worker: its jobs die with it, so no lease is needed to notice."""
 POLL = timedelta(seconds=30)
+FULL_S = 0.02
+"""Before it is looked again whether there is room."""
 CLEAR_EVERY = 1000
 """Jobs after which PgQueuer's in-memory log is emptied; it keeps about 1 KB a job for ever."""
 
@@ -42,6 +46,7 @@ class _Live:
     """When the job that is queued for this key will be delivered; older ones are stale."""
     since: float = 0.0
     """When it was enqueued, or due if that is later."""
+    priority: int = 0
     running: bool = False
     again: float | None = None
     """Rung while running: when to run once more."""
@@ -50,25 +55,41 @@ class _Live:
 class EmbeddedEngine:
     """A `core.ports.Engine` for one process."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        *,
+        ahead: Callable[[], int] = lambda: BATCH,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`ahead`: how many more runs may begin now, as far as the process goes."""
+        self._ahead, self._clock = ahead, clock
         self._queuer = PgQueuer.in_memory()
         assert isinstance(self._queuer.queries, InMemoryQueries)
         self._queries = self._queuer.queries
         self._live: dict[RunKey, _Live] = {}
-        self._handled, self._drains, self._is_served = 0, False, False
+        self._line, self._waits = Turns(), dict[RunKey, float]()
+        """Who is due, in order; since when, the first one first."""
+        self._free = self._handled = 0
+        self._drains = self._is_served = self._looks = False
+        self._begin: Callable[[RunKey], object] | None = None
 
     async def enqueue(self, job: Job) -> None:
         live = self._live.get(job.key)
         if live is None:
-            self._live[job.key] = _Live(job.not_before, max(job.not_before, self._clock()))
+            since = max(job.not_before, self._clock())
+            self._live[job.key] = _Live(job.not_before, since, job.priority)
             await self._put(job)
-        elif live.running:
+            return
+        if live.running:
             live.again = min(job.not_before, live.again or job.not_before)
         elif job.not_before < live.due:
             live.due = job.not_before
             live.since = max(job.not_before, self._clock())
             await self._put(job)
+        if job.priority > live.priority:
+            live.priority = job.priority
+            if job.key in self._waits:
+                self._line.put(job.key, job.priority)  # twice: the first one counts
 
     @property
     def live(self) -> int:
@@ -78,11 +99,13 @@ class EmbeddedEngine:
     def waiting(self) -> tuple[int, float]:
         """Return how many keys are due and wait for a worker, and for how many seconds the oldest."""
         now = self._clock()
-        since = [one.since for one in self._live.values() if not one.running and one.since <= now]
-        return len(since), now - min(since, default=now)
+        return len(self._waits), max(0.0, now - next(iter(self._waits.values()), now))
 
     async def idle(self, keys: Sequence[RunKey]) -> Sequence[RunKey]:
         return [key for key in keys if key not in self._live]
+
+    async def aclose(self) -> None:
+        """Do nothing: all of it is in memory."""
 
     def drain(self) -> None:
         self._drains = True
@@ -92,35 +115,20 @@ class EmbeddedEngine:
         return self._is_served and not self._drains
 
     async def serve(self, handler: Handler, *, slots: int) -> None:
-        self._is_served = True
-        free, leaving = anyio.Semaphore(slots), False
-
-        async def handle(key: RunKey) -> None:
-            nonlocal leaving
-            try:
-                await self._handle(key, handler)
-            except Exception:
-                log.exception("handling run %s failed", key.run)
-            except BaseException:  # cancelled: whoever waits for this slot must not begin
-                leaving = True
-                raise
-            finally:
-                free.release()
-
-        async def entry(queued: QueuedJob) -> None:
-            await free.acquire()
-            if not (leaving or self._drains):
-                tasks.start_soon(handle, _key.decode(queued.payload or b""))
-
-        async with anyio.create_task_group() as tasks:
-            self._queuer.entrypoint(ENTRYPOINT)(entry)
-            await self._queuer.qm.run(
-                batch_size=BATCH,
-                max_concurrent_tasks=2 * BATCH,
-                dequeue_timeout=POLL,
-                heartbeat_timeout=NO_LEASE,
-                log_aggregation_interval=timedelta(0),
-            )
+        self._free, self._is_served = slots, True
+        self._queuer.entrypoint(ENTRYPOINT)(self._arrived)
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._begin = lambda key: tasks.start_soon(self._handle, handler, key)
+                await self._queuer.qm.run(
+                    batch_size=BATCH,
+                    max_concurrent_tasks=2 * BATCH,
+                    dequeue_timeout=POLL,
+                    heartbeat_timeout=NO_LEASE,
+                    log_aggregation_interval=timedelta(0),
+                )
+        finally:
+            self._begin = None
 
     async def _put(self, job: Job) -> None:
         delay_s = job.not_before - self._clock()
@@ -130,17 +138,55 @@ class EmbeddedEngine:
             execute_after=timedelta(seconds=delay_s) if delay_s > 0 else None,
         )
 
-    async def _handle(self, key: RunKey, handler: Handler) -> None:
+    async def _arrived(self, queued: QueuedJob) -> None:
+        key = _key.decode(queued.payload or b"")
         live = self._live.get(key)
-        if live is None or live.running or live.due > self._clock():
+        if live is None or live.running or live.due > self._clock() or key in self._waits:
             return  # a ring that another one has overtaken
-        live.running = True
+        self._waits[key] = live.since
+        self._line.put(key, live.priority)
+        self._look_soon()
+
+    def _look_soon(self, after_s: float = 0.0) -> None:
+        if not self._looks:
+            self._looks = True
+            asyncio.get_running_loop().call_later(after_s, self._look)
+
+    def _look(self) -> None:
+        """Let those begin for whom there is room, and who they are, the order says."""
+        self._looks = False
+        if self._begin is None or self._drains:
+            return
+        room = min(self._free, self._ahead())
+        while self._line and room > 0:
+            key = self._line.take()
+            if self._waits.pop(key, None) is not None:
+                self._live[key].running = True
+                self._free, room = self._free - 1, room - 1
+                self._begin(key)
+        if self._line and self._free:
+            self._look_soon(FULL_S)
+
+    async def _handle(self, handler: Handler, key: RunKey) -> None:
+        try:
+            await self._handled_by(handler, key)
+        except Exception:
+            log.exception("handling run %s failed", key.run)
+        except BaseException:  # cancelled: whoever waits for this slot must not begin
+            self._begin = None
+            raise
+        finally:
+            self._free += 1
+            self._look_soon()
+
+    async def _handled_by(self, handler: Handler, key: RunKey) -> None:
+        live = self._live[key]
         try:
             next_at = await self._run(key, live, handler)
         finally:
             del self._live[key]
         if next_at is not None:
-            await self.enqueue(Job(key, next_at))
+            await self.enqueue(Job(key, next_at, live.priority))
         self._handled += 1
         if self._handled % CLEAR_EVERY == 0:
             await self._queries.clear_queue_log()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from hostler.core.ports import Engine, Job
+from hostler.core.ports import Engine
 from hostler.core.store import Store
 
 log = logging.getLogger(__name__)
@@ -17,10 +17,10 @@ EVERY_S = 10.0
 
 async def reconcile(store: Store, engine: Engine) -> int:
     """Enqueue every unfinished run without a live job; return how many."""
-    unfinished = await store.unfinished()
-    rung = await engine.idle(unfinished) if unfinished else ()
+    unfinished = {job.key: job for job in await store.unfinished()}
+    rung = await engine.idle([*unfinished]) if unfinished else ()
     for key in rung:
-        await engine.enqueue(Job(key))
+        await engine.enqueue(unfinished[key])
     if rung:
         log.info("rang for %d unfinished run(s)", len(rung))
     return len(rung)

@@ -47,6 +47,8 @@ LOOK_BESIDE_S = 2.0
 TAKEN_S = 45.0
 """How long a delivery is kept from other processes: thrice as long as a receiver may take.  Whose
 sender died is sent by another one after this and one look."""
+LEAVING_S = 2.0
+"""How long it may take to give back what was on its way."""
 LATER_S = 5.0
 """How long a storage that cannot serve is left alone."""
 _Place: TypeAlias = tuple[TenantId, str]
@@ -93,10 +95,12 @@ class Delivering:
     """Those that came to an end while what is due was being read, which may not know it yet."""
     _paused: dict[_Place, float] = field(default_factory=dict[_Place, float])
     """Webhooks that are left alone until then."""
+    _cut: list[Delivery] = field(default_factory=list[Delivery])
+    """Those that were on their way as this was told to end."""
     _ring: Callable[[], object] = lambda: None
 
     async def serve(self) -> None:
-        """Send what is due, until cancelled; what is on its way then is sent again by the next."""
+        """Send what is due, until cancelled; what is on its way then is anybody's at once."""
         self.rows.listen(self.wake)
         try:
             async with anyio.create_task_group() as tasks:
@@ -109,6 +113,7 @@ class Delivering:
         finally:
             with anyio.CancelScope(shield=True):
                 await self.post.aclose()
+                await self._give_back()
 
     def wake(self) -> None:
         """Look now: something may be due, or may go on."""
@@ -132,6 +137,15 @@ class Delivering:
             tasks.start_soon(self._try, hooks[row.tenant, row.webhook], row)
         times = [*self._paused.values()] + ([] if found.soonest is None else [found.soonest])
         return max(0.0, min([self.look_s, *(at - now for at in times)]))
+
+    async def _give_back(self) -> None:
+        now, given = self.world.clock(), self._cut
+        self._cut = []
+        try:
+            with anyio.fail_after(LEAVING_S):
+                await self.rows.take(given, now=now, until=now)
+        except (Unavailable, TimeoutError) as error:
+            log.warning("%d deliveries are sent in %g s: %s", len(given), TAKEN_S, error)
 
     def _wanted(self, found: Due) -> Mapping[_Name, Delivery]:
         """Return what of this can be sent now."""
@@ -157,6 +171,9 @@ class Delivering:
         except Unavailable as error:
             log.warning("%s of %s was tried, which cannot be written: %s", row.id, hook.id, error)
             self._paused[hook.tenant, hook.id] = self.world.clock() + LATER_S
+        except anyio.get_cancelled_exc_class():
+            self._cut.append(row)
+            raise
         finally:
             name = _name(row)
             del self._going[name]

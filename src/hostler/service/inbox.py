@@ -30,6 +30,7 @@ from hostler.core.events import (
     Key,
     Policy,
     Principal,
+    Priority,
     RunEnded,
     RunId,
     RunKey,
@@ -87,6 +88,8 @@ class Message:
     policy: Policy
     metadata: JsonObject
     purpose: str | None = None
+    priority: Priority = "normal"
+    """Of its run, if it begins one."""
     before: RunId | None = None
     """Say it there, and take back what was said since this run began."""
     ends_at: Seq | None = None
@@ -159,6 +162,7 @@ class Inbox:
             principal=who.id,
             metadata=message.metadata,
             purpose=message.purpose,
+            priority=message.priority,
             traceparent=trail.traceparent,
             tracestate=trail.tracestate,
             client_tools=await self._brought(key, message),
@@ -266,7 +270,7 @@ class Inbox:
     async def wake(self, key: Key, run: RunId | None) -> None:
         """See that a cancelled run that is not being driven, because it waits, ends now."""
         if run is not None:
-            await self.engine.enqueue(Job(RunKey(*key, run)))
+            await self.engine.enqueue(Job(RunKey(*key, run), priority=1))
 
 
 def receipt(key: Key, spoke: UserSpoke, done: Appended) -> Receipt:

@@ -67,5 +67,5 @@ class Resuming:
 
             once = once_of(answering, lambda done: receipt(key, spoke, done))
             done = await by_head(self.inbox.store, key, facts, once=once)
-        await self.inbox.engine.enqueue(Job(RunKey(*key, run)))
+        await self.inbox.engine.enqueue(Job(RunKey(*key, run), priority=done.head.priority))
         return receipt(key, spoke, done)

@@ -32,6 +32,7 @@ from hostler.core.events import (
     Policy,
     Principal,
     PrincipalId,
+    Priority,
     RunId,
     RunKey,
     Seq,
@@ -77,6 +78,7 @@ class Scheduled(Struct, frozen=True, kw_only=True):
     principal: PrincipalId
     metadata: JsonObject
     purpose: str | None
+    priority: Priority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,4 +265,5 @@ def _shown(key: Key, timer: Timer, fact: MessageScheduled) -> Scheduled:
         principal=said.principal,
         metadata=said.metadata,
         purpose=said.purpose,
+        priority=said.priority,
     )

@@ -215,7 +215,8 @@ class Waits:
         done = await by_head(self.store, key, facts, once=once)
         event = done.events[0]
         if event.fact.run is not None:
-            await self.engine.enqueue(Job(RunKey(*key, event.fact.run)))
+            job = Job(RunKey(*key, event.fact.run), priority=done.head.priority)
+            await self.engine.enqueue(job)
         return event
 
     def _waits(self, head: Head, call: CallId, kind: str) -> bool:

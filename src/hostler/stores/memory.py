@@ -24,7 +24,6 @@ from hostler.core.events import (
     Key,
     PrincipalId,
     RunId,
-    RunKey,
     Seq,
     SessionId,
     TenantId,
@@ -32,6 +31,7 @@ from hostler.core.events import (
 from hostler.core.head import Head
 from hostler.core.ledger import ANY_RUN, RunFilter
 from hostler.core.memory import Past
+from hostler.core.ports import Job
 from hostler.core.records import (
     Appended,
     Approval,
@@ -232,7 +232,7 @@ class MemoryStore:
             self.webhooks.note(key, kept.session.agent, head, kept.log, done.events)
             self._observer(key, done.events)
         if done.activated is not None and self._outbox is not None:
-            await self._outbox(RunKey(*key, done.activated))
+            await self._outbox(done.activated)
         return appended
 
     async def kept(self, tenant: TenantId, scope: str) -> Kept | None:
@@ -253,7 +253,7 @@ class MemoryStore:
         events = kept.log[max(base - 1, 0) :]
         return Recall(session.head, session.agent, session.client_tools, past, events)
 
-    async def unfinished(self) -> Sequence[RunKey]:
+    async def unfinished(self) -> Sequence[Job]:
         heads = ((key, kept.session.head) for key, kept in self._kept.items())
         return unfinished(heads, self._timers, self._clock())
 

@@ -27,6 +27,7 @@ from hostler.core.events import (
     Unknown,
 )
 from hostler.core.head import Head
+from hostler.core.ports import Job
 from hostler.core.records import (
     Appended,
     Approval,
@@ -132,16 +133,16 @@ def unfinished(
     heads: Iterable[tuple[Key, Head]],
     timers: Mapping[Key, Mapping[InputId, Timer]],
     now: float,
-) -> list[RunKey]:
+) -> list[Job]:
     """Return what `Store.unfinished` does."""
     found = [
-        RunKey(*key, head.active)
+        Job(RunKey(*key, head.active), priority=head.priority)
         for key, head in heads
         if head.active is not None and (head.due or 0) <= now
     ]
     for key, there in timers.items():
         soon = [one.input for one in there.values() if one.at <= now + AHEAD_S]
-        found += [RunKey(*key, RunId(one)) for one in soon]
+        found += [Job(RunKey(*key, RunId(one))) for one in soon]
     return found
 
 

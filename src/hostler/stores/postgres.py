@@ -30,6 +30,7 @@ from hostler.core.events import (
 )
 from hostler.core.head import Head
 from hostler.core.ledger import ANY_RUN, RunFilter
+from hostler.core.ports import Job
 from hostler.core.records import (
     Appended,
     Approval,
@@ -185,10 +186,14 @@ class PostgresStore:
     async def recall(self, key: Key) -> Recall:
         return await self.reading(key.tenant, partial(rows.read_recall, key))
 
-    async def unfinished(self) -> Sequence[RunKey]:
+    async def unfinished(self) -> Sequence[Job]:
         now = self.now_us()
         found = await self.finding(HOUSE, "unfinished", now=now, soon=now + to_us(AHEAD_S))
-        return [RunKey(*cast("tuple[TenantId, SessionId, RunId]", row)) for row in found]
+        rows = cast("Sequence[tuple[TenantId, SessionId, RunId, bool]]", found)
+        return [
+            Job(RunKey(tenant, session, run), priority=-is_low)
+            for tenant, session, run, is_low in rows
+        ]
 
     async def scheduled(self, key: Key) -> Sequence[Timer]:
         found = await self.finding(key.tenant, "scheduled", tenant=key.tenant, session=key.session)
@@ -293,7 +298,7 @@ class PostgresStore:
 
     async def _hand_over(self, written: Written) -> None:
         if written.activated is not None and self._outbox is not None:
-            await self._outbox(RunKey(*written.key, written.activated))
+            await self._outbox(written.activated)
 
     # -- for what is kept beside the log, too ------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import cast
 import anyio.to_thread
 from msgspec.structs import replace
 
-from hostler.core.events import Key, RunKey, Seq, SessionId, TenantId
+from hostler.core.events import Key, Seq, SessionId, TenantId
 from hostler.core.head import Head
 from hostler.core.records import Appended, Once, Session
 from hostler.stores.ledger_rows import ledger_rows
@@ -145,7 +145,8 @@ class Batch:
         self.add("write_unscheduled", *((session, one) for one in done.over))
         if done.activated is not None and self.enlists:
             place = len(self.rows.get("write_jobs", ()))
-            job = JobRow(key_text(RunKey(*key, done.activated)), place=place)
+            wanted = done.activated
+            job = JobRow(key_text(wanted.key), priority=wanted.priority, place=place)
             self.add("write_jobs", job)
 
     def ledger(self, key: Key, known: Known, done: Projection) -> None:

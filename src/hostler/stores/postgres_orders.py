@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from hostler.core.audited import Entry
-from hostler.core.events import Event, Fact, Key, RunId, Seq
+from hostler.core.events import Event, Fact, Key, Seq
+from hostler.core.ports import Job
 from hostler.core.records import Appended, Once, Session
 from hostler.stores.log_rows import Row
 from hostler.stores.postgres_wire import Wire
@@ -72,4 +73,4 @@ Shared: TypeAlias = Create | Append | Enter
 class Written:
     key: Key
     appended: Appended
-    activated: RunId | None
+    activated: Job | None

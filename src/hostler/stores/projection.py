@@ -30,6 +30,7 @@ from hostler.core.events import (
     ModelReplied,
     PrincipalId,
     RunId,
+    RunKey,
     Seq,
     SessionForked,
     ToolFinished,
@@ -37,6 +38,7 @@ from hostler.core.events import (
     UserSpoke,
 )
 from hostler.core.head import LONGEST_QUEUE, Head, advance
+from hostler.core.ports import Job
 from hostler.core.records import Timer
 from hostler.core.said import ModelSaid, Said, UserSaid
 from hostler.core.sealed import Mask
@@ -70,8 +72,8 @@ class Projection:
     """(seq, kind, text) for the search index."""
     client_tools: tuple[ClientTool, ...] | None = None
     """Which the session has from here on."""
-    activated: RunId | None = None
-    """The run that became active, and so needs a job."""
+    activated: Job | None = None
+    """Of the run that became active."""
     timers: dict[InputId, Timer] = field(default_factory=dict[InputId, Timer])
     """Messages that were scheduled, and are still to be said."""
     over: list[InputId] = field(default_factory=list[InputId])
@@ -104,8 +106,8 @@ def project(
         _take(done, key, at, fact, mask)
     if len(done.head.queue) > max(LONGEST_QUEUE, len(head.queue)):
         raise Conflict(f"{LONGEST_QUEUE} runs wait in {key.session} already", code="queue_full")
-    if done.head.active != head.active:
-        done.activated = done.head.active
+    if done.head.active is not None and done.head.active != head.active:
+        done.activated = Job(RunKey(*key, done.head.active), priority=done.head.priority)
     return done
 
 

@@ -25,13 +25,13 @@ from hostler.core.events import (
     Key,
     PrincipalId,
     RunId,
-    RunKey,
     Seq,
     SessionId,
     TenantId,
 )
 from hostler.core.head import Head
 from hostler.core.ledger import ANY_RUN, RunFilter
+from hostler.core.ports import Job
 from hostler.core.records import (
     Appended,
     Approval,
@@ -274,7 +274,7 @@ class SqliteStore:
     async def recall(self, key: Key) -> Recall:
         return await self.reading(lambda db: read_recall(db, key))
 
-    async def unfinished(self) -> Sequence[RunKey]:
+    async def unfinished(self) -> Sequence[Job]:
         return await self.reading(partial(read_unfinished, now_us=self._writer.now_us()))
 
     async def scheduled(self, key: Key) -> Sequence[Timer]:
@@ -372,7 +372,7 @@ class SqliteStore:
 
     async def _hand_over(self, written: Written) -> None:
         if written.activated is not None and self._outbox is not None:
-            await self._outbox(RunKey(*written.key, written.activated))
+            await self._outbox(written.activated)
 
     async def reading(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """Return what `read` finds, in one consistent view; for tables beside the log, too."""

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from hostler.core.events import Event, Fact, Key, RunId, Seq
+from hostler.core.events import Event, Fact, Key, Seq
+from hostler.core.ports import Job
 from hostler.core.records import Appended, Once, Session
 from hostler.stores.log_rows import Row
 
@@ -68,4 +69,4 @@ Order: TypeAlias = Plain | Audited
 class Written:
     key: Key
     appended: Appended
-    activated: RunId | None
+    activated: Job | None

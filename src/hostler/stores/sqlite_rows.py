@@ -27,6 +27,7 @@ from hostler.core.events import (
 )
 from hostler.core.head import Head
 from hostler.core.memory import Past
+from hostler.core.ports import Job
 from hostler.core.records import Hit, Recall, Segment, Storage, Timer
 from hostler.core.store import AHEAD_S
 from hostler.stores.log_rows import (
@@ -91,10 +92,11 @@ def read_head(db: sqlite3.Connection, key: Key) -> Head:
     return read_head_json(row[0])
 
 
-def read_unfinished(db: sqlite3.Connection, now_us: int) -> list[RunKey]:
+def read_unfinished(db: sqlite3.Connection, now_us: int) -> list[Job]:
     """Return what can go on, and what is to be said soon; see `Store`."""
     asked = {"now": now_us, "soon": now_us + to_us(AHEAD_S)}
-    return [RunKey(*row) for row in db.execute(SQL["unfinished"], asked)]
+    rows = db.execute(SQL["unfinished"], asked)
+    return [Job(RunKey(*key), priority=-is_low) for *key, is_low in rows]
 
 
 def read_timers(db: sqlite3.Connection, key: Key) -> list[Timer]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -89,7 +89,7 @@ class Recorder:
 @asynccontextmanager
 async def serving(engine: Engine, handler: Handler, *, slots: int = 100) -> AsyncGenerator[None]:
     """Have an engine serve until the context is left, and all that it held is given back."""
-    async with anyio.create_task_group() as tasks:
+    async with aclosing(engine), anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: engine.serve(handler, slots=slots))
         yield
         tasks.cancel_scope.cancel()

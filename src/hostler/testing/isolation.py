@@ -99,7 +99,7 @@ POLICIES: Mapping[str, Policy] = {
     "speak": Policy(
         needs="write",
         ids={**SESSION, **ONCE},
-        plain=in_body("content policy metadata purpose client_tools at"),
+        plain=in_body("content policy metadata purpose priority client_tools at"),
         body={"content": "hello"},
         variants=_STREAM,
     ),

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Sequence
 
 import anyio
+from msgspec.structs import replace
 
 from hostler.core.errors import Fenced, Moved, NotFound
 from hostler.core.events import (
@@ -28,11 +29,12 @@ from hostler.core.events import (
     UserSpoke,
 )
 from hostler.core.memory import remember
+from hostler.core.ports import Job
 from hostler.core.records import Labels
 from hostler.core.state import State, fold
 from hostler.core.store import Store
 from hostler.testing.doubles import a_session, whole_log
-from hostler.testing.store_kit import Check, Open, a_new_session, a_run, refused, spoke
+from hostler.testing.store_kit import Check, Open, a_new_session, a_run, ended, refused, spoke
 from hostler.testing.store_suite_absurd import ABSURDITIES
 from hostler.testing.store_suite_direct import DIRECT
 from hostler.testing.store_suite_forks import FORKS
@@ -174,18 +176,18 @@ async def the_observer_is_told_in_order_and_before_the_append_returns(make: Open
 
 
 async def a_run_that_becomes_active_is_handed_to_the_outbox(make: Open) -> None:
-    handed: list[RunKey] = []
+    handed: list[Job] = []
 
-    async def outbox(key: RunKey) -> None:
-        handed.append(key)
+    async def outbox(job: Job) -> None:
+        handed.append(job)
 
     async with make(outbox=outbox) as store:
         key = await a_session(store)
         await store.append(key, [spoke("run_1"), spoke("run_2"), spoke("run_1")])
-        assert [one.run for one in handed] == ["run_1"]
+        assert [one.key.run for one in handed] == ["run_1"]
 
         await store.append(key, a_run("run_1", "x", claim=1))
-        assert [one.run for one in handed] == ["run_1", "run_2"]
+        assert [one.key.run for one in handed] == ["run_1", "run_2"]
 
         await store.append(key, a_run("run_2", "x", claim=2))
         assert len(handed) == 2
@@ -197,7 +199,30 @@ async def unfinished_runs_are_those_that_are_active(make: Open) -> None:
         await store.append(resting, [spoke("run_1"), *a_run("run_1", "x", claim=1)])
         await store.append(going, [spoke("run_2"), spoke("run_3")])
 
-        assert await store.unfinished() == [RunKey(*going, RunId("run_2"))]
+        assert await store.unfinished() == [Job(RunKey(*going, RunId("run_2")))]
+
+
+async def a_run_keeps_its_priority_whenever_it_is_rung_for(make: Open) -> None:
+    handed: list[Job] = []
+
+    async def outbox(job: Job) -> None:
+        handed.append(job)
+
+    low = [replace(spoke(run), priority="low") for run in ("run_1", "run_3", "run_4")]
+    async with make(outbox=outbox) as store:
+        key = await a_session(store)
+        await store.append(key, [low[0], spoke("run_2"), *low[1:], spoke("run_4")])
+        first = Job(RunKey(*key, RunId("run_1")), priority=-1)
+        assert await store.unfinished() == handed == [first]
+
+        await store.append(key, a_run("run_1", "x", claim=1))
+        second = Job(RunKey(*key, RunId("run_2")))
+        assert await store.unfinished() == handed[1:] == [second]
+
+        await store.append(key, [ended("run_3"), *a_run("run_2", "x", claim=2)])
+        third = Job(RunKey(*key, RunId("run_4")), priority=-1)
+        assert await store.unfinished() == handed[2:] == [third]
+        assert (await store.head(key)).low == ("run_4",)
 
 
 async def a_run_s_row_follows_its_log(make: Open) -> None:
@@ -350,7 +375,7 @@ async def a_deleted_session_is_gone_with_all_that_was_kept_of_it(make: Open) -> 
         await refused(NotFound, store.session(key))
         await refused(NotFound, store.append(key, [spoke("run_1")]))
         await refused(NotFound, store.run(key.tenant, RunId("run_1")))
-        assert await store.unfinished() == [RunKey(*other, RunId("run_2"))]
+        assert await store.unfinished() == [Job(RunKey(*other, RunId("run_2")))]
         hits = await store.search(key.tenant, "secret", limit=10)
         assert [hit.session for hit in hits] == [other.session]
 
@@ -425,6 +450,7 @@ STORE_SUITE: Sequence[Check] = (
     appends_at_once_to_one_session_leave_no_hole,
     the_observer_is_told_in_order_and_before_the_append_returns,
     a_run_that_becomes_active_is_handed_to_the_outbox,
+    a_run_keeps_its_priority_whenever_it_is_rung_for,
     unfinished_runs_are_those_that_are_active,
     a_run_s_row_follows_its_log,
     runs_are_listed_newest_first_and_by_session_and_status,

@@ -22,6 +22,7 @@ from hostler.core.events import (
     SessionId,
 )
 from hostler.core.memory import remember
+from hostler.core.ports import Job
 from hostler.core.records import Segment
 from hostler.core.state import State, fold
 from hostler.core.store import LARGEST_READ, Store
@@ -132,7 +133,7 @@ async def a_fork_s_runs_are_its_own(make: Open) -> None:
 
         rows = await store.runs(fork.tenant, session=fork.session, status=None, after="", limit=10)
         assert [row.id for row in rows] == ["run_2"]
-        assert await store.unfinished() == [RunKey(*fork, RunId("run_2"))]
+        assert await store.unfinished() == [Job(RunKey(*fork, RunId("run_2")))]
         hits = await store.search(fork.tenant, "answer", limit=10)
         assert [hit.session for hit in hits] == [parent.session], "what was said is found once"
 

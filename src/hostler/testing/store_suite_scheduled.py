@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from hostler.core.errors import Moved
 from hostler.core.events import START, InputDropped, MessageScheduled, RunId, RunKey, Seq, UserSpoke
+from hostler.core.ports import Job
 from hostler.core.records import Timer
 from hostler.core.store import AHEAD_S
 from hostler.testing.doubles import a_session
@@ -65,7 +66,7 @@ async def a_message_is_rung_for_from_a_little_before_its_time_until_it_is_said(m
     async with make(clock=clock) as store:
         key, one = await a_session(store), scheduled(LATER + 3600)
         await store.append(key, [one])
-        due = RunKey(*key, RunId(one.message.input))
+        due = Job(RunKey(*key, RunId(one.message.input)))
         assert await store.unfinished() == []
 
         clock.now = LATER + 3600 - AHEAD_S
@@ -76,7 +77,7 @@ async def a_message_is_rung_for_from_a_little_before_its_time_until_it_is_said(m
         run = one.message.run
         assert run is not None
         await store.append(key, [said(one, 1)])
-        assert await store.unfinished() == [RunKey(*key, run)]
+        assert await store.unfinished() == [Job(RunKey(*key, run))]
 
 
 async def a_message_that_was_scheduled_is_no_run_and_holds_none_up(make: Open) -> None:

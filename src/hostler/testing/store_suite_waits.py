@@ -17,6 +17,7 @@ from hostler.core.events import (
     Seq,
     TenantId,
 )
+from hostler.core.ports import Job
 from hostler.core.records import Approval, Kept, Session
 from hostler.core.store import Store
 from hostler.testing.doubles import a_session
@@ -135,7 +136,7 @@ async def a_parked_run_rests_until_the_first_of_its_waits_is_over(make: Open) ->
         key = await a_session(store)
         await store.append(key, [spoke("run_1"), *a_step("run_1", "call_1", "call_2")])
         await store.append(key, [asked("run_1", "call_1", expires_at=5000.0)])
-        run = [RunKey(*key, RunId("run_1"))]
+        run = [Job(RunKey(*key, RunId("run_1")))]
         assert await store.unfinished() == run, "call_2 can go on"
         assert (await store.head(key)).status == "running"
 
@@ -158,11 +159,11 @@ async def an_answer_or_a_cancel_makes_a_parked_run_go_on(make: Open) -> None:
         assert await store.unfinished() == []
 
         await store.append(answered, [given("run_1", "call_1", "deny")])
-        assert await store.unfinished() == [RunKey(*answered, RunId("run_1"))]
+        assert await store.unfinished() == [Job(RunKey(*answered, RunId("run_1")))]
         await store.append(answered, [finished("run_1", "call_1"), ended("run_1")])
         cancel = CancelRequested(run=RunId("run_2"), principal=PrincipalId("p"), reason=None)
         await store.append(cancelled, [cancel])
-        assert await store.unfinished() == [RunKey(*cancelled, RunId("run_2"))]
+        assert await store.unfinished() == [Job(RunKey(*cancelled, RunId("run_2")))]
         await store.append(cancelled, [finished("run_2", "call_2"), ended("run_2")])
         assert await store.unfinished() == []
         assert (await _approval(store, cancelled, "call_2")).status == "closed"

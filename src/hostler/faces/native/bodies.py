@@ -15,6 +15,7 @@ from hostler.core.events import (
     Fault,
     JsonObject,
     Policy,
+    Priority,
     RunId,
     Usage,
     Verdict,
@@ -42,6 +43,8 @@ class NewMessage(Struct, kw_only=True, forbid_unknown_fields=True):
     metadata: JsonObject = {}
     purpose: str | None = None
     """What the run is for, to find runs and sum costs by."""
+    priority: Priority = "normal"
+    """`low`: if it begins a run, that gives way to all others that wait to be driven."""
     client_tools: tuple[ClientTool, ...] | None = None
     """What the session's clients bring from here on; null: as before."""
     at: datetime | None = None
@@ -393,5 +396,6 @@ def message_of(body: NewMessage, policy: Policy) -> Message:
         policy=policy,
         metadata=body.metadata,
         purpose=body.purpose,
+        priority=body.priority,
         client_tools=body.client_tools,
     )

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 from starlette.types import ASGIApp
 
-from hostler.core.events import InputId, JsonObject, Policy, SessionId
+from hostler.core.events import InputId, JsonObject, Policy, Priority, SessionId
 from hostler.core.said import Content
 from hostler.faces.http.answers import Answer
 from hostler.faces.http.endpoint import REPLAYED, Call, Operation
@@ -38,6 +38,7 @@ class ScheduledView(Struct, kw_only=True):
     """Who says it."""
     metadata: JsonObject
     purpose: str | None
+    priority: Priority
 
 
 class ScheduledPage(Struct, kw_only=True):
@@ -111,4 +112,5 @@ def _view(one: Scheduled) -> ScheduledView:
         user=one.principal,
         metadata=one.metadata,
         purpose=one.purpose,
+        priority=one.priority,
     )

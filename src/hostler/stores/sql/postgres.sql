@@ -158,9 +158,10 @@ WHERE tenant = :tenant AND session = :session AND seq > :after AND seq <= :upto
     AND kind = ANY(:kinds)
 
 -- name: unfinished
-(SELECT tenant, session, active FROM heads WHERE due <= :now ORDER BY due, tenant, session)
+(SELECT tenant, session, active, coalesce(head::jsonb -> 'low' ? active, false) AS is_low FROM heads
+    WHERE due <= :now ORDER BY due, tenant, session)
 UNION ALL
-(SELECT tenant, session, input FROM scheduled WHERE at <= :soon ORDER BY at, tenant, session)
+(SELECT tenant, session, input, false FROM scheduled WHERE at <= :soon ORDER BY at, tenant, session)
 
 -- name: scheduled
 SELECT input, seq, at FROM scheduled WHERE tenant = :tenant AND session = :session

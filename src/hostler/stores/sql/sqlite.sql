@@ -120,8 +120,10 @@ SELECT group_concat(seq), group_concat(fact) FROM events
 WHERE tenant = ? AND session = ? AND seq > ? AND seq <= ? AND kind IN (?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: unfinished
-SELECT tenant, session, active FROM heads WHERE due <= :now
-UNION ALL SELECT tenant, session, input FROM scheduled WHERE at <= :soon
+SELECT tenant, session, active,
+    EXISTS (SELECT 1 FROM json_each(head, '$.low') AS low WHERE low.value = active)
+FROM heads WHERE due <= :now
+UNION ALL SELECT tenant, session, input, 0 FROM scheduled WHERE at <= :soon
 
 -- name: insert_scheduled (tenant, session, input, seq, at)
 INSERT INTO scheduled VALUES {rows}
