@@ -19,8 +19,8 @@ from hostler.testing.crash.waiting import breath, until
 HITS = NODES
 """Each node has to go once, at least."""
 REST_S = 60.0
-TOLD_S = 30.0
-"""Until a webhook that was not taken at once is tried again, and once more."""
+TOLD_S = 90.0
+"""Until a webhook that a node took which then died is tried by another one, and once more."""
 
 
 @dataclass

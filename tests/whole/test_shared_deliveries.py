@@ -6,11 +6,13 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import anyio
+import anyio.lowlevel
 import pytest
 from tests.senders import At, working
 from tests.services import Database
 
 from hostler.beside.webhooks import Posted
+from hostler.service import delivering
 from hostler.service.delivering import TAKEN_S
 from hostler.stores.postgres_open import open_postgres
 from hostler.stores.postgres_webhooks import PostgresWebhooks
@@ -81,6 +83,24 @@ async def test_what_a_sender_that_died_had_taken_another_one_sends(postgres: Dat
             sent = await there.tried(1)
 
     assert (sent.status, len(there.post.sent)) == ("delivered", 1)
+
+
+async def test_what_a_slow_receiver_takes_long_to_answer_is_kept_by_who_sent_it(
+    postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivering, "RENEWED", 1000)
+    clock = Clock(1000.0)
+    async with open_postgres(postgres.url, clock=clock) as one:
+        other = PostgresWebhooks(one)
+        async with working(PostgresWebhooks(one), clock) as here:
+            here.post.answer = never
+            await here.hook()
+            await here.hooks.put(a_delivery("1", 1000.0))
+            await here.post.until(1)
+            here.later(2 * TAKEN_S)
+            with anyio.fail_after(10):
+                while await other.due(clock.now, each=1) != ([], clock.now + TAKEN_S):
+                    await anyio.lowlevel.checkpoint()
 
 
 async def test_what_another_process_commits_is_found_without_being_told(

@@ -44,9 +44,11 @@ LOOK_S = 60.0
 """Between two looks, if nothing rings: another process may have changed what is due."""
 LOOK_BESIDE_S = 2.0
 """So, where other processes write what is due, whose commits ring there alone."""
-TAKEN_S = 45.0
-"""How long a delivery is kept from other processes: thrice as long as a receiver may take.  Whose
-sender died is sent by another one after this and one look."""
+TAKEN_S = 12.0
+"""How long a delivery is kept from other processes.  Whose sender died is sent by another one after
+this and one look."""
+RENEWED = 3
+"""How often in this time a sender that lives takes it anew: a receiver may take longer to answer."""
 LEAVING_S = 2.0
 """How long it may take to give back what was on its way."""
 LATER_S = 5.0
@@ -90,7 +92,7 @@ class Delivering:
     look_s: float = LOOK_S
     reread: Callable[[], Awaitable[object]] = nothing_new
     """Called when a secret is not known: another process may have set it just now."""
-    _going: dict[_Name, None] = field(default_factory=dict[_Name, None])
+    _going: dict[_Name, Delivery] = field(default_factory=dict[_Name, Delivery])
     _ended: set[_Name] = field(default_factory=set[_Name])
     """Those that came to an end while what is due was being read, which may not know it yet."""
     _paused: dict[_Place, float] = field(default_factory=dict[_Place, float])
@@ -104,6 +106,7 @@ class Delivering:
         self.rows.listen(self.wake)
         try:
             async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._renew)
                 while True:
                     rung = anyio.Event()
                     self._ring = rung.set
@@ -133,10 +136,20 @@ class Delivering:
             return LATER_S
         hooks = {(hook.tenant, hook.id): hook for hook, _ in found.deliveries}
         for row in taken:
-            self._going[_name(row)] = None
+            self._going[_name(row)] = row
             tasks.start_soon(self._try, hooks[row.tenant, row.webhook], row)
         times = [*self._paused.values()] + ([] if found.soonest is None else [found.soonest])
         return max(0.0, min([self.look_s, *(at - now for at in times)]))
+
+    async def _renew(self) -> None:
+        """Keep what is on its way, until cancelled."""
+        while True:
+            await anyio.sleep(TAKEN_S / RENEWED)
+            now, going = self.world.clock(), [*self._going.values()]
+            try:
+                await self.rows.take(going, now=now, until=now + TAKEN_S)
+            except Unavailable as error:
+                log.warning("deliveries may be sent twice: %s", error)
 
     async def _give_back(self) -> None:
         now, given = self.world.clock(), self._cut
