@@ -15,7 +15,9 @@ import anyio
 from bench import (
     big,
     burst,
+    bus,
     first_token,
+    fleet,
     gateway,
     guards,
     idle,
@@ -26,6 +28,7 @@ from bench import (
     models_stream,
     overload,
     paced,
+    processes,
     responses,
     start,
     table,
@@ -38,6 +41,9 @@ from bench.table import Result
 
 QUESTIONS: dict[str, Callable[[Setting], Awaitable[list[Row]]]] = {
     "turn": turn.run,
+    "processes": processes.run,
+    "fleet": fleet.run,
+    "bus": bus.run,
     "burst": burst.run,
     "paced": paced.run,
     "gateway": gateway.run,

@@ -4,15 +4,15 @@ Two processes of their own, each a node.  Each stream speaks 20 tokens a second;
 where a token is given to the signals of one node to the watcher on the other.  CPU is that of a
 node's process for each token; what speaking itself costs is measured with nobody elsewhere watching.
 
-    python -m bench.bus redis://127.0.0.1:6379 [postgresql://…]
+Over HOSTLER_BENCH_REDIS, and over HOSTLER_BENCH_POSTGRES where there is no Redis.
 
 Invariant: names of fleets are made up for each measurement, and nothing is kept.
 """
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +20,11 @@ from multiprocessing.connection import Connection
 from uuid import uuid4
 
 import anyio
+import anyio.to_thread
 import uvloop
 
+from bench.postgres import NAMED, REDIS
+from bench.setting import Figures, Row, Setting
 from hostler.core import codec
 from hostler.core.directory import DEFAULT
 from hostler.core.events import AttemptId, Event, Key, ModelAsked, RunId, RunKey, Seq, SessionId
@@ -33,7 +36,7 @@ from hostler.signals.local import LocalSignals
 from hostler.signals.notify_wire import NotifyWire
 from hostler.signals.redis_wire import RedisWire
 
-GAP_S, SECS = 0.05, 8.0
+GAP_S, SECS = 0.05, 5.0
 RUN, ATTEMPT, ASKED = RunId("run_1"), AttemptId("att_1"), Seq(1)
 
 
@@ -43,6 +46,7 @@ class Case:
     fleet: str
     streams: int
     is_watched: bool
+    secs: float
 
 
 def node_of(case: Case) -> FleetSignals:
@@ -74,18 +78,18 @@ async def _speak(case: Case, pipe: Connection) -> None:
         async with anyio.create_task_group() as speaking:
             for number, key in enumerate(keys_of(case)):
                 wait_s = GAP_S * number / case.streams
-                speaking.start_soon(_say, node, RunKey(*key, RUN), wait_s)
+                speaking.start_soon(_say, case, node, RunKey(*key, RUN), wait_s)
         pipe.send(time.process_time() - before)
         await anyio.to_thread.run_sync(pipe.recv)
         tasks.cancel_scope.cancel()
 
 
-async def _say(node: FleetSignals, run: RunKey, wait_s: float) -> None:
+async def _say(case: Case, node: FleetSignals, run: RunKey, wait_s: float) -> None:
     with node.on_cancel(run, lambda: None):
         key = Key(run.tenant, run.session)
         node.publish(key, [the_question(key)])
         at = time.monotonic() + 0.5 + wait_s
-        for _ in range(round(SECS / GAP_S)):
+        for _ in range(round(case.secs / GAP_S)):
             await anyio.sleep(max(0.0, at - time.monotonic()))
             node.delta(run, ASKED, ATTEMPT, Delta("text", f"{time.monotonic():.6f} "))
             at += GAP_S
@@ -124,9 +128,10 @@ async def _follow(node: FleetSignals, key: Key, delays: list[float]) -> None:
 
 
 def measure(case: Case) -> Sequence[tuple[str, float, str]]:
-    ours, theirs = multiprocessing.Pipe(), multiprocessing.Pipe()
-    speaking = multiprocessing.Process(target=speaker, args=(case, ours[1]))
-    watching = multiprocessing.Process(target=watcher, args=(case, theirs[1]))
+    anew = multiprocessing.get_context("spawn")
+    ours, theirs = anew.Pipe(), anew.Pipe()
+    speaking = anew.Process(target=speaker, args=(case, ours[1]))
+    watching = anew.Process(target=watcher, args=(case, theirs[1]))
     speaking.start()
     watching.start()
     ours[0].recv()
@@ -138,7 +143,7 @@ def measure(case: Case) -> Sequence[tuple[str, float, str]]:
     ours[0].send("enough")
     speaking.join()
     watching.join()
-    tokens = case.streams * round(SECS / GAP_S)
+    tokens = case.streams * round(case.secs / GAP_S)
     rows = [
         ("CPU of who speaks", sent_s / tokens * 1e6, "us/token"),
         ("CPU of who watches", heard_s / tokens * 1e6, "us/token"),
@@ -151,20 +156,20 @@ def measure(case: Case) -> Sequence[tuple[str, float, str]]:
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="What does the bus of a fleet cost?")
-    parser.add_argument("urls", nargs="+")
-    parser.add_argument("--streams", type=int, nargs="+", default=[50, 500])
-    said = parser.parse_args()
-    for url in said.urls:
-        for streams in said.streams:
+async def run(setting: Setting) -> list[Row]:
+    figures = Figures("bus")
+    urls = {"redis": os.environ.get(REDIS), "listen/notify": os.environ.get(NAMED)}
+    for name, url in urls.items():
+        for streams in setting.size.between if url else ():
             for is_watched in (False, True):
-                case = Case(url, f"bench-{uuid4().hex[:8]}", streams, is_watched)
-                print(f"{url.partition(':')[0]}, {streams} streams, watched: {is_watched}")
-                for what, value, unit in measure(case):
-                    print(f"    {what:22} {value:9.2f} {unit}")
-
-
-if __name__ == "__main__":
-    multiprocessing.set_start_method("spawn")
-    main()
+                case = Case(
+                    url or "",
+                    f"bench-{uuid4().hex[:8]}",
+                    streams,
+                    is_watched,
+                    min(SECS, setting.size.secs),
+                )
+                told = f"{streams} streams, {'watched elsewhere' if is_watched else 'not watched'}"
+                for what, value, unit in await anyio.to_thread.run_sync(measure, case):
+                    figures.add(name, told, what, value, unit)
+    return figures.rows()

@@ -4,14 +4,14 @@
 transactions*: by the database's own numbers (so nothing else may write there), of a turn with one call
 of a tool, many at once.  *Delayed*: what a dequeue takes that passes over runs that wait.
 
-    python -m bench.fleet postgresql://SUPERUSER@…
+The PostgreSQL is HOSTLER_BENCH_POSTGRES.
 
 Invariant: it works in a database that was made for it, and is dropped after.
 """
 
 from __future__ import annotations
 
-import argparse
+import os
 import signal
 import statistics
 import sys
@@ -24,7 +24,8 @@ import anyio
 import anyio.abc
 
 from bench.drive import percentile
-from bench.postgres import a_database
+from bench.postgres import NAME, NAMED, a_database
+from bench.setting import Figures, Row, Setting
 from hostler.app.house import open_house
 from hostler.app.part import Part
 from hostler.core.events import Key, RunClaimed, RunKey
@@ -45,8 +46,7 @@ from hostler.testing.doubles import (
 from hostler.testing.store_kit import spoke
 
 HELD = "wait"
-RUNS, KILLS, TURNS = 10, 20, 500
-LEASES_S = (5.0, 1.5)
+RUNS = 10
 
 
 class Held(ModelDouble):
@@ -78,7 +78,7 @@ async def node(url: str, lease_s: float) -> None:
 
 @asynccontextmanager
 async def a_node(url: str, lease_s: float) -> AsyncGenerator[anyio.abc.Process]:
-    argv = (sys.executable, "-m", "bench.fleet", "--node", str(lease_s), url)
+    argv = (sys.executable, "-m", "bench.fleet", url, str(lease_s))
     async with await anyio.open_process(argv, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL) as one:
         assert one.stdout is not None
         await one.stdout.receive()
@@ -110,7 +110,7 @@ async def claims(store: PostgresStore, keys: Sequence[Key], number: int) -> list
     return found
 
 
-async def takeover(url: str, lease_s: float, kills: int) -> None:
+async def takeover(url: str, lease_s: float, kills: int, figures: Figures) -> None:
     late = list[float]()
     async with open_postgres(url, enlists=True) as store:
         for _ in range(kills):
@@ -126,13 +126,12 @@ async def takeover(url: str, lease_s: float, kills: int) -> None:
             wire = await connect(url)
             await wire.execute("DELETE FROM pgqueuer")
             await wire.db.close()
-    print(
-        f"lease {lease_s:g} s: resumed after p50 {statistics.median(late):.2f} s, "
-        f"p99 {percentile(late, 99):.2f} s, worst {max(late):.2f} s ({kills} kills, {len(late)} runs)"
-    )
+    case = f"{kills} kills, lease {lease_s:g} s"
+    figures.add(NAME, case, "resumed p50", statistics.median(late), "s")
+    figures.add(NAME, case, "resumed p99", percentile(late, 99), "s")
 
 
-async def transactions(url: str) -> None:
+async def transactions(url: str, turns: int, figures: Figures) -> None:
     wire = await connect(url)
 
     async def written() -> int:
@@ -142,27 +141,26 @@ async def transactions(url: str) -> None:
     async with open_postgres(url, enlists=True) as store, a_node(url, 5.0):
         for at_once in (1, 16, 64):
             before, began = await written(), time.perf_counter()
-            for _ in range(TURNS // at_once // 4 or 1):
+            rounds = max(1, turns // at_once)
+            for _ in range(rounds):
                 keys = await ask(store, at_once, "go")
                 for key in keys:
                     while (await store.head(key)).active is not None:  # noqa: ASYNC110
                         await anyio.sleep(0.01)
-            turns = (TURNS // at_once // 4 or 1) * at_once
-            spent = time.perf_counter() - began
-            print(
-                f"{at_once} at once: {(await written() - before) / turns:.2f} write transactions a "
-                f"turn, the session's own among them ({turns} turns, {turns / spent:.0f}/s)"
-            )
+            done, spent_s = rounds * at_once, time.perf_counter() - began
+            case = f"turns with a tool, {at_once} at once"
+            figures.add(NAME, case, "write transactions", (await written() - before) / done, "each")
+            figures.add(NAME, case, "turns", done / spent_s, "/s")
     await wire.db.close()
 
 
-async def delayed(url: str) -> None:
+async def delayed(url: str, counts: Sequence[int], figures: Figures) -> None:
     jobs, wire = PostgresJobs(url, answer_s=30), await connect(url)
     look = """EXPLAIN (ANALYZE, FORMAT JSON) SELECT id FROM pgqueuer WHERE entrypoint = 'run'
         AND status = 'queued' AND execute_after < now()
         ORDER BY priority DESC, id LIMIT 50 FOR UPDATE SKIP LOCKED"""
     there = 0
-    for count in (0, 1000, 10_000):
+    for count in counts:
         for number in range(there, count):
             await jobs.write(Job(RunKey(*_key(number))), 86_400.0)  # type: ignore[arg-type]
         there = count
@@ -173,7 +171,8 @@ async def delayed(url: str) -> None:
             took.append(
                 float(str(plan).split('"Execution Time": ')[1].split("\n")[0].strip(" ,]}"))
             )
-        print(f"{count} delayed jobs: a look takes {statistics.median(took):.2f} ms")
+        case = f"{count} runs that wait"
+        figures.add(NAME, case, "a look at the queue", statistics.median(took), "ms")
     jobs.close()
     await wire.db.close()
 
@@ -182,26 +181,24 @@ def _key(number: int) -> tuple[str, str, str]:
     return "default", f"ses_{number}", f"run_{number}"
 
 
-async def measure(server: str, kills: int) -> None:
+async def run(setting: Setting) -> list[Row]:
+    server, figures, size = os.environ.get(NAMED), Figures("fleet"), setting.size
+    if not server:
+        return []
     async with a_database(server) as url:
         async with open_postgres(url):
             pass
-        await transactions(url)
-        for lease_s in LEASES_S:
-            await takeover(url, lease_s, kills)
-        await delayed(url)
+        await transactions(url, size.asks, figures)
+        for lease_s in size.leases_s:
+            await takeover(url, lease_s, size.kills, figures)
+        await delayed(url, (0, size.idle_sessions), figures)
+    return figures.rows()
 
 
 def main() -> None:
-    parse = argparse.ArgumentParser(prog="python -m bench.fleet", description=__doc__)
-    parse.add_argument("url", help="a superuser's, or for --node the database's")
-    parse.add_argument("--node", type=float, metavar="LEASE_S", help="be a node")
-    parse.add_argument("--kills", type=int, default=KILLS)
-    asked = parse.parse_args()
-    if asked.node is not None:
-        anyio.run(node, asked.url, asked.node, backend_options={"use_uvloop": True})
-    else:
-        anyio.run(measure, asked.url, asked.kills, backend_options={"use_uvloop": True})
+    """Be a node: what `a_node` starts."""
+    url, lease_s = sys.argv[1:]
+    anyio.run(node, url, float(lease_s), backend_options={"use_uvloop": True})
 
 
 if __name__ == "__main__":

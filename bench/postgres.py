@@ -1,5 +1,5 @@
-"""Hostler on PostgreSQL beside the others, where a server is named: HOSTLER_BENCH_POSTGRES; and with
-its queue in Redis, where one is, too: HOSTLER_BENCH_REDIS.
+"""Hostler on PostgreSQL beside the others, where a server is named: HOSTLER_BENCH_POSTGRES; with
+Redis as its bus, and as its queue, too, where one is: HOSTLER_BENCH_REDIS.
 
 Invariant: it works in a database that was made for it, as a role that was made for it; both are
 dropped after; in Redis, in names that nobody else has, which are deleted.
@@ -24,7 +24,7 @@ from hostler.stores.postgres_wire import connect
 
 NAMED = "HOSTLER_BENCH_POSTGRES"
 NAME = "postgres"
-REDIS, ON_REDIS = "HOSTLER_BENCH_REDIS", "redis"
+REDIS, BUS, QUEUE = "HOSTLER_BENCH_REDIS", "postgres+redis", "queue in redis"
 
 
 @asynccontextmanager
@@ -40,14 +40,20 @@ async def with_postgres(setting: Setting) -> AsyncGenerator[Setting]:
         if not redis:
             yield one
             return
-        async with _queue_in(redis) as settings, _with_one(one, url, ON_REDIS, settings) as both:
-            yield both
+        async with (
+            names_in(redis) as bus,
+            _with_one(one, url, BUS, bus) as two,
+            names_in(redis) as queue,
+            _with_one(two, url, QUEUE, {**queue, "HOSTLER_ENGINE": "redis"}) as all_of_them,
+        ):
+            yield all_of_them
 
 
 @asynccontextmanager
-async def _queue_in(redis: str) -> AsyncGenerator[Mapping[str, str]]:
+async def names_in(redis: str) -> AsyncGenerator[Mapping[str, str]]:
+    """Yield the settings of a fleet with this Redis; what it has there is deleted."""
     fleet = f"bench-{uuid4().hex[:12]}"
-    yield {"HOSTLER_ENGINE": "redis", "HOSTLER_REDIS": redis, "HOSTLER_FLEET": fleet}
+    yield {"HOSTLER_REDIS": redis, "HOSTLER_FLEET": fleet}
     async with Redis.from_url(redis) as client:  # pyright: ignore[reportUnknownMemberType]
         found = client.scan_iter(f"{fleet}:*")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         names = cast("list[bytes]", [name async for name in found])  # pyright: ignore[reportUnknownVariableType]

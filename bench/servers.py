@@ -75,11 +75,13 @@ async def hostler(
     name: str = "hostler",
     database: str | None = None,
     settings: Mapping[str, str] | None = None,
+    flags: Sequence[str] = (),
 ) -> AsyncGenerator[Server]:
     """Run `hostler serve` with one agent, which has one tool, which does nothing."""
     (folder / "benched.py").write_text(AGENT)
     data = folder / "data"
     command = ["-m", "hostler", "serve", "benched:agent", "--port", "0", "--data", str(data)]
+    command += flags
     environ = {
         "PYTHONPATH": str(ROOT / "src"),  # what is beside this, whatever is installed
         "HOSTLER_ADMIN_KEY": KEY,

@@ -50,6 +50,11 @@ class Size(Struct, frozen=True, kw_only=True):
     """Requests, of which a percentile is taken."""
     live_runs: int = 1000
     """While metrics are asked for."""
+    kills: int = 20
+    """Of nodes of a fleet, with each lease."""
+    leases_s: tuple[float, ...] = (5.0, 1.5)
+    between: tuple[int, ...] = (50, 500)
+    """Streams that are driven on one node and watched on another."""
 
 
 SMALLEST = Size(
@@ -72,6 +77,9 @@ SMALLEST = Size(
     messages=100,
     asks=2,
     live_runs=3,
+    kills=1,
+    leases_s=(1.0,),
+    between=(2,),
 )
 
 

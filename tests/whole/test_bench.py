@@ -12,10 +12,12 @@ import msgspec
 import pytest
 from bench.__main__ import QUESTIONS
 from bench.machine import TICK_S, cpu_s, this_machine
+from bench.postgres import NAMED, REDIS
 from bench.setting import SMALLEST, Row, Size, set_up
 from bench.table import Result, keep, read, show
+from tests.fleets import a_redis
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 ANSWERS = {
     "turn": {"CPU per turn", "turns", "turn p50", "turn p99"},
@@ -99,6 +101,29 @@ async def test_every_question_is_answered_for_hostler_and_for_the_floor() -> Non
     assert all(math.isfinite(row.median) for row in told)
     assert all(row.median > 0 for row in rows if row.figure in ("CPU per turn", "CPU per token"))
     assert not any(row.median for row in rows if row.figure == "errors")
+
+
+async def test_what_a_fleet_costs_is_measured_where_its_services_are_named(
+    monkeypatch: pytest.MonkeyPatch, postgres_server: str, tmp_path: Path
+) -> None:
+    rows = list[Row]()
+    with anyio.fail_after(100):
+        async with a_redis(tmp_path) as redis:
+            monkeypatch.setenv(NAMED, postgres_server)
+            monkeypatch.setenv(REDIS, redis.url)
+            async with set_up(SMALLEST) as setting:
+                for question in ("turn", "processes", "fleet", "bus"):
+                    rows += await QUESTIONS[question](setting)
+
+    found = {(row.question, row.server, row.figure) for row in rows if row.median > 0}
+    for server in ("postgres", "postgres+redis", "queue in redis"):
+        assert ("turn", server, "CPU per turn") in found
+    for server in ("1 of them", "2 of them"):
+        assert ("processes", server, "CPU per turn") in found
+    for figure in ("resumed p99", "write transactions", "a look at the queue"):
+        assert ("fleet", "postgres", figure) in found
+    for server in ("redis", "listen/notify"):
+        assert ("bus", server, "delay p50") in found
 
 
 def test_cpu_time_is_read_finer_than_a_tick_of_the_clock() -> None:
