@@ -52,7 +52,7 @@ PROMISES = (
     "What runs are said to have used is what the models reported.",
     "No secret is in an answer, a file, a table, a line of the log or a delivery.",
     "Another tenant is told of nothing.",
-    "Nothing is left: descriptors and processes of a server at rest, files.",
+    "Nothing is left: descriptors and processes of a server at rest, files, messages to be said.",
     "No death needs a person.",
 )
 

@@ -42,8 +42,8 @@ from hostler.testing.crash.waiting import until
 from hostler.testing.store_suite import spoke
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
-SAMPLE = (2, 60, 140)
-"""Of some 180 places: in a migration, at keys, in commits of each part of the play."""
+SAMPLE = (2, 60, 102, 140)
+"""Of some 200 places: in a migration, and in commits of what is said, said later and denied."""
 
 
 @pytest.fixture(params=get_args(Store))

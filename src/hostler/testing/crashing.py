@@ -19,6 +19,7 @@ from hostler.core.events import (
     InputDropped,
     InputProcessed,
     Key,
+    MessageScheduled,
     PartShown,
     RunEnded,
     RunKey,
@@ -134,14 +135,16 @@ async def every_death(
 def check_log(log: Sequence[Event]) -> None:
     """Assert the promises that can be read off any log that has come to rest.
 
-    Gapless; every input ends visibly, once; every run ends once, and runs do not overlap; every
-    call has one outcome, shows things only before it, and has at most one answer to a request for
-    an approval, without which it did not begin; and wherever the log is cut, the prompt answers
-    every call.
+    Gapless; every input, said at once or later or never, ends visibly, once; every run ends once,
+    and runs do not overlap; every call has one outcome, shows things only before it, and has at
+    most one answer to a request for an approval, without which it did not begin; and wherever the
+    log is cut, the prompt answers every call.
     """
     facts = [event.fact for event in log]
     assert [event.seq for event in log] == list(range(1, len(log) + 1)), "a hole"
-    accepted = sorted(f.input for f in facts if isinstance(f, UserSpoke))
+    said = [f.input for f in facts if isinstance(f, UserSpoke)]
+    later = [f.message.input for f in facts if isinstance(f, MessageScheduled)]
+    accepted = sorted([*said, *(one for one in later if one not in said)])
     settled = sorted(f.input for f in facts if isinstance(f, InputProcessed | InputDropped))
     assert accepted == settled, "an input without an end, or with two"
     runs = sorted({f.run or "" for f in facts if isinstance(f, UserSpoke)})

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple, TypeAlias, cast
 
 import aiohttp
@@ -49,6 +50,19 @@ class Input(NamedTuple):
         return cls(session, given, run, cast("int", receipt["seq"]), content)
 
 
+class Later(NamedTuple):
+    """A message that is said later, as its receipt tells of it."""
+
+    given: Input
+    """Its position is that of what says that it is scheduled."""
+    due_at: datetime
+
+    @classmethod
+    def of(cls, receipt: Json, content: str) -> Later:
+        """Return what a receipt says of a message that is said later."""
+        return cls(Input.of(receipt, content), datetime.fromisoformat(str(receipt["due_at"])))
+
+
 class Seen(NamedTuple):
     """A fact, as a stream showed it."""
 
@@ -67,6 +81,9 @@ class Told:
     sessions: dict[str, str] = field(default_factory=dict[str, str])
     """Their agents."""
     inputs: list[Input] = field(default_factory=list[Input])
+    scheduled: list[Later] = field(default_factory=list[Later])
+    withdrawn: set[str] = field(default_factory=set[str])
+    """Inputs that were scheduled, and will not be said."""
     deleted: set[str] = field(default_factory=set[str])
     titles: dict[str, str] = field(default_factory=dict[str, str])
     decisions: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
@@ -88,6 +105,11 @@ class Told:
     waits: list[float] = field(default_factory=list[float])
     """Seconds from each first try that failed to the answer."""
     _heard_bytes: int = 0
+
+    def spoken(self) -> Sequence[Input]:
+        """Return all that is said by the time that all is at rest, and so has a run."""
+        later = [one.given for one in self.scheduled]
+        return [*self.inputs, *(one for one in later if one.input not in self.withdrawn)]
 
     def hear(self, where: str, what: bytes) -> None:
         """Keep what was said, up to a bound: it is searched for secrets."""

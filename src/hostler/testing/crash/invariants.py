@@ -8,7 +8,7 @@
     I6   what runs are said to have cost is what the providers said
     I7   no secret is where none may be
     I8   another tenant learns of nothing
-    I9   nothing is left behind: processes, descriptors, files
+    I9   nothing is left behind: processes, descriptors, files, messages that are still to be said
     I10  no death needs a person
 
 Invariant: nothing here asks the servers' own word for what it can read in the store.
@@ -25,6 +25,8 @@ from hostler.core.events import (
     ApprovalGiven,
     CancelRequested,
     Event,
+    InputDropped,
+    MessageScheduled,
     ModelFailed,
     ModelReplied,
     RunEnded,
@@ -36,9 +38,12 @@ from hostler.core.events import (
 from hostler.core.ledger import LlmRow
 from hostler.core.records import RunRow
 from hostler.testing.canaries import Canaries, Sighting
-from hostler.testing.crash.caller import Input, Told
+from hostler.testing.crash.caller import Input, Later, Told
 from hostler.testing.crash.served import SAFE, Effect
 from hostler.testing.crashing import check_log
+
+FINEST_S = 0.001
+"""Logs have microseconds: what was said so little before its time was said then."""
 
 
 class Violation(NamedTuple):
@@ -60,6 +65,8 @@ class Found:
     secrets: frozenset[str] = frozenset()
     keys: frozenset[str] = frozenset()
     tenants: frozenset[str] = frozenset()
+    scheduled: Sequence[str] = ()
+    """Messages that are still to be said."""
     chains: Sequence[str] = ()
     """Where an audit log is not whole."""
     sightings: Sequence[Sighting] = ()
@@ -99,7 +106,7 @@ def violations(of: Evidence) -> list[Violation]:
         "I6": costs(of.found),
         "I7": secrets(of),
         "I8": of.learned,
-        "I9": [*of.left, *of.found.strays],
+        "I9": [*of.left, *of.found.strays, *unsaid(of.found)],
         "I10": [*of.trouble, *of.found.damage, *of.found.chains],
     }
     found = [Violation(name, what) for name, told in checks.items() for what in told]
@@ -118,6 +125,12 @@ def acknowledged(told: Told, found: Found) -> Generator[str]:
     for given in told.inputs:
         if given.session not in told.deleted:
             yield from _input(given, found.logs.get(given.session, ()))
+    for later in told.scheduled:
+        if later.given.session not in told.deleted:
+            log = found.logs.get(later.given.session, ())
+            yield from _scheduled(later, log)
+            is_withdrawn = later.given.input in told.withdrawn
+            yield from _withdrawn(later, log) if is_withdrawn else _said(later, log)
     for what in told.twice:
         yield f"sent twice, answered in two ways: {what}"
     yield from _unasked(told, found)
@@ -130,10 +143,14 @@ def _unasked(told: Told, found: Found) -> Generator[str]:
     for session in set(found.logs) - set(told.sessions):
         yield f"{session} is there, and nobody was told of it"
     known = {given.input for given in told.inputs}
+    known |= {later.given.input for later in told.scheduled}
     for session, log in found.logs.items():
         for event in log:
             if isinstance(event.fact, UserSpoke) and event.fact.input not in known:
                 yield f"{event.fact.input} is in {session}, and nobody was told of it"
+            if isinstance(event.fact, MessageScheduled) and event.fact.message.input not in known:
+                name = event.fact.message.input
+                yield f"{name} is scheduled in {session}, and nobody was told of it"
 
 
 def _answers(told: Told, found: Found) -> Generator[str]:
@@ -175,12 +192,62 @@ def _input(given: Input, log: Sequence[Event]) -> Generator[str]:
         yield f"{given.input} was accepted at {given.seq} of {given.session}, which has {mine}"
 
 
+def _scheduled(later: Later, log: Sequence[Event]) -> Generator[str]:
+    given = later.given
+    kept = [
+        (event.seq, event.fact.message.run, event.fact.message.content, event.fact.due_at)
+        for event in log
+        if isinstance(event.fact, MessageScheduled) and event.fact.message.input == given.input
+    ]
+    if kept != [(given.seq, given.run, given.content, later.due_at)]:
+        yield f"{given.input} was scheduled for {later.due_at} in {given.session}, which has {kept}"
+
+
+def _said(later: Later, log: Sequence[Event]) -> Generator[str]:
+    """Yield what is not as its receipt says: said once, when it was time, and not dropped."""
+    given = later.given
+    said = _of(given, log)
+    told = [(fact.scheduled, fact.run, fact.content) for _, fact in said]
+    if told != [(given.seq, given.run, given.content)]:
+        yield f"{given.input} was to be said once in {given.session}, which has {told}"
+    for at, _ in said:
+        if at < later.due_at.timestamp() - FINEST_S:
+            yield f"{given.input} was said at {at}, and was to be at {later.due_at.timestamp()}"
+    if dropped := _dropped(given, log):
+        yield f"{given.input} was to be said, and was dropped: {dropped}"
+
+
+def _withdrawn(later: Later, log: Sequence[Event]) -> Generator[str]:
+    given = later.given
+    if said := _of(given, log):
+        yield f"{given.input} was withdrawn, and {given.session} has {said}"
+    if (dropped := _dropped(given, log)) != ["withdrawn"]:
+        yield f"{given.input} was withdrawn, and dropped for {dropped}"
+
+
+def _of(given: Input, log: Sequence[Event]) -> list[tuple[float, UserSpoke]]:
+    """Return when and how something was said."""
+    said = [(event.at, event.fact) for event in log if isinstance(event.fact, UserSpoke)]
+    return [(at, fact) for at, fact in said if fact.input == given.input]
+
+
+def _dropped(given: Input, log: Sequence[Event]) -> list[str]:
+    facts = [event.fact for event in log]
+    return [f.reason for f in facts if isinstance(f, InputDropped) and f.input == given.input]
+
+
+def unsaid(found: Found) -> Generator[str]:
+    """Yield what still waits for its time: no message that is left to itself is that far ahead."""
+    for one in found.scheduled:
+        yield f"{one} is still to be said"
+
+
 def ends(told: Told, found: Found) -> Generator[str]:
     """Yield runs that were accepted and have no end, or several."""
     for session, log in found.logs.items():
         ended = Counter(str(e.fact.run) for e in log if isinstance(e.fact, RunEnded))
         begun = {str(e.fact.run) for e in log if isinstance(e.fact, UserSpoke)}
-        begun |= {given.run for given in told.inputs if given.session == session}
+        begun |= {given.run for given in told.spoken() if given.session == session}
         for run in sorted(begun | set(ended)):
             if ended[run] != 1:
                 yield f"{run} of {session} has {ended[run]} ends"
@@ -265,6 +332,6 @@ def deliveries(of: Evidence) -> Generator[str]:
     if not of.told.webhooks:
         return
     said = b"\n".join(of.delivered)
-    for given in of.told.inputs:
+    for given in of.told.spoken():
         if given.session not in of.told.deleted and f'"{given.run}"'.encode() not in said:
             yield f"no webhook was told of the end of {given.run}"

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TypeAlias, cast
 
@@ -20,15 +21,19 @@ from aiohttp import web
 
 from hostler.core.ports import mint
 from hostler.testing.canaries import Canaries
-from hostler.testing.crash.caller import Caller, Failed, Input, Json, listed
+from hostler.testing.crash.caller import Caller, Failed, Input, Json, Later, listed
 from hostler.testing.crash.served import SECRET
 from hostler.testing.crash.waiting import LOOK_S, until
 
 REST_S = 60.0
 """How long a session may take to come to rest, with no more deaths."""
 OK = frozenset({200, 201, 202, 204})
+REFUSED = 422
 RESTING = frozenset({"idle"})
 OTHER = "other"
+SOON_S = 0.3
+"""Before something is said that is said later: more than it takes to ask for that."""
+FAR_S = 300 * 86_400.0
 Part: TypeAlias = Callable[[], Awaitable[None]]
 
 
@@ -84,6 +89,7 @@ class Play:
             self.lets_another_tenant_in,
             self.keeps_a_secret,
             self.works,
+            self.says_it_later,
             self.asks_for_approval,
             self.is_denied,
             self.cancels,
@@ -166,6 +172,14 @@ class Play:
         await self.speaks(fork, "and here")
         await at_rest(self.caller, fork)
 
+    async def says_it_later(self) -> None:
+        """A message that is scheduled twice with one key, and one that is withdrawn."""
+        session = await self.session("brief")
+        await self.schedules(session, "say it soon", SOON_S, twice=True)
+        await self.withdraws(await self.schedules(session, "never say it", FAR_S))
+        await self.said(session)
+        await at_rest(self.caller, session)
+
     async def asks_for_approval(self) -> None:
         await self._decides("allow")
 
@@ -210,6 +224,51 @@ class Play:
         given = Input.of(told, content)
         self.caller.told.inputs.append(given)
         return given
+
+    async def schedules(
+        self, session: str, content: str, in_s: float, *, twice: bool = False
+    ) -> Later:
+        """Have something said later; `twice`: ask again although it was answered.
+
+        A time that passed before the server could take it is refused, and nothing is kept of that.
+
+        Raises Failed: one that had not passed was refused, or another was promised.
+        """
+        path, good = f"/api/sessions/{session}/messages", frozenset({202, REFUSED})
+        while True:
+            at = datetime.now(UTC) + timedelta(seconds=in_s)
+            body = {"content": content, "at": at.isoformat()}
+            ask = partial(self.caller.ask, "POST", path, body, once=mint("once"), good=good)
+            status, told = await ask()
+            if status != REFUSED:
+                break
+            if datetime.now(UTC) < at:
+                raise Failed(f"in {session}, {at} was refused before it had passed: {told}")
+            in_s *= 2
+        if twice and (again := (await ask())[1]) != told:
+            self.caller.told.twice.append(f"{told} and {again}")
+        later = Later.of(told, content)
+        self.caller.told.scheduled.append(later)
+        if later.due_at != at:
+            raise Failed(f"in {session}, {at} was asked for, and {later.due_at} promised")
+        return later
+
+    async def withdraws(self, later: Later) -> None:
+        """404: it was withdrawn, and the answer was lost; if it never was, the log tells."""
+        path = f"/api/sessions/{later.given.session}/scheduled/{later.given.input}"
+        await self.caller.ask("DELETE", path, good=frozenset({204, 404}))
+        self.caller.told.withdrawn.add(later.given.input)
+
+    async def said(self, session: str) -> None:
+        """Wait until nothing is still to be said in a session.  Raises Failed."""
+        left: list[Json] = []
+        with anyio.move_on_after(REST_S):
+            while True:
+                left = listed(await self.caller.get(f"/api/sessions/{session}/scheduled"))
+                if not left:
+                    return
+                await anyio.sleep(LOOK_S)
+        raise Failed(f"in {session}, what was scheduled is not said within {REST_S:g} s: {left}")
 
     async def _decides(self, decision: str) -> None:
         session = await self.session("asker")

@@ -74,6 +74,11 @@ class _Reader:
                 ]
             ),
             tenants=frozenset(tenants),
+            scheduled=[
+                f"{timer.input} of {key.session}"
+                for key in keys
+                for timer in await self.store.scheduled(key)
+            ],
             chains=[told for tenant in tenants for told in await self._chain(tenant)],
         )
 

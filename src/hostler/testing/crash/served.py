@@ -67,7 +67,7 @@ async def unlock(context: CallContext) -> str:
 TOOLS = [note, look, recite, deploy, unlock]
 agents = [
     Agent(name, model=f"scripted:{HERE / name}.json", tools=TOOLS)
-    for name in ("worker", "asker", "slow", "keyed", "busy", "long")
+    for name in ("worker", "asker", "slow", "keyed", "busy", "long", "brief")
 ]
 '''
 """A module of its users, who are above this floor."""
@@ -94,6 +94,7 @@ SCRIPTS: Mapping[str, Sequence[object]] = {
     "asker": [_calls("deploy", where="production"), {"text": "asked and answered"}],
     "slow": [{"text": _WORDS, "delay_s": 3600}],
     "keyed": [_calls("unlock"), {"text": "it is open"}],
+    "brief": [{"text": "it was time"}],
     "busy": [{**_NOTE_AND_LOOK, "delay_s": 0.2}, {"text": _WORDS, "delay_s": 0.8}] * 2000,
     "long": [*[{**_NOTE_AND_LOOK, "delay_s": 0.3}] * 3, {"text": _WORDS, "delay_s": 0.3}] * 1000,
 }

@@ -14,11 +14,13 @@ from typing import NamedTuple, cast
 import anyio
 
 from hostler.core.ports import mint
+from hostler.service.delivering import LOOK_BESIDE_S, TAKEN_S
 from hostler.testing.crash.caller import Caller, Told
 from hostler.testing.crash.play import Play
 from hostler.testing.crash.waiting import LOOK_S, until
 
-SETTLED_S = 30.0
+SETTLED_S = TAKEN_S + LOOK_BESIDE_S + 15.0
+"""A delivery that was taken by who died then is free after the first two, and takes its time to come."""
 QUIET_S = 3.0
 LEEWAY = 8
 """Descriptors: a connection is kept here and there."""
@@ -35,7 +37,7 @@ async def settle(play: Play) -> None:
                 continue
             end = cast("int", (await play.caller.get(f"/api/sessions/{session}"))["seq"])
             await until(partial(_has_seen, told, session, end))
-        for given in told.inputs if told.webhooks else ():
+        for given in told.spoken() if told.webhooks else ():
             if given.session not in told.deleted:
                 await until(partial(_came, play, f'"{given.run}"'.encode()))
 
@@ -54,7 +56,7 @@ async def learned(play: Play) -> Sequence[str]:
         return []
     told, found = play.caller.told, list[str]()
     known = [(f"/api/sessions/{one}", "ses", ASKED) for one in told.sessions]
-    known += [(f"/api/runs/{one.run}", "run", ("",)) for one in told.inputs]
+    known += [(f"/api/runs/{one.run}", "run", ("",)) for one in told.spoken()]
     nothing = dict[tuple[str, str], object]()
     for path, kind, asked in known:
         for more in asked:
