@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TypeAlias, cast
@@ -30,6 +31,8 @@ from hostler.service.endpoints import Endpoints
 from hostler.service.rates import Rates
 from hostler.service.retention import FOR_EVER, Keep
 from hostler.service.service import Service
+from hostler.signals.fleet import FleetSignals
+from hostler.signals.notify_wire import NotifyWire
 from hostler.testing.doubles import ModelDouble
 from hostler.vault.vault import SealedVault
 
@@ -170,7 +173,12 @@ async def serving(
     entered: Callable[[Service], object] = lambda _: None,
     ears: Ears | None = EARS,
 ) -> AsyncGenerator[Client]:
-    """Serve agents; the first is the default.  `entered` is given what the faces are on."""
+    """Serve agents; the first is the default.  `entered` is given what the faces are on.
+
+    On PostgreSQL, where another server may drive what is said here, it hears the others over that.
+    """
+    if bus is None and isinstance(file, str):
+        bus = partial(FleetSignals, wire=NotifyWire(file), fleet="test")
     vault = canary_vault() if vault is None else vault
     if ON and vault is not None:
         vault.learn(None, "admin-key", KEY)  # as the vault of `hostler serve` knows it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sqlite3
 import subprocess
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -293,6 +294,20 @@ async def test_a_target_that_holds_something_else_is_refused_and_stays(
     assert not (await compared(first.file, postgres.url)).differences
     with pytest.raises(SetupError, match="not empty"):
         await move(postgres.url, second.file)
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+async def test_a_file_is_not_moved_to_itself_by_another_name(
+    tmp_path: Path, link: Callable[[Path, Path], None]
+) -> None:
+    whole, other = await a_whole_house(tmp_path / "hostler.db"), tmp_path / "other.db"
+    link(other, whole.file)
+
+    for target in (whole.file, other):
+        with pytest.raises(SetupError, match="the same database"):
+            await move(whole.file, target)
+
+    assert not moved_mark(whole.file).exists(), "or no server would open the only one there is"
 
 
 async def test_a_source_or_a_target_that_a_server_has_is_refused(

@@ -117,7 +117,8 @@ def shown(place: Place) -> str:
 
 def _same(source: Place, target: Place) -> bool:
     if isinstance(source, Path) and isinstance(target, Path):
-        return source.absolute() == target.absolute()
+        is_one = source.exists() and target.exists() and source.samefile(target)  # by a link, too
+        return is_one or source.absolute() == target.absolute()
     return source == target
 
 

@@ -83,12 +83,13 @@ class Children:
         """Keep `count` of them until told to stop; return the code to exit with.
 
         SIGTERM and SIGINT stop all; SIGHUP replaces one after the other.  `ready` is called when
-        all serve for the first time.  If the first ones cannot be started at all, that is the end.
+        all serve for the first time; what is to be replaced before that waits for it.  If the first
+        ones cannot be started at all, that is the end.
         """
         self._life = os.pipe()
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._hear)
+                tasks.start_soon(self._hear, count)
                 async with anyio.create_task_group() as places:
                     for _ in range(count):
                         places.start_soon(self._keep)
@@ -118,7 +119,9 @@ class Children:
                 "a server process ended (%s); another one is started",
                 code,
             )
-            await anyio.sleep(AGAIN_S[min(failures, len(AGAIN_S) - 1)])
+            with anyio.move_on_after(AGAIN_S[min(failures, len(AGAIN_S) - 1)]):
+                while not self._stops:
+                    await self._changed.wait()
 
     async def _one(self) -> tuple[int, bool]:
         """Run one; return its code, and whether it served."""
@@ -148,18 +151,21 @@ class Children:
             self._running.remove(process)
             self._change()
 
-    async def _hear(self) -> None:
+    async def _hear(self, count: int) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
             async with anyio.create_task_group() as tasks:
                 async for one in received:
                     if one == signal.SIGHUP:
-                        tasks.start_soon(self._renew)
+                        tasks.start_soon(self._renew, count)
                     else:
                         self._stop()
 
-    async def _renew(self) -> None:
+    async def _renew(self, count: int) -> None:
         """Replace one after the other, so that there is always one that serves."""
+        await self._until_begun(count)
         for one in list(self._running):
+            if one not in self._running:  # it has ended by itself, and another one is in its place
+                continue
             begun = self._begun
             with contextlib.suppress(ProcessLookupError):
                 one.terminate()
@@ -167,7 +173,6 @@ class Children:
 
     async def _until_begun(self, count: int) -> None:
         while self._begun < count and not self._stops:
-            self._changed = anyio.Event()
             await self._changed.wait()
 
     def _stop(self) -> None:
@@ -179,4 +184,5 @@ class Children:
                 one.terminate()
 
     def _change(self) -> None:
-        self._changed.set()
+        changed, self._changed = self._changed, anyio.Event()  # for all who wait
+        changed.set()

@@ -74,6 +74,12 @@ class Claim:
             log.warning("run %s is handled again once its lease is over", self.key.run)
 
 
+class Counts:
+    """How many keys are due and wait, and for how many seconds the oldest, as the thread counted them."""
+
+    waiting: tuple[int, float] = (0, 0.0)
+
+
 class Desk:
     """Made by an engine; `serve` has to run for anything to be handled."""
 

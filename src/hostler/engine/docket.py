@@ -26,7 +26,7 @@ from redis.asyncio import Redis
 from hostler.core.errors import Unavailable
 from hostler.core.events import RunKey
 from hostler.core.ports import Handler, Job
-from hostler.engine.desk import Desk
+from hostler.engine.desk import Counts, Desk
 from hostler.engine.docket_hands import Asked, Hands
 from hostler.engine.docket_queue import TASK, TROUBLE, Queue
 
@@ -105,12 +105,6 @@ class DocketEngine:
         if self._opened is None:
             self._opened = self._open()
         return self._opened
-
-
-class Counts:
-    """How many wait, as the thread counted them."""
-
-    waiting: tuple[int, float] = (0, 0.0)
 
 
 class _Post:

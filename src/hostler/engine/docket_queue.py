@@ -43,6 +43,21 @@ BEAT_AT_ONCE = 500
 """Of which one command asks: Redis serves nobody else meanwhile."""
 
 
+def _read(name: str, *, schedules: bool = False) -> str:
+    own = (files("hostler.engine") / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+    if not schedules:
+        return own
+    theirs = (files("docket") / "lua" / "schedule.lua").read_text(encoding="utf-8")
+    return f"local function schedule(KEYS, ARGV)\n{theirs}\nend\n{own}"
+
+
+SCRIPTS: Mapping[str, str] = {
+    **{name: _read(name) for name in ("beat", "count", "leave")},
+    **{name: _read(name, schedules=True) for name in ("ring", "finish")},
+}
+"""Read with this module: a queue is made on an event loop, which does not wait for files."""
+
+
 class Held(NamedTuple):
     """A job that a worker has."""
 
@@ -80,17 +95,12 @@ class Queue:
         except ValueError as error:
             raise SetupError(f"redis: {error}") from error
         self.client = Redis(connection_pool=pool)
-        self._ring = self._script("ring", schedules=True)
-        self._finish = self._script("finish", schedules=True)
+        self._ring, self._finish = self._script("ring"), self._script("finish")
         self._beat, self._count = self._script("beat"), self._script("count")
         self._leave = self._script("leave")
 
-    def _script(self, name: str, *, schedules: bool = False) -> Script:
-        own = (files("hostler.engine") / "lua" / f"{name}.lua").read_text(encoding="utf-8")
-        if schedules:
-            theirs = (files("docket") / "lua" / "schedule.lua").read_text(encoding="utf-8")
-            own = f"local function schedule(KEYS, ARGV)\n{theirs}\nend\n{own}"
-        return cast("Script", self.client.register_script(own))
+    def _script(self, name: str) -> Script:
+        return cast("Script", self.client.register_script(SCRIPTS[name]))
 
     def key(self, suffix: str) -> str:
         return f"{self.name}:{suffix}"

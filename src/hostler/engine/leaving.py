@@ -44,7 +44,10 @@ class Leaving:
         """Leave a run to others for a while; return whether it is driven here."""
         if key not in self._driven:
             return False
-        self._away[key] = self._clock() + AWAY_S
+        now = self._clock()
+        for old in [one for one, until in self._away.items() if until <= now]:
+            del self._away[old]  # another node took it, and nobody asks here again
+        self._away[key] = now + AWAY_S
         return True
 
     def leaves(self, key: RunKey) -> bool:
@@ -71,10 +74,10 @@ class Leaving:
             yield
         finally:
             self._driven.discard(key)
-            self._changed.set()
+            changed, self._changed = self._changed, anyio.Event()
+            changed.set()
 
     async def left(self) -> None:
         """Wait until nothing is driven here."""
         while self._driven:
-            self._changed = anyio.Event()
             await self._changed.wait()

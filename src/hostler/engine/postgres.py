@@ -32,7 +32,7 @@ from pgqueuer.queries import Queries
 from hostler.core.errors import Unavailable
 from hostler.core.events import RunId, RunKey, SessionId, TenantId
 from hostler.core.ports import Handler, Job
-from hostler.engine.desk import Claim, Desk
+from hostler.engine.desk import Claim, Counts, Desk
 
 log = logging.getLogger(__name__)
 
@@ -117,12 +117,6 @@ class PostgresEngine:
         if self._jobs is None:
             self._jobs = self._open()
         return self._jobs
-
-
-class Counts:
-    """How many wait, as the thread counted them."""
-
-    waiting: tuple[int, float] = (0, 0.0)
 
 
 class _Post:

@@ -1,7 +1,7 @@
 """Webhooks of tenants: set, listed, changed, removed, given new secrets.
 
 Secrets are in the vault, under `webhook:ID:N`, and are shown once, to whoever made them.  Each has a
-name of its own, so that a row changes from one to the next in one commit.
+name of its own, whichever process makes it, so that a row changes from one to the next in one commit.
 
 Invariant: a tenant sees and sets its own alone; nothing is told to a place that the operator's
 rules close.
@@ -9,6 +9,7 @@ rules close.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ from hostler.service.sending import new_secret
 OLD_GOOD_FOR_S = 24 * 3600.0
 """How long the secret before signs too, unless somebody says otherwise."""
 LONGEST_OLD_S = 30 * 86_400.0
+APART = 1 << 40
+"""Of so many numbers a secret's is one: two that are made at once have the same one never."""
 
 
 async def nothing_new() -> None:
@@ -160,14 +163,20 @@ class TenantWebhooks:
         out, now = opened(self.outgoing), self.world.clock()
         async with self.rotating:
             there = await out.rows.webhook(who.tenant, webhook)
-            name = _name(webhook, int(there.secret.rpartition(":")[2]) + 1)
+            name = _next_name(there)
             value = await self._new_secret(out, who.tenant, name)
-            made = await out.rows.change(
-                who.tenant,
-                webhook,
-                lambda one: _rotated(one, name, now, old_good_for_s),
-                at=now,
-            )
+
+            def rotated(one: Webhook) -> Webhook:
+                nonlocal there
+                there = one  # another process may have rotated it meanwhile
+                return _rotated(one, name, now, old_good_for_s)
+
+            try:
+                made = await out.rows.change(who.tenant, webhook, rotated, at=now)
+            except NotFound:  # it was removed meanwhile, with the secrets that it had
+                with leading_up():
+                    await out.vault.drop(who.tenant, name)
+                raise
             if there.old_secret is not None:
                 await out.vault.drop(who.tenant, there.old_secret)
         return made, value
@@ -271,3 +280,9 @@ def _listed(events: Sequence[EventType] | None) -> tuple[EventType, ...] | None:
 
 def _name(webhook: str, number: int) -> str:
     return f"webhook:{webhook}:{number}"
+
+
+def _next_name(there: Webhook) -> str:
+    """Return a name for the next secret that no other process finds at the same moment."""
+    number = int(there.secret.rpartition(":")[2])
+    return _name(there.id, number + 1 + secrets.randbelow(APART))

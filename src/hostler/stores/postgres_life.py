@@ -25,12 +25,14 @@ SEEN_S = 5.0
 """How often it is looked whether the connection still is there."""
 NAME_BYTES = 63
 """PostgreSQL keeps so many of what a connection calls itself."""
+BUILD = version("hostler")
+"""Read once: it is in files, and the event loop does not wait for those."""
 
 
 def seen_as() -> str:
     """Return what others see of this process: that it is ours, its build, and where it is."""
     where = f"{socket.gethostname()}-{os.getpid()}"
-    told = f"hostler {version('hostler')} {where}".encode("ascii", "replace")
+    told = f"hostler {BUILD} {where}".encode("ascii", "replace")
     return told[:NAME_BYTES].decode()
 
 
