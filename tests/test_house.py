@@ -22,7 +22,7 @@ SERVICES = ROOT / "tests" / "services.py"
 LINES_PER_FILE = 500
 LINES_PER_FUNCTION = 50
 LINES_OF = {
-    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022, 0025 to 0028, 0032, 0034, 0036 to 0038, 0041, 0044 and 0048 say why these are so
+    # docs/decisions/0003-size-of-the-core.md, 0011, 0017, 0019 to 0022, 0025 to 0028, 0032, 0034, 0036 to 0038, 0041, 0044, 0048 and 0049 say why these are so
     "core": 4760,
     "core/audited.py": 255,
     "core/errors.py": 140,
@@ -30,14 +30,14 @@ LINES_OF = {
     "core/said.py": 85,
     "core/directory.py": 180,
     "core/codec.py": 145,
-    "core/head.py": 160,
+    "core/head.py": 170,
     "core/ledger.py": 215,
     "core/memory.py": 120,
     "core/records.py": 185,
     "core/state.py": 420,
     "core/decide.py": 255,
     "core/gate.py": 130,
-    "core/ports.py": 390,
+    "core/ports.py": 395,
     "core/store.py": 250,
     "core/sealed.py": 180,
     "core/news.py": 140,

@@ -289,6 +289,17 @@ async def test_a_run_that_is_not_ours_any_more_is_let_go(error: Exception) -> No
     assert await driver(run) is None
 
 
+async def test_a_job_whose_time_comes_later_as_the_clock_is_set_back_is_handled_then() -> None:
+    recorder, ahead_s = Recorder(), [0.0]
+    engine = EmbeddedEngine(clock=lambda: time.time() + ahead_s[0])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: engine.serve(recorder, slots=1))
+        await engine.enqueue(Job(key("run_1"), time.time() + 0.2))
+        ahead_s[0] = -0.5
+        await recorder.until(1)
+        tasks.cancel_scope.cancel()
+
+
 async def test_every_unfinished_run_without_a_job_is_rung_for_once() -> None:
     store, engine = MemoryStore(), EmbeddedEngine()
     sessions = [await a_session(store) for _ in range(3)]

@@ -77,10 +77,7 @@ async def open_house(
     agents, catalog = roster(agents, catalog)
     engine, pace = part.open(file)
     news = News.of(LocalSignals(first=seen.first), bus)
-    async with (
-        aclosing(engine),
-        _storage(file, seen, news.signals, part.outbox(file), vault) as beside,
-    ):
+    async with _storage(file, seen, news.signals, part.outbox(file), vault) as beside:
         known = seen.naming(partial(_agent, agents, is_server=is_server))
         driver = _driver(known, beside.store, news.signals, pace, vault, part.leaving)
         service = make_service(
@@ -102,7 +99,7 @@ async def open_house(
             here=part.here,
         )
         service = await _joined(service, beside, news, vault)
-        async with _at_work(*_work(seen, driver, news, service, keep, part)):
+        async with aclosing(engine), _at_work(*_work(seen, driver, news, service, keep, part)):
             yield service
 
 

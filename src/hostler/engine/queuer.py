@@ -47,6 +47,8 @@ class _Live:
     since: float = 0.0
     """When it was enqueued, or due if that is later."""
     priority: int = 0
+    rings: int = 0
+    """On their way."""
     running: bool = False
     again: float | None = None
     """Rung while running: when to run once more."""
@@ -131,6 +133,7 @@ class EmbeddedEngine:
             self._begin = None
 
     async def _put(self, job: Job) -> None:
+        self._live[job.key].rings += 1
         delay_s = job.not_before - self._clock()
         await self._queries.enqueue(
             ENTRYPOINT,
@@ -141,8 +144,15 @@ class EmbeddedEngine:
     async def _arrived(self, queued: QueuedJob) -> None:
         key = _key.decode(queued.payload or b"")
         live = self._live.get(key)
-        if live is None or live.running or live.due > self._clock() or key in self._waits:
+        if live is None:
+            return
+        live.rings -= 1
+        if live.running or key in self._waits:
             return  # a ring that another one has overtaken
+        if live.due > self._clock():
+            if live.rings <= 0:  # the clock was set back: nothing else would ring
+                await self._put(Job(key, live.due))
+            return
         self._waits[key] = live.since
         self._line.put(key, live.priority)
         self._look_soon()

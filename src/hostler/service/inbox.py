@@ -89,7 +89,6 @@ class Message:
     metadata: JsonObject
     purpose: str | None = None
     priority: Priority = "normal"
-    """Of its run, if it begins one."""
     before: RunId | None = None
     """Say it there, and take back what was said since this run began."""
     ends_at: Seq | None = None
@@ -289,10 +288,8 @@ def receipt(key: Key, spoke: UserSpoke, done: Appended) -> Receipt:
 
 
 def _cancelled(session: SessionId, done: Appended) -> Cancelled:
-    if not done.events:
-        return Cancelled(session=session, run=None, seq=None)
-    event = done.events[0]
-    return Cancelled(session=session, run=event.fact.run, seq=event.seq)
+    event = done.events[0] if done.events else None
+    return Cancelled(session=session, run=event and event.fact.run, seq=event and event.seq)
 
 
 def joining(spoke: UserSpoke, run: RunId) -> UserSpoke:

@@ -383,8 +383,7 @@ def check_message(message: NewMessage) -> None:
     for place, part in enumerate(content):
         if isinstance(part, TextPart):
             continue
-        one_of = (part.url is None) != (part.data is None)
-        if not one_of or (part.data is not None and not part.media_type):
+        if (part.url is None) == (part.data is None) or (part.url is None and not part.media_type):
             wanted = "either url, or data (base64) with media_type"
             raise Invalid(f"part {place} needs {wanted}", fields=[(f"/content/{place}", wanted)])
 
