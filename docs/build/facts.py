@@ -56,7 +56,7 @@ VALUES = (
     shown.SourcePart,
     shown.DocumentPart,
 )
-CHOICES = ("Policy", "Stop", "Outcome", "RunStatus", "Verdict")
+CHOICES = ("Policy", "Priority", "Stop", "Outcome", "RunStatus", "Verdict")
 PLAIN = {
     "str": "string",
     "int": "integer",

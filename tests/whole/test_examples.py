@@ -48,12 +48,14 @@ async def started(
     ) as process:
         assert process.stdout is not None
         said = ""
-        with anyio.fail_after(30):
-            while not (match := re.search(r"on (http://127\.0\.0\.1:\d+)", said)):
-                said += (await process.stdout.receive()).decode()
-        async with aiohttp.ClientSession() as http:
-            yield Client(http, match[1] + prefix, KEY)
-        process.terminate()
+        try:
+            with anyio.fail_after(30):
+                while not (match := re.search(r"on (http://127\.0\.0\.1:\d+)", said)):
+                    said += (await process.stdout.receive()).decode()
+            async with aiohttp.ClientSession() as http:
+                yield Client(http, match[1] + prefix, KEY)
+        finally:
+            process.terminate()
         with anyio.fail_after(20):
             async for more in process.stdout:
                 said += more.decode()

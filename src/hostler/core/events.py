@@ -34,8 +34,9 @@ START = Seq(0)
 JsonObject: TypeAlias = dict[str, object]
 
 Policy: TypeAlias = Literal["queue", "steer", "interrupt", "replace", "coalesce", "reject"]
-Priority: TypeAlias = Literal["normal", "low"]
 """What becomes of a message that arrives while a run is going; see `service/inbox.py`."""
+Priority: TypeAlias = Literal["normal", "low"]
+"""Of a run: `low` gives way to all others that wait to be driven."""
 Stop: TypeAlias = Literal["end", "tools", "length", "refusal"]
 """Why a model stopped: it was done, it wants tools run, its output limit cut it, it declined."""
 Outcome: TypeAlias = Literal["ok", "error", "denied", "cancelled", "unknown"]

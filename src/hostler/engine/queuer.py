@@ -18,6 +18,7 @@ from datetime import timedelta
 
 import anyio
 import msgspec
+from anyio.abc import TaskGroup
 from pgqueuer import InMemoryQueries, PgQueuer
 from pgqueuer.models import Job as QueuedJob
 
@@ -72,8 +73,8 @@ class EmbeddedEngine:
         self._line, self._waits = Turns(), dict[RunKey, float]()
         """Who is due, in order; since when, the first one first."""
         self._free = self._handled = 0
-        self._drains = self._is_served = self._looks = False
-        self._begin: Callable[[RunKey], object] | None = None
+        self._drains = self._is_served = False
+        self._changed = asyncio.Event()
 
     async def enqueue(self, job: Job) -> None:
         live = self._live.get(job.key)
@@ -119,18 +120,15 @@ class EmbeddedEngine:
     async def serve(self, handler: Handler, *, slots: int) -> None:
         self._free, self._is_served = slots, True
         self._queuer.entrypoint(ENTRYPOINT)(self._arrived)
-        try:
-            async with anyio.create_task_group() as tasks:
-                self._begin = lambda key: tasks.start_soon(self._handle, handler, key)
-                await self._queuer.qm.run(
-                    batch_size=BATCH,
-                    max_concurrent_tasks=2 * BATCH,
-                    dequeue_timeout=POLL,
-                    heartbeat_timeout=NO_LEASE,
-                    log_aggregation_interval=timedelta(0),
-                )
-        finally:
-            self._begin = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._hand_out, tasks, handler)
+            await self._queuer.qm.run(
+                batch_size=BATCH,
+                max_concurrent_tasks=2 * BATCH,
+                dequeue_timeout=POLL,
+                heartbeat_timeout=NO_LEASE,
+                log_aggregation_interval=timedelta(0),
+            )
 
     async def _put(self, job: Job) -> None:
         self._live[job.key].rings += 1
@@ -155,39 +153,32 @@ class EmbeddedEngine:
             return
         self._waits[key] = live.since
         self._line.put(key, live.priority)
-        self._look_soon()
+        self._changed.set()
 
-    def _look_soon(self, after_s: float = 0.0) -> None:
-        if not self._looks:
-            self._looks = True
-            asyncio.get_running_loop().call_later(after_s, self._look)
-
-    def _look(self) -> None:
+    async def _hand_out(self, tasks: TaskGroup, handler: Handler) -> None:
         """Let those begin for whom there is room, and who they are, the order says."""
-        self._looks = False
-        if self._begin is None or self._drains:
-            return
-        room = min(self._free, self._ahead())
-        while self._line and room > 0:
-            key = self._line.take()
-            if self._waits.pop(key, None) is not None:
-                self._live[key].running = True
-                self._free, room = self._free - 1, room - 1
-                self._begin(key)
-        if self._line and self._free:
-            self._look_soon(FULL_S)
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            room = 0 if self._drains else min(self._free, self._ahead())
+            while self._line and room > 0:
+                key = self._line.take()
+                if self._waits.pop(key, None) is not None:
+                    self._live[key].running = True
+                    self._free, room = self._free - 1, room - 1
+                    tasks.start_soon(self._handle, handler, key)
+            if self._line and self._free:
+                await anyio.sleep(FULL_S)
+                self._changed.set()
 
     async def _handle(self, handler: Handler, key: RunKey) -> None:
         try:
             await self._handled_by(handler, key)
         except Exception:
             log.exception("handling run %s failed", key.run)
-        except BaseException:  # cancelled: whoever waits for this slot must not begin
-            self._begin = None
-            raise
         finally:
             self._free += 1
-            self._look_soon()
+            self._changed.set()
 
     async def _handled_by(self, handler: Handler, key: RunKey) -> None:
         live = self._live[key]

@@ -80,8 +80,8 @@ class PostgresJobs:
 
     async def add_listener(self, channel: str, callback: Heard) -> None:
         """Have a callback hear a channel, on this connection and on those after it."""
-        self._heard.setdefault(channel, []).append(callback)
         async with self._turn:
+            self._heard.setdefault(channel, []).append(callback)
             if self._wire is not None and not self._wire.db.is_closed():
                 await _listen(self._wire, channel, callback)
 
@@ -104,9 +104,13 @@ class PostgresJobs:
         wire = self._wire
         if wire is None or wire.db.is_closed():
             wire = await connect(self._url, patience_s=PATIENCE_S)
-            for channel, callbacks in self._heard.items():
-                for callback in callbacks:
-                    await _listen(wire, channel, callback)
+            try:
+                for channel, callbacks in self._heard.items():
+                    for callback in callbacks:
+                        await _listen(wire, channel, callback)
+            except BaseException:
+                wire.db.terminate()  # nobody else knows it
+                raise
             self._wire = wire
         return wire
 
