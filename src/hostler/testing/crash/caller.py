@@ -98,6 +98,8 @@ class Told:
     tenants: set[str] = field(default_factory=set[str])
     seen: dict[str, list[Seen]] = field(default_factory=dict[str, list[Seen]])
     """By session: what its follower saw, over all its connections."""
+    claims: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
+    """By session: who claimed a run last, and how many replies there were since."""
     twice: list[str] = field(default_factory=list[str])
     """Requests that were sent twice and had two answers."""
     heard: list[tuple[str, bytes]] = field(default_factory=list[tuple[str, bytes]])
@@ -110,6 +112,14 @@ class Told:
         """Return all that is said by the time that all is at rest, and so has a run."""
         later = [one.given for one in self.scheduled]
         return [*self.inputs, *(one for one in later if one.input not in self.withdrawn)]
+
+    def claimed(self, session: str, kind: str, worker: str) -> None:
+        """Take in a fact that tells who drives."""
+        if kind == "run_claimed":
+            self.claims[session] = (worker, 0)
+        elif kind == "model_replied" and session in self.claims:
+            worker, replies = self.claims[session]
+            self.claims[session] = (worker, replies + 1)
 
     def hear(self, where: str, what: bytes) -> None:
         """Keep what was said, up to a bound: it is searched for secrets."""
@@ -205,6 +215,7 @@ class Caller:
                         cursor = at
                         if kind not in NO_FACTS and "seq" in data:
                             seen.append(Seen(cast("int", data["seq"]), kind))
+                            self.told.claimed(session, kind, str(data.get("worker")))
             except CUT:
                 pass
             await breath()

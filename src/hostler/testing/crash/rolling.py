@@ -14,8 +14,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 
+import anyio
+
 from hostler.core.events import AttemptDropped, Event, RunClaimed, RunEnded, RunId
 from hostler.testing.crash.balancer import balancing
+from hostler.testing.crash.caller import Told
 from hostler.testing.crash.invariants import Evidence, Violation
 from hostler.testing.crash.load import Load
 from hostler.testing.crash.nodes import Node, Site
@@ -25,6 +28,8 @@ from hostler.testing.crash.waiting import until
 
 ROUNDS = 5
 CLIENTS = 20
+AT_WORK_S = 20.0
+"""How long it is waited until a node drives something that it has to hand over."""
 RESTART_S = 120.0
 """What one restart may take, with all that comes of it."""
 
@@ -63,13 +68,13 @@ class Rolling:
         for node in nodes:
             await node.ready()
         load = Load(play, self.clients, agent="long")
-        await load.during(partial(self._restart_all, nodes, load))
+        await load.during(partial(self._restart_all, nodes, play.caller.told))
 
-    async def _restart_all(self, nodes: Sequence[Node], load: Load) -> None:
-        """Begin when all clients are at work: most runs are then before their last step."""
-        await until(lambda: load.rounds >= load.clients)
+    async def _restart_all(self, nodes: Sequence[Node], told: Told) -> None:
         for _ in range(self.rounds):
             for node in nodes:
+                with anyio.move_on_after(AT_WORK_S):
+                    await until(partial(is_at_work, node.pid, told))
                 await node.restart()
                 self.restarted.append(node.number)
 
@@ -79,6 +84,13 @@ def judged(evidence: Evidence, case: Case) -> None:
     logs = evidence.found.logs
     case.found += [Violation("rolling", what) for what in lost(logs)]
     case.pauses = sorted(pause for log in logs.values() for pause in pauses(log))
+
+
+def is_at_work(pid: int, told: Told) -> bool:
+    """Whether a process drives a run that has had its first step, and has more of them to come."""
+    return any(
+        replies == 1 and worker.endswith(f"-{pid}") for worker, replies in told.claims.values()
+    )
 
 
 def lost(logs: Mapping[str, Sequence[Event]]) -> Generator[str]:
