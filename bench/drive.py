@@ -21,6 +21,7 @@ from bench.wire import Script, text_of
 TURN_S = 120.0
 LOOK_AGAIN_S = 0.02
 DELTA = b"event: delta\ndata: "
+REPLY = b"event: model_replied\ndata: "
 END = b"event: run_ended\ndata: "
 
 
@@ -41,9 +42,14 @@ class _Ended(Struct):
     status: str
 
 
+class _Replied(Struct):
+    text: str
+
+
 _made = msgspec.json.Decoder(_Made)
 _delta = msgspec.json.Decoder(_Delta)
 _ended = msgspec.json.Decoder(_Ended)
+_replied = msgspec.json.Decoder(_Replied)
 
 
 @dataclass(slots=True)
@@ -55,6 +61,8 @@ class Turn:
     times: list[float] = field(default_factory=list[float])
     """When each piece of text came."""
     texts: list[str] = field(default_factory=list[str])
+    reply: str = ""
+    """The last one, as the log has it."""
     status: str = ""
 
     is_open: bool = False
@@ -67,6 +75,8 @@ class Turn:
             if delta.part == "text":
                 self.times.append(time.perf_counter())
                 self.texts.append(delta.text)
+        elif (place := block.find(REPLY)) >= 0:
+            self.reply = _replied.decode(block[place + len(REPLY) :]).text
         elif (place := block.find(END)) >= 0:
             self.status = _ended.decode(block[place + len(END) :]).status
 
@@ -96,8 +106,11 @@ async def make_sessions(client: Client, count: int, *, at_once: int = 16) -> lis
     return made
 
 
-async def say(client: Client, session: str, script: Script) -> Turn:
+async def say(client: Client, session: str, script: Script, *, streams: bool = True) -> Turn:
     """Say the script and read the answer.
+
+    `streams`: all of its text has to come as it is generated.  From another process some of it may
+    be there in the reply alone.
 
     Raises:
         WrongError, BrokenError, TimeoutError: there was no whole answer.
@@ -106,7 +119,8 @@ async def say(client: Client, session: str, script: Script) -> Turn:
     with anyio.fail_after(TURN_S):
         await client.request("POST", path, {"content": script.prompt}, on_event=turn.hear)
     turn.ended = time.perf_counter()
-    if turn.status != "done" or not is_whole(turn, script):
+    is_there = is_whole(turn, script) if streams else turn.reply == text_of(script.tokens)
+    if turn.status != "done" or not is_there:
         raise WrongError(f"{turn.status}: {''.join(turn.texts)[-80:]!r}")
     return turn
 
@@ -155,11 +169,13 @@ class Turns:
     done: list[Turn] = field(default_factory=list[Turn])
     errors: list[str] = field(default_factory=list[str])
 
-    async def one(self, client: Client, script: Script, session: str | None = None) -> None:
+    async def one(
+        self, client: Client, script: Script, session: str | None = None, *, streams: bool = True
+    ) -> None:
         """Take a turn, in a new session if none is given, and keep what became of it."""
         try:
             where = session or await make_session(client)
-            self.done.append(await say(client, where, script))
+            self.done.append(await say(client, where, script, streams=streams))
         except (WrongError, BrokenError, TimeoutError, OSError) as error:
             self.errors.append(f"{type(error).__name__}: {error}")
 
@@ -168,13 +184,15 @@ class Turns:
         return statistics.median(turn.total_s for turn in self.done)
 
 
-async def closed_loop(client: Client, script: Script, *, at_once: int, secs: float) -> Turns:
+async def closed_loop(
+    client: Client, script: Script, *, at_once: int, secs: float, streams: bool = True
+) -> Turns:
     """Let so many clients take turn after turn, each in a new session, for so long."""
     turns, until = Turns(), time.perf_counter() + secs
 
     async def one_client() -> None:
         while not turns.errors and time.perf_counter() < until:
-            await turns.one(client, script)
+            await turns.one(client, script, streams=streams)
 
     async with anyio.create_task_group() as tasks:
         for _ in range(at_once):

@@ -47,11 +47,14 @@ async def run(setting: Setting) -> list[Row]:
 async def _run(setting: Setting) -> list[Row]:
     figures, size = Figures("processes"), setting.size
     for server in setting.servers:
-        await closed_loop(server.client, SCRIPT, at_once=8, secs=min(WARM_S, size.secs))
+        secs = min(WARM_S, size.secs)
+        await closed_loop(server.client, SCRIPT, at_once=8, secs=secs, streams=False)
     for at_once in size.at_once:
         for server in setting.turns():
             with server.spent() as spent:
-                turns = await closed_loop(server.client, SCRIPT, at_once=at_once, secs=size.secs)
+                turns = await closed_loop(
+                    server.client, SCRIPT, at_once=at_once, secs=size.secs, streams=False
+                )
             case = f"{at_once} at once"
             figures.add(
                 server.name, case, "CPU per turn", spent.cpu_s / len(turns.done) * 1e3, "ms"
