@@ -35,7 +35,7 @@ async def run(setting: Setting) -> list[Row]:
             server = servers.hostler(
                 folder,
                 setting.model_port,
-                name=f"{count} of them",
+                name=f"{count} process{'es' * (count > 1)}",
                 database=own,
                 settings=settings,
                 flags=("--processes", str(count)),

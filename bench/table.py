@@ -68,7 +68,7 @@ def show(result: Result, *, against: Result | None = None) -> str:
         f"others used {result.others_cores:.1f} cores"
     )
     head = ["question", "case", "figure", "unit", "hostler", "±", "floor", "±", "ratio"]
-    others = [one for one in OTHERS if any(row.server == one for row in result.rows)]
+    others = [one for one in dict.fromkeys(row.server for row in result.rows) if one not in ALWAYS]
     head += [cell for one in others for cell in (one, "±")]
     head += ["before", "ratio", "change"] if against else []
     old = _by_figure(against.rows) if against else {}
@@ -81,8 +81,8 @@ def show(result: Result, *, against: Result | None = None) -> str:
 
 
 Servers = dict[str, Row]
-OTHERS = ("postgres", "redis")
-"""Servers that have columns where they were measured."""
+ALWAYS = ("hostler", "floor")
+"""Servers that have columns in each table; others have them where they were measured."""
 FigureKey = tuple[str, str, str, str]
 
 
@@ -95,7 +95,7 @@ def _by_figure(rows: Iterable[Row]) -> dict[FigureKey, Servers]:
 
 def _cells(servers: Servers) -> list[str]:
     cells = list[str]()
-    for name in ("hostler", "floor"):
+    for name in ALWAYS:
         cells += _cell(servers, name)
     ratio = _ratio(servers)
     return [*cells, "" if ratio is None else f"{ratio:.2f}"]
@@ -108,7 +108,7 @@ def _cell(servers: Servers, name: str) -> list[str]:
 
 def _ratio(servers: Servers) -> float | None:
     """Return Hostler's figure over the floor's, of the same repetition: the median of those."""
-    if not {"hostler", "floor"} <= {*servers} or not all(servers["floor"].samples):
+    if not {*ALWAYS} <= {*servers} or not all(servers["floor"].samples):
         return None
     pairs = zip(servers["hostler"].samples, servers["floor"].samples, strict=True)
     return statistics.median(ours / floor for ours, floor in pairs)

@@ -118,7 +118,7 @@ async def test_what_a_fleet_costs_is_measured_where_its_services_are_named(
     found = {(row.question, row.server, row.figure) for row in rows if row.median > 0}
     for server in ("postgres", "postgres+redis", "queue in redis"):
         assert ("turn", server, "CPU per turn") in found
-    for server in ("1 of them", "2 of them"):
+    for server in ("1 process", "2 processes"):
         assert ("processes", server, "CPU per turn") in found
     for figure in ("resumed p99", "write transactions", "a look at the queue"):
         assert ("fleet", "postgres", figure) in found
