@@ -68,6 +68,7 @@ class Life:
     outside: Outside
     left: int
     after: bool
+    writing: int = 0
 
     def __post_init__(self) -> None:
         self.hooks = SqliteWebhooks(self.store)
@@ -80,9 +81,13 @@ class Life:
     async def alter(
         self, tenant: TenantId, webhook: str, delivery: str, outcome: Outcome, *, at: float
     ) -> tuple[Webhook, Delivery]:
-        self._count(before=True)
-        made = await SqliteWebhooks.alter(self.hooks, tenant, webhook, delivery, outcome, at=at)
-        self._count(before=False)
+        self.writing += 1
+        try:
+            self._count(before=True)
+            made = await SqliteWebhooks.alter(self.hooks, tenant, webhook, delivery, outcome, at=at)
+            self._count(before=False)
+        finally:
+            self.writing -= 1
         return made
 
     async def deliver(self) -> None:
@@ -94,8 +99,8 @@ class Life:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(worker.serve)
                 with anyio.fail_after(10):
-                    while waits := await self.pending():
-                        self.outside.clock.now = max(self.outside.clock.now, waits)
+                    while (waits := await self.pending()) or self.writing:
+                        self.outside.clock.now = max(self.outside.clock.now, waits or 0.0)
                         worker.wake()
                         await anyio.lowlevel.checkpoint()
                 tasks.cancel_scope.cancel()
